@@ -1,0 +1,230 @@
+"""Arithmetics: in which formats and in which order a program rounds, and what is assumed of the machine that runs it.
+
+An `Arithmetic` is one value that every result records.  A *run* is any execution that it permits.  The trees of the named
+summation orders are defined once, in `Order.fold`, for the bit-exact reference and for the error rule alike.
+
+Sources: Higham, Accuracy and Stability of Numerical Algorithms (2002), chapter 4; for the tensor cores Fasi, Higham,
+Mikaitis, Pranesh, PeerJ CS 7:e330 (2021) and Khattak, Mikaitis, arXiv 2512.07004.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import reduce
+from itertools import chain, islice
+from typing import TypeVar
+
+from precisionkit.errors import UnsupportedArithmeticError
+from precisionkit.formats import BFLOAT16, BINARY16, BINARY32, Format, parse_format
+
+T = TypeVar("T")
+
+SIGMOID_ULPS = 4
+"""Contract: a backend's sigmoid, in its internal format, errs by at most this many ulps (observed on a CPU: 1.99)."""
+SQRT_ULPS = 2
+"""Contract: square root and reciprocal square root err by at most this many ulps (observed on a CPU: 0.75 and 1.48)."""
+
+
+@dataclass(frozen=True)
+class TensorCore:
+    """A matrix unit that adds a block of exact products to a binary32 accumulator in one step.
+
+    Attributes
+    ----------
+    name : str
+        Architecture.
+    terms : int
+        Number K of products in one step.
+    fraction_bits : int
+        Every product and the accumulator are aligned to the largest exponent among them and truncated after this many
+        fraction bits; the sum is exact and then truncated to binary32.
+    """
+
+    name: str
+    terms: int
+    fraction_bits: int
+
+
+TENSOR_CORES = (TensorCore("volta", 4, 23), TensorCore("ampere", 8, 24), TensorCore("hopper", 16, 25))
+
+
+@dataclass(frozen=True)
+class Order:
+    """The order in which the terms of a dot product are added.
+
+    Attributes
+    ----------
+    name : str
+        As on the command line: ``any``, ``sequential``, ``pairwise``, ``blocked:K`` or ``tensorcore:UNIT``.
+    block : int
+        Number of consecutive terms that are added first; 0 except for ``blocked:K``.
+    tensor_core : TensorCore or None
+    """
+
+    name: str
+    block: int = 0
+    tensor_core: TensorCore | None = None
+
+    @property
+    def is_tree(self) -> bool:
+        """Whether the order is one fixed summation tree, so that `fold` gives it."""
+        return self.name != "any" and self.tensor_core is None
+
+    def fold(self, terms: Iterable[T], add: Callable[[T, T], T]) -> T:
+        """Combine the terms, in index order, along the tree of this order; ``any`` takes the sequential tree.
+
+        sequential: ``((t0 + t1) + t2) + ...``.  pairwise: neighbours are added level by level, an odd last one is carried
+        up; at most ``log2(n) + 1`` partial results are held.  blocked:K: consecutive blocks of K terms sequentially, then
+        the block sums sequentially.
+        """
+        if self.name == "pairwise":
+            return _fold_pairwise(terms, add)
+        if self.block:
+            return reduce(add, (reduce(add, block) for block in _blocks(terms, self.block)))
+        return reduce(add, terms)
+
+
+def _blocks(terms: Iterable[T], size: int) -> Iterator[Iterable[T]]:
+    rest = iter(terms)
+    for first in rest:
+        yield chain((first,), islice(rest, size - 1))
+
+
+def _fold_pairwise(terms: Iterable[T], add: Callable[[T, T], T]) -> T:
+    """Binary counter: a stack of complete subtrees of falling size, folded from its small end (the level-by-level tree)."""
+    stack: list[tuple[int, T]] = []
+    for term in terms:
+        size = 1
+        while stack and stack[-1][0] == size:
+            term = add(stack.pop()[1], term)
+            size *= 2
+        stack.append((size, term))
+    result = stack.pop()[1]
+    while stack:
+        result = add(stack.pop()[1], result)
+    return result
+
+
+ANY = Order("any")
+
+
+def parse_order(option: str) -> Order:
+    """Read ``any``, ``sequential``, ``pairwise``, ``blocked:K`` or ``tensorcore:volta|ampere|hopper``.
+
+    Raises
+    ------
+    UnsupportedArithmeticError
+        The text is none of these, or K is below 2.
+    """
+    if option in ("any", "sequential", "pairwise"):
+        return Order(option)
+    if (match := re.fullmatch(r"blocked:(\d{1,9})", option)) and int(match[1]) >= 2:
+        return Order(option, block=int(match[1]))
+    for unit in TENSOR_CORES:
+        if option == f"tensorcore:{unit.name}":
+            return Order(option, tensor_core=unit)
+    units = "|".join(unit.name for unit in TENSOR_CORES)
+    raise UnsupportedArithmeticError(
+        f"The order '{option}' is not known; choose any, sequential, pairwise, blocked:K with K of 2 or more, or tensorcore:{units}."
+    )
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """The arithmetic of one program.
+
+    Attributes
+    ----------
+    storage : Format
+        Format of weights, inputs and of every stored result; rounding to nearest, ties to even.
+    accumulate : Format
+        Format in which dot products (linear layers and convolutions) are summed.
+    order : Order
+        Order of those sums.
+    internal : Format
+        Format in which elementwise operations, normalisations, reductions and pooling compute before the one store.
+    """
+
+    storage: Format
+    accumulate: Format
+    order: Order = ANY
+    internal: Format = BINARY32
+
+    @property
+    def name(self) -> str:
+        """Name as in the theory's table, ``half/fp32-any`` written with the options' words: ``fp16/fp32-any``."""
+        return f"{self.storage.option}/{self.accumulate.option}-{self.order.name}"
+
+    @property
+    def product_roundoff(self) -> float:
+        """Relative error of one product in the accumulator's format: 0 where products are exact, else u."""
+        return 0.0 if self.storage.products_exact_in(self.accumulate) else self.accumulate.unit_roundoff
+
+    @property
+    def product_underflow(self) -> float:
+        """Absolute error of one product below the accumulator's normal range: 0 where that cannot happen, else eta."""
+        return 0.0 if self.storage.products_never_underflow_in(self.accumulate) else self.accumulate.eta
+
+    @property
+    def rounds_once(self) -> bool:
+        """Whether one operation ``+ - * /`` in the internal format and then the store amount to a single rounding.
+
+        True when the internal format is the storage format, or has ``p >= 2 p_storage + 2`` bits (Figueroa 1995).
+        """
+        return self.internal == self.storage or self.internal.precision >= 2 * self.storage.precision + 2
+
+    @property
+    def assumptions(self) -> tuple[str, ...]:
+        """What a proof in this arithmetic takes for granted, one sentence each."""
+        store = f"Every operator stores its result once, rounded to nearest, ties to even, in {self.storage.name}; subnormal numbers are kept."
+        sentences = [store, self._dot_product_assumption]
+        if self.storage != self.accumulate:
+            sentences.append("A convolution may store its sum once more before it adds its bias.")
+        return (
+            *sentences,
+            "Convolutions and matrix products are computed directly, not by Winograd, FFT or Strassen algorithms.",
+            f"Elementwise operations, batch normalisation, reductions and pooling compute in {self.internal.name}, reductions in any order.",
+            f"Square roots err by at most {SQRT_ULPS} ulps and sigmoids by at most {SIGMOID_ULPS} ulps of {self.internal.name}.",
+        )
+
+    @property
+    def _dot_product_assumption(self) -> str:
+        unit = self.order.tensor_core
+        if unit is not None:
+            return (
+                f"Dot products are summed by {unit.name} tensor cores: steps of at most {unit.terms} exact products, truncated to {unit.fraction_bits} "
+                "fraction bits below the largest exponent, into binary32, as many steps as whole blocks of each kernel tap; partial sums are combined in binary32."
+            )
+        products = "exact products" if not self.product_roundoff else "products rounded, or fused into the additions (FMA)"
+        order = "any order" if self.order.name == "any" else f"{self.order.name} order, bias last"
+        return f"Dot products are summed in {self.accumulate.name}, {order}, with {products}."
+
+
+REFERENCE = Arithmetic(BINARY32, BINARY32)
+"""The arithmetic of the reference program: binary32 throughout, any order, no TF32."""
+
+
+def parse_arithmetic(storage: str = "fp16", accumulate: str = "fp32", order: str = "any") -> Arithmetic:
+    """Build the arithmetic that the options of a command name.
+
+    Raises
+    ------
+    UnsupportedArithmeticError
+        A name is unknown, the accumulator is narrower than the storage format, or a tensor core is asked for formats that
+        it does not have.
+    """
+    kept, accumulator, sum_order = parse_format(storage), parse_format(accumulate), parse_order(order)
+    if kept not in (BINARY16, BFLOAT16, BINARY32):
+        raise UnsupportedArithmeticError(f"The storage format {kept.option} is not supported; choose fp16, bf16 or fp32.")
+    narrower = accumulator.precision < kept.precision or accumulator.emax < kept.emax or accumulator.emin > kept.emin
+    if narrower:
+        raise UnsupportedArithmeticError(
+            f"The accumulator {accumulator.option} does not hold every number of the storage format {kept.option}; choose {kept.option} or fp32."
+        )
+    if sum_order.tensor_core and (kept == BINARY32 or accumulator != BINARY32):
+        raise UnsupportedArithmeticError(
+            f"The order {order} needs --storage fp16 or bf16 with --accumulate fp32, not {kept.option} with {accumulator.option}."
+        )
+    return Arithmetic(kept, accumulator, sum_order)

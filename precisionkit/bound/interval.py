@@ -1,0 +1,140 @@
+"""The interval method: a componentwise running error bound, the baseline of every table.
+
+Every node's enclosure is its binary64 centre and the radius ``carried + fresh + store``; correlations between neurons are
+dropped, save in the last linear layer, where the difference of two logits is bounded by the difference of their rows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from precisionkit.arithmetic import Arithmetic
+from precisionkit.bound.result import LogitBounds
+from precisionkit.enclosure import Bounded, Enclosure
+from precisionkit.evaluate import Program
+from precisionkit.graph import Node, interpret
+from precisionkit.ops._store import store_error
+from precisionkit.outward import U, add_up, mul_up, sum_of_products_up
+
+
+@dataclass(frozen=True)
+class _Last:
+    """The operands of the node that gives the logits, and its errors."""
+
+    node: Node
+    operands: tuple[Any, ...]
+    local: Tensor
+
+
+def stored(arithmetic: Arithmetic, result: Bounded) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Add the store to an operator's result.
+
+    Returns
+    -------
+    radius : tensor
+        Deviation of every stored value from the centre.
+    local : tensor
+        The part of it that this operator added.
+    excluded : (batch,) bool tensor
+        Overflow is excluded, of the store and of every intermediate result.
+    certain : (batch,) bool tensor
+        Some stored value overflows in every run.
+    """
+    before = add_up(result.carried, result.fresh)
+    magnitude = add_up(result.centre.abs(), before)
+    storage = arithmetic.storage
+    local = result.fresh if result.form == storage else add_up(result.fresh, store_error(storage, magnitude))
+    excluded = (magnitude < storage.overflow_threshold).flatten(1).all(1)
+    if result.peak is not None and result.peak_format is not None:
+        excluded = excluded & (result.peak <= result.peak_format.max).flatten(1).all(1)
+    least = result.centre.abs() * (1 - 2.0**-50) - before
+    certain = (least >= storage.overflow_threshold).flatten(1).any(1)
+    return add_up(result.carried, local), local, excluded, certain
+
+
+def interval(program: Program, inputs: Tensor, classes: Tensor | None = None) -> LogitBounds:
+    """Bound the logits of a batch over every run of the program.
+
+    Parameters
+    ----------
+    program : Program
+    inputs : (batch, ...) tensor
+        Numbers of the storage format, which every run starts from.
+    classes : (batch,) int64 tensor or None
+        The class of each input whose gaps to the others are bounded; None takes the centre's argmax.
+
+    Returns
+    -------
+    LogitBounds
+
+    Notes
+    -----
+    Bound: theorem 14 of proofs/bounds.md (composition), with the local theorems of each operator.
+    Assumes: `Arithmetic.assumptions`.
+    """
+    graph, arithmetic = program.graph, program.arithmetic
+    places = {node.name: place for place, node in enumerate(graph.nodes)}
+    constants = {name: value.double() for name, value in program.constants.items()}
+    overflow = torch.full((inputs.shape[0],), -1, dtype=torch.int64, device=inputs.device)
+    certain_overflow = overflow.clone()
+    last: _Last | None = None
+
+    def run_node(node: Node, operands: tuple[Any, ...]) -> Enclosure:
+        nonlocal overflow, certain_overflow, last
+        result = node.record.error_rule(arithmetic, node.attributes, *operands)
+        radius, local, excluded, certain = stored(arithmetic, result)
+        place = places[node.name]
+        certain_overflow = torch.where((overflow < 0) & certain & (certain_overflow < 0), place, certain_overflow)
+        overflow = torch.where((overflow < 0) & ~excluded, place, overflow)
+        if node.name == graph.output:
+            last = _Last(node, operands, local)
+        return Enclosure(result.centre, radius)
+
+    with torch.no_grad(), torch.backends.cudnn.flags(enabled=False):  # cuDNN may choose Winograd, which no bound here covers
+        logits = interpret(graph, Enclosure.exact(inputs.double()), constants, run_node)
+        classes = logits.centre.argmax(1) if classes is None else classes.to(inputs.device)
+        gap_error = _gap_errors(logits, last, classes)
+    return LogitBounds(logits.centre, logits.radius, classes, gap_error, overflow, certain_overflow)
+
+
+def _gap_errors(logits: Enclosure, last: _Last | None, classes: Tensor) -> Tensor:
+    """Bound ``|(z_c - z_j)(run) - fl(z_c - z_j)|`` for all j: the difference of two rows carries less than the two rows."""
+    errors = add_up(_of_class(logits.radius, classes), logits.radius)
+    linear = _last_linear(last)
+    if linear is not None and last is not None:
+        carried = _carried_by_differences(*linear, classes)
+        errors = torch.minimum(errors, add_up(carried, _of_class(last.local, classes), last.local))
+    rounding = mul_up((_of_class(logits.centre, classes) - logits.centre).abs(), 2 * U)
+    return add_up(errors, rounding)
+
+
+def _of_class(values: Tensor, classes: Tensor) -> Tensor:
+    return values.gather(1, classes[:, None])
+
+
+def _carried_by_differences(weight: Tensor, deviation: Tensor, classes: Tensor) -> Tensor:
+    """``sum_k |w_ck - w_jk| e_k`` for the class c of each row, rounded up."""
+    carried = torch.empty(deviation.shape[0], weight.shape[0], dtype=torch.float64, device=deviation.device)
+    for c in classes.unique():
+        rows = mul_up((weight[c] - weight).abs(), 1 + 2.0**-52)
+        mine = classes == c
+        carried[mine] = deviation[mine] @ rows.T
+    return sum_of_products_up(carried, weight.shape[1])
+
+
+def _last_linear(last: _Last | None) -> tuple[Tensor, Tensor] | None:
+    """Weight and input radius of a last linear layer."""
+    if last is None:
+        return None
+    match last.node.operator:
+        case "linear":
+            return last.operands[1], last.operands[0].radius
+        case "addmm":
+            return last.operands[2].T, last.operands[1].radius
+        case "mm":
+            return last.operands[1].T, last.operands[0].radius
+    return None

@@ -1,0 +1,40 @@
+"""Fetch a named data set with torchvision, if it is installed."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+_LOG = logging.getLogger("precisionkit")
+_PATIENCE = 20.0  # seconds that one network call may take
+
+
+def download(torchvision_class: str, root: Path, split: str) -> str | None:
+    """Fetch a set into the root in torchvision's layout; return None, or why it failed."""
+    try:
+        from torchvision import datasets  # type: ignore[import-untyped]
+    except ImportError:
+        return "torchvision is not installed"
+    _LOG.info("Fetching %s with torchvision into %s.", torchvision_class, root)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with _patience(), contextlib.redirect_stdout(io.StringIO()):  # stdout belongs to results
+            getattr(datasets, torchvision_class)(str(root), train=split == "train", download=True)
+    except (OSError, RuntimeError, ValueError, EOFError) as error:
+        _LOG.debug("The download failed.", exc_info=error)
+        return f"the download failed ({type(error).__name__})"
+    return None
+
+
+@contextlib.contextmanager
+def _patience() -> Iterator[None]:
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(_PATIENCE)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)

@@ -1,0 +1,59 @@
+"""What is known of a stored tensor over every run: a centre and a radius, and what one operator adds to it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from precisionkit.formats import Format
+
+
+@dataclass(frozen=True)
+class Enclosure:
+    """Every run stores a tensor that differs from `centre` by at most `radius`, element by element.
+
+    Attributes
+    ----------
+    centre : (batch, ...) binary64 tensor
+        The network in binary64, with the program's own (rounded) weights; its own rounding errors are part of the radius.
+    radius : tensor of the same shape, non-negative
+        NaN or inf stands for "no bound".
+    """
+
+    centre: Tensor
+    radius: Tensor
+
+    @classmethod
+    def exact(cls, values: Tensor) -> Enclosure:
+        """Enclosure of values that every run has exactly."""
+        return cls(values, torch.zeros_like(values))
+
+
+@dataclass(frozen=True)
+class Bounded:
+    """The result of one operator over every run, before its store.
+
+    Attributes
+    ----------
+    centre : (batch, ...) binary64 tensor
+        The operator applied to the centres of its operands, in binary64.
+    carried : non-negative tensor of the same shape
+        How far the deviations of the operands can move the result.
+    fresh : non-negative tensor of the same shape
+        What the operator's own roundings can add, over the whole enclosure, and the binary64 error of `centre`.
+    form : Format or None
+        The format whose numbers the result consists of; None for a real number that is still to be rounded.
+    peak : non-negative tensor, broadcastable, or None
+        Bound on the magnitude of every intermediate result; None where there is none beside the result.
+    peak_format : Format or None
+        Format of those intermediate results.
+    """
+
+    centre: Tensor
+    carried: Tensor
+    fresh: Tensor
+    form: Format | None
+    peak: Tensor | None = None
+    peak_format: Format | None = None

@@ -1,0 +1,33 @@
+"""The errors that a user can cause, each a sentence that says what to do."""
+
+
+class PrecisionKitError(Exception):
+    """Base of every error that this package raises on purpose; its text is one complete message for the user."""
+
+
+class UsageError(PrecisionKitError):
+    """The options of a command or the arguments of a function contradict each other or name something unknown."""
+
+
+class UnusableModelError(PrecisionKitError):
+    """The model file is missing, damaged, unsafe, or does not fit the named architecture."""
+
+
+class UnusableDataError(PrecisionKitError):
+    """The data set is missing, damaged, or does not fit the model."""
+
+
+class UnsupportedOperatorError(PrecisionKitError):
+    """The captured program holds an operator, or a use of one, for which no error rule is known."""
+
+
+class UnsupportedArithmeticError(PrecisionKitError):
+    """No error rule is known for the requested arithmetic."""
+
+
+class ReportError(PrecisionKitError):
+    """A report could not be written."""
+
+
+class RefutedError(PrecisionKitError):
+    """A run left its proved enclosure: the device does not obey the arithmetic, or the toolkit has a bug."""

@@ -1,0 +1,187 @@
+"""Runs of a program: the same graph in binary32, in emulated or native half precision, or bit-exact by definition."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from precisionkit.arithmetic import Arithmetic
+from precisionkit.errors import UnsupportedArithmeticError, UnusableDataError, UnusableModelError
+from precisionkit.formats import BINARY32, Format
+from precisionkit.graph import Graph, Node, interpret
+from precisionkit.ops import run_rounded
+from precisionkit.ops._dot import DTYPES
+
+
+@dataclass(frozen=True)
+class Program:
+    """A network together with an arithmetic: the constants are rounded to the storage format.
+
+    Attributes
+    ----------
+    graph : Graph
+    arithmetic : Arithmetic
+    constants : mapping of str to tensor
+        Numbers of the storage format, carried in binary32.
+    """
+
+    graph: Graph
+    arithmetic: Arithmetic
+    constants: Mapping[str, Tensor]
+
+    @classmethod
+    def of(cls, graph: Graph, arithmetic: Arithmetic, device: torch.device | str = "cpu") -> Program:
+        """Round the network's constants.
+
+        Raises
+        ------
+        UnusableModelError
+            A constant lies beyond the range of the storage format.
+        """
+        constants = {name: store(value.to(device), arithmetic.storage) for name, value in graph.constants.items()}
+        for name, value in constants.items():
+            if not value.isfinite().all():
+                worst = float(graph.constants[name].abs().max())
+                limit = arithmetic.storage
+                raise UnusableModelError(
+                    f"The tensor '{name}' holds the value {worst:g}, beyond {limit.max:g}, the largest number of {limit.name}; "
+                    "the half program cannot be built: choose --storage bf16 or rescale the layer."
+                )
+        return cls(graph, arithmetic, constants)
+
+    def inputs(self, images: Tensor, first_index: int = 0) -> Tensor:
+        """Round a batch of binary32 inputs to the storage format, carried in binary32.
+
+        Raises
+        ------
+        UnusableDataError
+            An input lies beyond the range of the format.
+        """
+        stored = store(images, self.arithmetic.storage)
+        outside = ~stored.isfinite().flatten(1).all(1)
+        if outside.any():
+            row = int(outside.nonzero()[0])
+            fmt = self.arithmetic.storage
+            raise UnusableDataError(
+                f"Input {first_index + row} holds the value {float(images[row].abs().max()):g}, beyond {fmt.max:g}, the largest number of "
+                f"{fmt.name}; rescale the data (--normalize) or choose --storage bf16."
+            )
+        return stored
+
+
+def store(values: Tensor, fmt: Format) -> Tensor:
+    """Round binary32 values to the format, ties to even, once; carried in binary32."""
+    return values.to(DTYPES[fmt]).float() if fmt != BINARY32 else values
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one execution gave.
+
+    Attributes
+    ----------
+    logits : (batch, classes) binary64 tensor on the CPU
+    finite : (batch,) bool tensor
+        False where any stored value was infinite or NaN.
+    """
+
+    logits: Tensor
+    finite: Tensor
+
+
+RunNode = Callable[[Node, tuple[Any, ...]], Tensor]
+
+
+def _fast(program: Program) -> RunNode:
+    """Every operator by torch's binary32 kernels, then one store: a run of ``storage/fp32-any``."""
+
+    def run_node(node: Node, operands: tuple[Any, ...]) -> Tensor:
+        result = node.record.apply(node.attributes, *operands)
+        return store(result, program.arithmetic.storage) if node.record.stores else result
+
+    return run_node
+
+
+def _reference(program: Program) -> RunNode:
+    """Bit-exact by definition: dot products along the named tree, everything else in the internal format."""
+
+    def run_node(node: Node, operands: tuple[Any, ...]) -> Tensor:
+        result = run_rounded(node.record, program.arithmetic, node.attributes, *operands)
+        if not node.record.stores:
+            return result
+        if result.dtype == torch.float64:  # torch rounds binary64 to half twice
+            raise UnsupportedArithmeticError("A run with a binary64 accumulator is not supported; choose --accumulate fp32.")
+        return store(result.float(), program.arithmetic.storage)
+
+    return run_node
+
+
+def _native(program: Program) -> RunNode:  # noqa: ARG001
+    """The device's own kernels, in the storage format's dtype."""
+    return lambda node, operands: node.record.apply(node.attributes, *operands)
+
+
+def has_fast_run(arithmetic: Arithmetic) -> bool:
+    """Whether torch's kernels are runs of the arithmetic: they sum in binary32 in an order of their own."""
+    return arithmetic.accumulate == BINARY32 and arithmetic.order.name == "any"
+
+
+def execute(program: Program, inputs: Tensor, *, native: bool = False) -> Run:
+    """Run a batch.
+
+    Parameters
+    ----------
+    inputs : (batch, ...) binary32 tensor
+        Numbers of the storage format, as `Program.inputs` gives them.
+    native : bool
+        Use the device's half kernels instead of binary32 kernels and one rounding.
+    """
+    arithmetic = program.arithmetic
+    run_node = _native(program) if native else _fast(program) if has_fast_run(arithmetic) else _reference(program)
+    dtype = DTYPES[arithmetic.storage] if native else torch.float32
+    constants = {name: value.to(dtype) for name, value in program.constants.items()}
+    finite = torch.ones(inputs.shape[0], dtype=torch.bool, device=inputs.device)
+
+    def watched(node: Node, operands: tuple[Any, ...]) -> Tensor:
+        nonlocal finite
+        result = run_node(node, operands)
+        if node.record.stores:
+            finite = finite & result.isfinite().flatten(1).all(1)
+        return result
+
+    with torch.no_grad():
+        logits = interpret(program.graph, inputs.to(dtype), constants, watched)
+    return Run(logits.cpu().double(), finite.cpu())
+
+
+@contextmanager
+def device_flags(arithmetic: Arithmetic) -> Iterator[dict[str, bool]]:
+    """Set torch's switches so that CUDA kernels obey the arithmetic, and restore them; yields what was set.
+
+    No TF32 anywhere, no partial sums rounded to half, binary16 accumulation only where it is asked for.
+    """
+    half_sums = arithmetic.accumulate != BINARY32
+    wanted = {
+        ("cuda.matmul", "allow_tf32"): False,
+        ("cudnn", "allow_tf32"): False,
+        ("cuda.matmul", "allow_fp16_reduced_precision_reduction"): False,
+        ("cuda.matmul", "allow_bf16_reduced_precision_reduction"): False,
+        ("cuda.matmul", "allow_fp16_accumulation"): half_sums,
+        ("cudnn", "benchmark"): False,
+        ("cudnn", "deterministic"): True,
+    }
+    owners = {"cuda.matmul": torch.backends.cuda.matmul, "cudnn": torch.backends.cudnn}
+    present = {key: value for key, value in wanted.items() if hasattr(owners[key[0]], key[1])}
+    before = {key: getattr(owners[key[0]], key[1]) for key in present}
+    try:
+        for (owner, name), value in present.items():
+            setattr(owners[owner], name, value)
+        yield {f"{owner}.{name}": value for (owner, name), value in present.items()}
+    finally:
+        for (owner, name), value in before.items():
+            setattr(owners[owner], name, value)

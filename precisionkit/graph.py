@@ -1,0 +1,124 @@
+"""The immutable graph of a network: named operators between one input and one output."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from torch import Tensor
+
+from precisionkit.errors import PrecisionKitError
+from precisionkit.ops import BY_NAME, Operator
+
+V = TypeVar("V")
+
+
+@dataclass(frozen=True)
+class Node:
+    """One operator of a network.
+
+    Attributes
+    ----------
+    name : str
+        Unique name, from the captured program.
+    operator : str
+        Name of its record.
+    operands : tuple of (str or None)
+        Names of nodes, of the input or of constants, in the record's order; None for an absent argument or a Python number.
+    attributes : mapping
+        Its other arguments.
+    shape : tuple of int
+        Shape of its result without the batch.
+    source : str
+        The user's source line, for messages.
+    """
+
+    name: str
+    operator: str
+    operands: tuple[str | None, ...]
+    attributes: Mapping[str, Any]
+    shape: tuple[int, ...]
+    source: str
+
+    @property
+    def record(self) -> Operator:
+        """The record of the operator."""
+        return BY_NAME[self.operator]
+
+    def __str__(self) -> str:
+        where = f", {self.source}" if self.source else ""
+        return f"node '{self.name}' ({self.operator}{where})"
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A captured classifier.
+
+    Attributes
+    ----------
+    nodes : tuple of Node
+        In an order in which every operand comes before its use.
+    constants : mapping of str to tensor
+        Weights and buffers, binary32.
+    input : str
+        Name of the input.
+    input_shape : tuple of int
+        Without the batch.
+    output : str
+        Name of the node (or the input) that holds the logits.
+    removed : tuple of str
+        Softmax operators after the logits, which decide nothing.
+    """
+
+    nodes: tuple[Node, ...]
+    constants: Mapping[str, Tensor]
+    input: str
+    input_shape: tuple[int, ...]
+    output: str
+    removed: tuple[str, ...] = ()
+
+    @property
+    def classes(self) -> int:
+        """Number of logits."""
+        return next(node.shape[0] for node in self.nodes if node.name == self.output)
+
+    @property
+    def largest(self) -> int:
+        """Number of entries of the largest tensor, for one input."""
+        sizes = [1]
+        for shape in (self.input_shape, *(node.shape for node in self.nodes)):
+            size = 1
+            for extent in shape:
+                size *= extent
+            sizes.append(size)
+        return max(sizes)
+
+
+def interpret(graph: Graph, start: V, constants: Mapping[str, Any], run_node: Callable[[Node, tuple[Any, ...]], V]) -> V:
+    """Walk the graph once with any meaning of a value; a value is dropped after its last use.
+
+    Parameters
+    ----------
+    start
+        Value of the input.
+    constants
+        Values of the constants by name.
+    run_node
+        Gives the value of a node from those of its operands (None for an absent one).
+    """
+    last = {name: node.name for node in graph.nodes for name in node.operands if name is not None}
+    values: dict[str, Any] = {graph.input: start}
+    for node in graph.nodes:
+        operands = tuple(None if name is None else values[name] if name in values else constants[name] for name in node.operands)
+        try:
+            values[node.name] = run_node(node, operands)
+        except (RuntimeError, ValueError, TypeError, IndexError) as error:
+            raise PrecisionKitError(f"The {node} failed: {str(error).splitlines()[0]}") from error
+        for name in set(node.operands):
+            if name in values and last[name] == node.name and name != graph.output:
+                del values[name]
+        if node.name == graph.output:
+            break
+    result: V = values[graph.output]
+    return result

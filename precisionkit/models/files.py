@@ -1,0 +1,184 @@
+"""Recognise what kind of model file a file is from its bytes, without unpickling or executing anything.
+
+A file is read once; what is hashed, inspected and loaded are the same bytes.
+"""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+import io
+import pickletools
+import tarfile
+import zipfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from precisionkit.errors import UnusableModelError
+
+FORMATS = "a PyTorch state dict (.pt, .pth, .th) or a .safetensors file"
+
+_LARGEST_PICKLE = 64 << 20  # a pickle holds names and shapes; more than this in a zip is damaged or hostile
+_LEGACY_MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # what torch.save wrote first before it wrote zip files
+_LEGACY_PICKLES = 5  # magic number, protocol, machine, object, storage keys
+_STRING_OPCODES = frozenset({"SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8", "UNICODE"})
+
+
+class Kind(enum.Enum):
+    """The kinds of model files that are told apart."""
+
+    SAFETENSORS = enum.auto()
+    PICKLE = enum.auto()  # written by torch.save, zip or legacy
+    TORCHSCRIPT = enum.auto()
+    PROGRAM = enum.auto()  # written by torch.export.save
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """The bytes of a model file and what they were recognised as.
+
+    Attributes
+    ----------
+    path : str
+        As the user gave it.
+    data : bytes
+        The whole file.
+    kind : Kind
+        What the bytes are.
+    names : tuple of str
+        Classes and functions that its pickle would import; empty for other kinds.
+    """
+
+    path: str
+    data: bytes = field(repr=False)
+    kind: Kind
+    names: tuple[str, ...] = ()
+
+    @property
+    def sha256(self) -> str:
+        """Hexadecimal SHA-256 of the file."""
+        return hashlib.sha256(self.data).hexdigest()
+
+    @property
+    def code_names(self) -> tuple[str, ...]:
+        """Names in its pickle beyond what torch writes for plain tensors."""
+        return tuple(name for name in self.names if not _is_plain(name))
+
+
+def shown(text: str, limit: int = 80) -> str:
+    """Return text from a file such that it can be printed: no control characters, not endless."""
+    safe = ascii(text)[1:-1]
+    return safe if len(safe) <= limit else safe[: limit - 3] + "..."
+
+
+def read_model_file(path: str | Path) -> ModelFile:
+    """Read a file and recognise it; UnusableModelError in one sentence when it is no model file."""
+    data = _read(Path(path))
+    where = f"The model file {path}"
+    if data.startswith(b"PK"):
+        return _recognise_zip(str(path), data)
+    if _is_safetensors(data):
+        return ModelFile(str(path), data, Kind.SAFETENSORS)
+    if Path(path).suffix == ".safetensors":
+        raise UnusableModelError(f"{where} is not a valid safetensors file: its header is cut off or damaged; fetch or write it again.")
+    if data[:1] == b"\x80":
+        if _LEGACY_MAGIC not in data[:32]:
+            raise UnusableModelError(
+                f"{where} is a bare pickle, not written by torch.save, and is not opened because a pickle can run code: "
+                "save the weights with torch.save(model.state_dict(), FILE)."
+            )
+        return ModelFile(str(path), data, Kind.PICKLE, _names_in_pickles(data, _LEGACY_PICKLES))
+    raise UnusableModelError(f"{where} {_what_else(data)}; give {FORMATS}.")
+
+
+def _is_plain(name: str) -> bool:
+    storage = name.startswith("torch.") and name.endswith("Storage")
+    return storage or name.startswith(("torch._utils._rebuild", "torch._tensor.", "torch.storage.", "torch.Size", "collections."))
+
+
+def _read(path: Path) -> bytes:
+    where = f"The model file {path}"
+    if path.is_dir():
+        raise UnusableModelError(f"{where} is a directory: give the file that holds the weights, {FORMATS}.")
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise UnusableModelError(f"{where} does not exist: check the path.") from None
+    except OSError as error:
+        raise UnusableModelError(f"{where} cannot be read ({error.strerror}): check its permissions.") from None
+    if not data:
+        raise UnusableModelError(f"{where} is empty: fetch or write it again.")
+    return data
+
+
+def _recognise_zip(path: str, data: bytes) -> ModelFile:
+    where = f"The model file {path}"
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            # the first folder is the archive's own name
+            inside = {name.partition("/")[2]: name for name in archive.namelist()}
+            if "constants.pkl" in inside or any(name.startswith("code/") for name in inside):
+                return ModelFile(path, data, Kind.TORCHSCRIPT)
+            if _is_program(set(inside), archive.namelist()):
+                return ModelFile(path, data, Kind.PROGRAM)
+            if "data.pkl" not in inside:
+                raise UnusableModelError(f"{where} is a zip archive without a PyTorch model in it; give {FORMATS}.")
+            with archive.open(inside["data.pkl"]) as stream:
+                pickle = stream.read(_LARGEST_PICKLE + 1)
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, OSError, ValueError):
+        raise UnusableModelError(f"{where} is damaged or cut off: its zip archive cannot be read; fetch or write it again.") from None
+    if len(pickle) > _LARGEST_PICKLE:
+        raise UnusableModelError(f"{where} holds a pickle of more than {_LARGEST_PICKLE} bytes and is not opened; give {FORMATS}.")
+    return ModelFile(path, data, Kind.PICKLE, _names_in_pickles(pickle, 1))
+
+
+def _is_program(inside: set[str], full: list[str]) -> bool:
+    old = "serialized_exported_program.json" in full or "serialized_exported_program.json" in inside
+    return old or "archive_format" in inside or "models/model.json" in inside
+
+
+def _is_safetensors(data: bytes) -> bool:
+    """Whether the bytes start like the format: the length of a JSON header in 8 bytes, then the header."""
+    return data[8:9] == b"{" and int.from_bytes(data[:8], "little") <= len(data) - 8
+
+
+def _what_else(data: bytes) -> str:
+    if data.startswith(b"version https://git-lfs"):
+        return "is only a Git LFS pointer (git lfs pull fetches the file itself)"
+    if data.startswith(b"\x89HDF"):
+        return "is an HDF5 file, which is not read"
+    if _is_tar(data):
+        return "is a tar archive, the format of PyTorch before 0.4, which is not read"
+    try:
+        data[:4096].decode("utf-8")
+    except UnicodeDecodeError as error:
+        if error.start < min(len(data), 4096) - 4:
+            return "is of no known kind"
+    return "is of no known kind" if b"\0" in data[:4096] else "is a text file"
+
+
+def _is_tar(data: bytes) -> bool:
+    try:
+        with tarfile.open(fileobj=io.BytesIO(data), mode="r:"):
+            return True
+    except (tarfile.TarError, EOFError, ValueError):
+        return False
+
+
+def _names_in_pickles(data: bytes, count: int) -> tuple[str, ...]:
+    """List what the first pickles in the bytes would import, by reading their opcodes only; stops at damage."""
+    stream = io.BytesIO(data)
+    names: dict[str, None] = {}
+    for _ in range(count):
+        strings: list[str] = []  # STACK_GLOBAL takes the two strings pushed last
+        try:
+            for opcode, argument, _position in pickletools.genops(stream):
+                if opcode.name in _STRING_OPCODES:
+                    strings.append(str(argument))
+                elif opcode.name in ("GLOBAL", "INST"):
+                    names[str(argument).replace(" ", ".", 1)] = None
+                elif opcode.name == "STACK_GLOBAL":
+                    names[".".join(strings[-2:])] = None
+        except Exception:  # damaged bytes raise many types; the names only serve a message, the loader judges the file
+            break
+    return tuple(names)

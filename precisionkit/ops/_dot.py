@@ -1,0 +1,251 @@
+"""Dot products in a rounded arithmetic: the error rules of theory section 3, and bit-exact runs along named trees.
+
+Linear layers and convolutions are brought to one layout, `Dots`: g groups, o outputs a group, n products each, l positions.
+Proofs: proofs/bounds.md, theorems 2 (any order), 3 (subset sums), 4 (named trees) and 5 (tensor cores).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from precisionkit.arithmetic import Arithmetic, TensorCore
+from precisionkit.enclosure import Bounded
+from precisionkit.formats import BFLOAT16, BINARY16, BINARY32, BINARY64, Format, ufp
+from precisionkit.outward import TINY, U, add_up, mul_up, own_error, sum_of_products_up
+
+DTYPES = {BINARY16: torch.float16, BFLOAT16: torch.bfloat16, BINARY32: torch.float32, BINARY64: torch.float64}
+"""The torch dtype of each format: elementwise ``+`` and ``*`` of these are correctly rounded."""
+
+
+@dataclass(frozen=True)
+class Dots:
+    """The factors of many dot products.
+
+    Attributes
+    ----------
+    weight : (g, o, n) tensor
+    columns : (b, g, n, l) tensor
+        Inputs, zero where a convolution pads.
+    deviations : (b, g, n, l) tensor or None
+        Radii of the inputs; None for a single run.
+    bias : (g, o) tensor or None
+    """
+
+    weight: Tensor
+    columns: Tensor
+    deviations: Tensor | None
+    bias: Tensor | None
+
+    def factors(self) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
+        """The k-th weights, (1, g, o, 1), inputs and radii, (b, g, 1, l), for k = 0 ... n - 1."""
+        for k in range(self.weight.shape[2]):
+            weight = self.weight[None, :, :, k, None]
+            deviation = None if self.deviations is None else self.deviations[:, :, None, k]
+            yield weight, self.columns[:, :, None, k], deviation
+
+
+@dataclass(frozen=True)
+class Sums:
+    """What the error rules need to know of dot products ``W x + b`` over the enclosure of x.
+
+    Attributes
+    ----------
+    centre : tensor
+        ``W c + b`` in binary64.
+    magnitude : tensor
+        Upper bound of ``|W| |c| + |b|``.
+    carried : tensor
+        Upper bound of ``|W| e``.
+    products : int
+        Number n of products.
+    bias : bool
+    own : tensor
+        Bound on the binary64 error of `centre`.
+    """
+
+    centre: Tensor
+    magnitude: Tensor
+    carried: Tensor
+    products: int
+    bias: bool
+    own: Tensor
+
+    @classmethod
+    def of(cls, centre: Tensor, magnitude: Tensor, carried: Tensor, products: int, *, bias: bool) -> Sums:
+        """Make the upper bounds rigorous from binary64 evaluations of the three expressions."""
+        terms = products + bias
+        magnitude = sum_of_products_up(magnitude, terms)
+        return cls(centre, magnitude, sum_of_products_up(carried, products), products, bias, own_error(magnitude, terms))
+
+    @property
+    def terms(self) -> int:
+        """Number of numbers added: products and bias."""
+        return self.products + self.bias
+
+
+def any_order(arithmetic: Arithmetic, sums: Sums) -> tuple[Tensor, Tensor]:
+    """Error and largest intermediate magnitude of a sum in any order, with or without FMA, in an RN accumulator.
+
+    Every partial sum is the sum of a subset of the terms, so it lies in [-N, P], where P and N are the sums of the positive and
+    of the negated negative terms: ``P + N = S`` and ``P - N = W c + b`` at the centre, and neither moves by more than ``|W| e``
+    over the enclosure.  Each of the m - 1 additions then errs by at most ``v ufp(max(P, N) + (m - 1) v S)``, or by
+    ``(m - 1) v S`` in all.
+    """
+    v = arithmetic.accumulate.unit_roundoff
+    underflow = sums.products * arithmetic.product_underflow
+    magnitude = add_up(sums.magnitude, sums.carried)
+    product_error = add_up(mul_up(magnitude, arithmetic.product_roundoff), underflow)
+    half = 0.5 * add_up(sums.magnitude, sums.centre.abs(), sums.own)
+    largest = add_up(half, sums.carried, product_error)
+    classical = mul_up(add_up(magnitude, product_error), (sums.terms - 1) * v)
+    subsets = mul_up(ufp(add_up(largest, classical)), (sums.terms - 1) * v)
+    additions = torch.minimum(classical, subsets)
+    return add_up(product_error, additions), add_up(largest, additions)
+
+
+class _Partial(NamedTuple):
+    """A partial sum over every run: centre, what the inputs carry, what rounding added, largest magnitude below it."""
+
+    centre: Tensor
+    carried: Tensor
+    error: Tensor
+    peak: Tensor
+
+
+def named_tree(arithmetic: Arithmetic, dots: Dots) -> tuple[Tensor, Tensor]:
+    """Error and largest intermediate magnitude of the sums along a named tree: half an ulp of every actual partial sum.
+
+    The error includes the binary64 error of the centre; shape (b, g, o, l).
+    """
+    v = arithmetic.accumulate.unit_roundoff
+
+    def leaf(weight: Tensor, column: Tensor, deviation: Tensor | None) -> _Partial:
+        centre = weight * column
+        carried = mul_up(weight.abs(), torch.zeros_like(column) if deviation is None else deviation)
+        largest = add_up(mul_up(centre.abs(), 1 + 2 * U), TINY, carried)
+        own = add_up(mul_up(centre.abs(), U), TINY)
+        error = add_up(own, mul_up(largest, arithmetic.product_roundoff), arithmetic.product_underflow)
+        return _Partial(centre, carried, error, add_up(largest, error))
+
+    def add(a: _Partial, b: _Partial) -> _Partial:
+        centre = a.centre + b.centre
+        carried = add_up(a.carried, b.carried)
+        before = add_up(a.error, b.error, mul_up(centre.abs(), U))
+        magnitude = add_up(centre.abs(), carried, before)
+        error = add_up(before, v * ufp(magnitude))
+        return _Partial(centre, carried, error, torch.maximum(torch.maximum(a.peak, b.peak), add_up(magnitude, v * ufp(magnitude))))
+
+    total = arithmetic.order.fold((leaf(*factor) for factor in dots.factors()), add)
+    if dots.bias is not None:
+        bias = dots.bias[None, :, :, None].expand_as(total.centre)
+        nothing = torch.zeros_like(bias)
+        total = add(total, _Partial(bias, nothing, nothing, bias.abs()))
+    return total.error, total.peak
+
+
+def tensor_core_steps(unit: TensorCore, channels: int, taps: int) -> int:
+    """Most steps that a kernel spends on one dot product: whole blocks of each of `taps` runs of `channels` products."""
+    return taps * -(-channels // unit.terms)
+
+
+def tensor_core(arithmetic: Arithmetic, unit: TensorCore, sums: Sums, steps: int, operand_max: Tensor) -> tuple[Tensor, Tensor]:
+    """Error and largest intermediate magnitude of sums on a tensor core, any grouping of the products into at most `steps` steps.
+
+    A step aligns K products and the accumulator to the largest exponent E among them and truncates each after f fraction bits:
+    at most ``(K + 1) 2**(E - f)``; then truncates the exact sum to binary32: at most ``2**-23`` of its magnitude, or
+    ``2**-149``.  Partial sums of several accumulators and the bias are added in binary32, ``2**-23`` each, truncation allowed.
+    ``2**E`` exceeds no term's magnitude, save for factors below the normal range, where the format's ``2**emin`` stands in.
+    With B the largest subset sum plus the total error itself, the total is at most ``a (B + floor) + steps 2**-149`` with
+    ``a = steps ((K + 1) 2**-f + 2**-22)``, solved for the error; there is no bound when a reaches 1/2.
+
+    Parameters
+    ----------
+    operand_max : tensor broadcastable to the sums
+        Upper bound of every weight's and input's magnitude.
+    """
+    share = steps * ((unit.terms + 1) * 2.0**-unit.fraction_bits + 2.0**-22)
+    if share >= 0.5:
+        unbounded = torch.full_like(sums.centre, torch.inf)
+        return unbounded, unbounded
+    smallest = arithmetic.storage.smallest_normal
+    floor = add_up(mul_up(operand_max, smallest), max(smallest**2, BINARY32.smallest_normal))
+    half = 0.5 * add_up(sums.magnitude, sums.centre.abs(), sums.own)
+    largest = add_up(half, sums.carried)
+    numerator = add_up(mul_up(add_up(largest, floor), share), steps * BINARY32.smallest_subnormal)
+    error = mul_up(numerator, (1 / (1 - share)) * (1 + 4 * U))
+    return error, add_up(largest, error)
+
+
+def bounded_dots(arithmetic: Arithmetic, sums: Sums, dots: Dots | None, steps: int, operand_max: Tensor) -> Bounded:
+    """The error rule of the arithmetic's order; a named tree is never worse than any order.
+
+    Parameters
+    ----------
+    dots : Dots or None
+        Needed for a named tree alone.
+    steps, operand_max
+        As for `tensor_core`.
+    """
+    unit = arithmetic.order.tensor_core
+    if unit is not None:
+        error, peak = tensor_core(arithmetic, unit, sums, steps, operand_max)
+    else:
+        error, peak = any_order(arithmetic, sums)
+    fresh = add_up(sums.own, error)
+    if dots is not None:
+        tree_error, tree_peak = named_tree(arithmetic, dots)
+        # the tree's own centre is another binary64 evaluation of the same sum: count the error of this one too
+        fresh = torch.minimum(fresh, add_up(tree_error.reshape(fresh.shape), sums.own))
+        peak = torch.minimum(peak, tree_peak.reshape(fresh.shape))
+    return Bounded(sums.centre, sums.carried, fresh, arithmetic.accumulate, peak, arithmetic.accumulate)
+
+
+def rounded_dots(arithmetic: Arithmetic, dots: Dots) -> Tensor:
+    """One run, bit-exact by definition, in the accumulator's dtype: products rounded, then added along the order's tree.
+
+    ``any`` runs sequentially.  Returns (b, g, o, l).
+    """
+    dtype = DTYPES[arithmetic.accumulate]
+    unit = arithmetic.order.tensor_core
+    if unit is not None:
+        total = _tensor_core_run(unit, dots, arithmetic.storage)
+    else:
+        products = (weight.to(dtype) * column.to(dtype) for weight, column, _ in dots.factors())
+        total = arithmetic.order.fold(products, torch.add)
+    return total if dots.bias is None else total + dots.bias[None, :, :, None].to(dtype)
+
+
+def _tensor_core_run(unit: TensorCore, dots: Dots, storage: Format) -> Tensor:
+    """Consecutive blocks of K products, one step each; binary64 holds every aligned sum exactly (f + 3 + log2(K + 1) bits)."""
+    weight, columns = dots.weight.double(), dots.columns.double()
+    accumulator = torch.zeros(columns.shape[0], *weight.shape[:2], columns.shape[3], dtype=torch.float64, device=weight.device)
+    for start in range(0, weight.shape[2], unit.terms):
+        w = weight[None, :, :, start : start + unit.terms, None]
+        x = columns[:, :, None, start : start + unit.terms]
+        accumulator = tensor_core_step(unit, w, x, accumulator, storage)
+    return accumulator.float()
+
+
+def tensor_core_step(unit: TensorCore, a: Tensor, b: Tensor, accumulator: Tensor, storage: Format) -> Tensor:
+    """One step: ``sum_k a_k b_k + accumulator`` over dimension 3, aligned, truncated, and truncated to binary32.
+
+    Parameters
+    ----------
+    a, b : binary64 tensors with numbers of `storage`, broadcastable, products along dimension 3
+    accumulator : binary64 tensor with binary32 numbers, without dimension 3
+    """
+    products = a * b
+    scales = ufp(a).clamp_min(storage.smallest_normal) * ufp(b).clamp_min(storage.smallest_normal)
+    scales = torch.where(products == 0, torch.zeros_like(products), scales)
+    own_scale = ufp(accumulator).clamp_min(BINARY32.smallest_normal)
+    scale = torch.maximum(scales.amax(3), torch.where(accumulator == 0, torch.zeros_like(own_scale), own_scale))
+    quantum = (scale * 2.0**-unit.fraction_bits).clamp_min(BINARY32.smallest_normal * 2.0**-60)
+    total = (products / quantum.unsqueeze(3)).trunc().sum(3) + (accumulator / quantum).trunc()
+    exact = total * quantum
+    ulp = (ufp(exact) * BINARY32.eps).clamp_min(BINARY32.smallest_subnormal)
+    return (exact / ulp).trunc() * ulp

@@ -1,0 +1,123 @@
+"""Two-dimensional convolutions with stride, padding, dilation and groups."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from precisionkit.arithmetic import Arithmetic
+from precisionkit.enclosure import Bounded, Enclosure
+from precisionkit.ops._dot import Dots, Sums, bounded_dots, rounded_dots, tensor_core_steps
+from precisionkit.ops._store import store_error
+from precisionkit.ops.record import Attributes, Operator
+from precisionkit.outward import add_up
+
+
+def _pair(value: Any) -> tuple[int, int]:
+    values = [value] if isinstance(value, int) else list(value)
+    return (values[0], values[-1])
+
+
+def _arguments(attributes: Attributes) -> dict[str, Any]:
+    return {name: attributes[name] for name in ("stride", "padding", "dilation", "groups") if name in attributes}
+
+
+def _apply(attributes: Attributes, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    return F.conv2d(x, weight, bias, **_arguments(attributes))
+
+
+def _margins(attributes: Attributes, kernel: tuple[int, ...]) -> tuple[int, int, int, int]:
+    """Zeros on the left, right, top and bottom; ``same`` puts the odd one on the right and the bottom, as torch does."""
+    padding = attributes.get("padding", 0)
+    if padding == "valid":
+        padding = 0
+    if padding == "same":
+        dilation = _pair(attributes.get("dilation", 1))
+        totals = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
+        return (totals[1] // 2, totals[1] - totals[1] // 2, totals[0] // 2, totals[0] - totals[0] // 2)
+    vertical, horizontal = _pair(padding)
+    return (horizontal, horizontal, vertical, vertical)
+
+
+def _columns(attributes: Attributes, x: Tensor, kernel: tuple[int, ...], groups: int) -> Tensor:
+    """Inputs of every output position: (b, groups, n, positions)."""
+    padded = F.pad(x, _margins(attributes, kernel))
+    dilation, stride = _pair(attributes.get("dilation", 1)), _pair(attributes.get("stride", 1))
+    # unfold moves numbers only, but knows floating-point types alone
+    return F.unfold(padded, kernel, dilation=dilation, stride=stride).unflatten(1, (groups, -1))
+
+
+def _dots(attributes: Attributes, x: Tensor, deviation: Tensor | None, weight: Tensor, bias: Tensor | None) -> Dots:
+    groups, kernel = attributes.get("groups", 1), tuple(weight.shape[2:])
+    rows = weight.flatten(1).unflatten(0, (groups, -1))
+    deviations = None if deviation is None else _columns(attributes, deviation, kernel, groups)
+    return Dots(rows, _columns(attributes, x, kernel, groups), deviations, None if bias is None else bias.unflatten(0, (groups, -1)))
+
+
+def _output_shape(attributes: Attributes, x: Tensor, weight: Tensor) -> torch.Size:
+    meta = _apply(attributes, torch.empty(x.shape, device="meta"), torch.empty(weight.shape, device="meta"))
+    return meta.shape
+
+
+def _rounded(arithmetic: Arithmetic, attributes: Attributes, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    return rounded_dots(arithmetic, _dots(attributes, x, None, weight, bias)).reshape(_output_shape(attributes, x, weight))
+
+
+def _exact(context: Any, attributes: Attributes, x: Any, weight: Any, bias: Any = None) -> Any:
+    """Gather the inputs of every output by index (index 0 is a zero for the padding) and take exact inner products."""
+    groups, shape = attributes.get("groups", 1), x.shape
+    places = torch.arange(1, x[0].size + 1, dtype=torch.float64).reshape(1, *shape[1:])
+    index = _columns(attributes, places, weight.shape[2:], groups)[0].long().numpy()
+    padded = np.concatenate([np.full((shape[0], 1), context.mpf(0), dtype=object), x.reshape(shape[0], -1)], axis=1)
+    rows = weight.reshape(groups, -1, index.shape[1])
+    parts = [np.stack([np.dot(rows[g], padded[b][index[g]]) for g in range(groups)]) for b in range(shape[0])]
+    y = np.stack(parts).reshape(shape[0], weight.shape[0], -1)
+    if bias is not None:
+        y = y + bias[None, :, None]
+    return y.reshape(_output_shape(attributes, torch.empty(shape), torch.empty(weight.shape)))
+
+
+def _error_rule(arithmetic: Arithmetic, attributes: Attributes, x: Enclosure, weight: Tensor, bias: Tensor | None = None) -> Bounded:
+    products, size = weight[0].numel(), weight.abs()
+    magnitude = _apply(attributes, x.centre.abs(), size, None if bias is None else bias.abs())
+    carried = _apply(attributes, x.radius, size)
+    sums = Sums.of(_apply(attributes, x.centre, weight, bias), magnitude, carried, products, bias=bias is not None)
+    dots = _dots(attributes, x.centre, x.radius, weight, bias) if arithmetic.order.is_tree else None
+    unit, taps = arithmetic.order.tensor_core, weight[0, 0].numel()
+    steps = tensor_core_steps(unit, weight.shape[1], taps) if unit else 0
+    largest = torch.maximum((x.centre.abs() + x.radius).flatten(1).amax(1), size.max())
+    result = bounded_dots(arithmetic, sums, dots, steps, largest.reshape(-1, 1, 1, 1))
+    return result if bias is None else _with_separate_bias(arithmetic, result, bias)
+
+
+def _with_separate_bias(arithmetic: Arithmetic, result: Bounded, bias: Tensor) -> Bounded:
+    """Count one more store, of the sum without its bias: torch with cuDNN stores the convolution and then adds the bias."""
+    if arithmetic.accumulate == arithmetic.storage:
+        return result
+    before = add_up((result.centre - bias[None, :, None, None]).abs(), result.carried, result.fresh)
+    return Bounded(
+        result.centre,
+        result.carried,
+        add_up(result.fresh, store_error(arithmetic.storage, add_up(before, before * 2.0**-50))),
+        result.form,
+        result.peak,
+        result.peak_format,
+    )
+
+
+CONV2D = Operator(
+    name="conv2d",
+    targets=("aten.conv2d.default", "aten.conv2d.padding"),
+    operands=("input", "weight", "bias"),
+    apply=_apply,
+    error_rule=_error_rule,
+    exact=_exact,
+    rounded=_rounded,
+    check=lambda _, shapes: None if len(shapes[0] or ()) == 4 else "only batches of images, four dimensions, are supported",
+    bound="as linear, over every position; one store more, without the bias, where there is a bias",
+    source="proofs/bounds.md, theorems 2 to 6",
+)

@@ -1,0 +1,139 @@
+"""Addition, subtraction, multiplication and division, of two activations or of an activation and a constant."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from precisionkit.arithmetic import Arithmetic
+from precisionkit.enclosure import Bounded, Enclosure
+from precisionkit.formats import BINARY32, BINARY64, round_to_nearest
+from precisionkit.ops._store import internal_error
+from precisionkit.ops.record import Attributes, Operator
+from precisionkit.outward import add_up, mul_up
+
+
+def _number(arithmetic: Arithmetic, value: float, like: Tensor) -> Enclosure:
+    """A Python number over every run: backends use it in binary64, rounded to binary32, or rounded to the storage format."""
+    exact = torch.tensor(float(value), dtype=torch.float64, device=like.device)
+    spread = [(round_to_nearest(exact, fmt) - exact).abs() for fmt in (BINARY32, arithmetic.storage)]
+    return Enclosure(exact, torch.maximum(*spread))
+
+
+def _operands(arithmetic: Arithmetic, attributes: Attributes, operands: tuple[Any, ...]) -> tuple[Enclosure, Enclosure, bool]:
+    """Both operands as enclosures, and whether both are stored tensors."""
+    like = next(o.centre for o in operands if isinstance(o, Enclosure))
+
+    def enclosed(operand: Any, name: str) -> Enclosure:
+        if operand is None:
+            return _number(arithmetic, attributes[name], like)
+        return operand if isinstance(operand, Enclosure) else Enclosure.exact(operand)
+
+    a, b = (enclosed(o, name) for o, name in zip(operands, ("self", "other"), strict=True))
+    return a, b, all(o is not None for o in operands)
+
+
+def _values(attributes: Attributes, operands: tuple[Any, ...]) -> tuple[Any, Any]:
+    return tuple(attributes[n] if o is None else o for o, n in zip(operands, ("self", "other"), strict=True))  # type: ignore[return-value]
+
+
+def _exact_values(context: Any, attributes: Attributes, operands: tuple[Any, ...]) -> tuple[Any, Any]:
+    return tuple(  # type: ignore[return-value]
+        np.full((), context.mpf(attributes[n]), dtype=object) if o is None else o for o, n in zip(operands, ("self", "other"), strict=True)
+    )
+
+
+def _rounding(arithmetic: Arithmetic, centre: Tensor, carried: Tensor, *, tensors: bool, chain: int = 1) -> Bounded:
+    """One operation: its only rounding is the store where both operands are stored and the internal format is wide enough."""
+    own = add_up(mul_up(centre.abs(), BINARY64.unit_roundoff), 2.0**-1074)
+    magnitude = add_up(centre.abs(), own, carried)
+    once = chain == 1 and arithmetic.rounds_once and (tensors or arithmetic.internal == arithmetic.storage)
+    if once:
+        return Bounded(centre, carried, own, None)
+    fresh = add_up(own, internal_error(arithmetic.internal, magnitude, chain, chain * arithmetic.internal.eta))
+    return Bounded(centre, carried, fresh, arithmetic.internal, add_up(magnitude, fresh), arithmetic.internal)
+
+
+def _scale_check(attributes: Attributes, shapes: Any) -> str | None:  # noqa: ARG001
+    return "only alpha = 1 is supported" if attributes.get("alpha", 1) != 1 else None
+
+
+def _add_rule(arithmetic: Arithmetic, attributes: Attributes, *operands: Any) -> Bounded:
+    a, b, tensors = _operands(arithmetic, attributes, operands)
+    return _rounding(arithmetic, a.centre + b.centre, add_up(*torch.broadcast_tensors(a.radius, b.radius)), tensors=tensors)
+
+
+def _sub_rule(arithmetic: Arithmetic, attributes: Attributes, *operands: Any) -> Bounded:
+    a, b, tensors = _operands(arithmetic, attributes, operands)
+    return _rounding(arithmetic, a.centre - b.centre, add_up(*torch.broadcast_tensors(a.radius, b.radius)), tensors=tensors)
+
+
+def _mul_rule(arithmetic: Arithmetic, attributes: Attributes, *operands: Any) -> Bounded:
+    """``|a'b' - ab| <= |a| e_b + |b| e_a + e_a e_b``."""
+    a, b, tensors = _operands(arithmetic, attributes, operands)
+    carried = add_up(mul_up(a.centre.abs(), b.radius), mul_up(b.centre.abs(), a.radius), mul_up(a.radius, b.radius))
+    return _rounding(arithmetic, a.centre * b.centre, carried, tensors=tensors)
+
+
+def _div_rule(arithmetic: Arithmetic, attributes: Attributes, *operands: Any) -> Bounded:
+    """``|a'/b' - a/b| <= (e_a + |a / b| e_b) / (|b| - e_b)``; some backends multiply by a rounded reciprocal: two roundings."""
+    a, b, tensors = _operands(arithmetic, attributes, operands)
+    centre = a.centre / b.centre
+    least = (b.centre.abs() - b.radius) * (1 - 2.0**-50)
+    moved = add_up(a.radius, mul_up(mul_up(centre.abs(), 1 + 2.0**-50), b.radius))
+    carried = torch.where(least > 0, mul_up(moved / least, 1 + 2.0**-50), torch.full_like(moved / least, torch.inf))
+    return _rounding(arithmetic, centre, carried, tensors=tensors, chain=2)
+
+
+def _div_check(attributes: Attributes, shapes: Any) -> str | None:
+    if attributes.get("rounding_mode") is not None:
+        return "division with a rounding mode is not supported"
+    return None if shapes[1] is not None or attributes.get("other") else "division by zero"
+
+
+ADD = Operator(
+    name="add",
+    targets=("aten.add.Tensor", "aten.add.Scalar"),
+    operands=("self", "other"),
+    apply=lambda attributes, *o: torch.add(*_values(attributes, o)),
+    error_rule=_add_rule,
+    exact=lambda context, attributes, *o: np.add(*_exact_values(context, attributes, o)),
+    check=_scale_check,
+    bound="e_a + e_b, one rounding (the store)",
+    source="proofs/bounds.md, theorem 11",
+)
+SUB = Operator(
+    name="sub",
+    targets=("aten.sub.Tensor", "aten.sub.Scalar"),
+    operands=("self", "other"),
+    apply=lambda attributes, *o: torch.sub(*_values(attributes, o)),
+    error_rule=_sub_rule,
+    exact=lambda context, attributes, *o: np.subtract(*_exact_values(context, attributes, o)),
+    check=_scale_check,
+    bound="e_a + e_b, one rounding (the store)",
+    source="proofs/bounds.md, theorem 11",
+)
+MUL = Operator(
+    name="mul",
+    targets=("aten.mul.Tensor", "aten.mul.Scalar"),
+    operands=("self", "other"),
+    apply=lambda attributes, *o: torch.mul(*_values(attributes, o)),
+    error_rule=_mul_rule,
+    exact=lambda context, attributes, *o: np.multiply(*_exact_values(context, attributes, o)),
+    bound="|a| e_b + |b| e_a + e_a e_b, one rounding (the store)",
+    source="proofs/bounds.md, theorem 11",
+)
+DIV = Operator(
+    name="div",
+    targets=("aten.div.Tensor", "aten.div.Scalar"),
+    operands=("self", "other"),
+    apply=lambda attributes, *o: torch.div(*_values(attributes, o)),
+    error_rule=_div_rule,
+    exact=lambda context, attributes, *o: np.divide(*_exact_values(context, attributes, o)),
+    check=_div_check,
+    bound="(e_a + |a/b| e_b) / (|b| - e_b) + 3 v |a/b|",
+    source="proofs/bounds.md, theorem 11",
+)

@@ -1,0 +1,99 @@
+"""Linear layers: ``y = x W^T + b``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from precisionkit.arithmetic import Arithmetic
+from precisionkit.enclosure import Bounded, Enclosure
+from precisionkit.ops._dot import Dots, Sums, bounded_dots, rounded_dots, tensor_core_steps
+from precisionkit.ops.record import Attributes, Operator
+
+
+def _apply(attributes: Attributes, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:  # noqa: ARG001
+    return F.linear(x, weight, bias)
+
+
+def _exact(context: Any, attributes: Attributes, x: Any, weight: Any, bias: Any = None) -> Any:  # noqa: ARG001
+    y = np.dot(x, weight.T)
+    return y if bias is None else y + bias
+
+
+def _dots(x: Tensor, deviation: Tensor | None, weight: Tensor, bias: Tensor | None) -> Dots:
+    """Every leading index of x is one row of the batch of dots."""
+    rows = x.flatten(0, -2)[:, None, :, None]
+    deviations = None if deviation is None else deviation.flatten(0, -2)[:, None, :, None]
+    return Dots(weight[None], rows, deviations, None if bias is None else bias[None])
+
+
+def _rounded(arithmetic: Arithmetic, attributes: Attributes, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:  # noqa: ARG001
+    return rounded_dots(arithmetic, _dots(x, None, weight, bias)).reshape(*x.shape[:-1], weight.shape[0])
+
+
+def error_rule(arithmetic: Arithmetic, attributes: Attributes, x: Enclosure, weight: Tensor, bias: Tensor | None = None) -> Bounded:  # noqa: ARG001
+    """Bound ``W x + b`` over the enclosure of x."""
+    products = weight.shape[1]
+    size = weight.abs()
+    magnitude = F.linear(x.centre.abs(), size, None if bias is None else bias.abs())
+    sums = Sums.of(F.linear(x.centre, weight, bias), magnitude, F.linear(x.radius, size), products, bias=bias is not None)
+    dots = _dots(x.centre, x.radius, weight, bias) if arithmetic.order.is_tree else None
+    unit = arithmetic.order.tensor_core
+    steps = tensor_core_steps(unit, products, 1) if unit else 0
+    largest = torch.maximum((x.centre.abs() + x.radius).flatten(1).amax(1), size.max())
+    return bounded_dots(arithmetic, sums, dots, steps, largest.reshape(-1, *[1] * (x.centre.dim() - 1)))
+
+
+LINEAR = Operator(
+    name="linear",
+    targets=("aten.linear.default",),
+    operands=("input", "weight", "bias"),
+    apply=_apply,
+    error_rule=error_rule,
+    exact=_exact,
+    rounded=_rounded,
+    bound="|W|e + (m-1) v ufp(max(P,N) + (m-1) v S) for any order; half an ulp of every partial sum for a named tree",
+    source="proofs/bounds.md, theorems 2 to 5",
+)
+
+
+def _addmm_operands(bias: Any, x: Any, weight: Any) -> tuple[Any, Any, Any]:
+    """``addmm(b, x, V) = x V + b``: the linear layer with W = V^T."""
+    return x, weight.T, bias
+
+
+def _addmm_check(attributes: Attributes, shapes: Any) -> str | None:
+    if attributes.get("beta", 1) != 1 or attributes.get("alpha", 1) != 1:
+        return "only alpha = beta = 1 is supported"
+    return None if len(shapes[0]) == 1 else "only a bias vector is supported as the added matrix"
+
+
+ADDMM = Operator(
+    name="addmm",
+    targets=("aten.addmm.default",),
+    operands=("self", "mat1", "mat2"),
+    apply=lambda attributes, *t: _apply(attributes, *_addmm_operands(*t)),
+    error_rule=lambda arithmetic, attributes, *t: error_rule(arithmetic, attributes, *_addmm_operands(*t)),
+    exact=lambda context, attributes, *t: _exact(context, attributes, *_addmm_operands(*t)),
+    rounded=lambda arithmetic, attributes, *t: _rounded(arithmetic, attributes, *_addmm_operands(*t)),
+    check=_addmm_check,
+    bound="as linear",
+    source="proofs/bounds.md, theorems 2 to 5",
+)
+
+MM = Operator(
+    name="mm",
+    targets=("aten.mm.default", "aten.matmul.default"),
+    operands=("self", "mat2"),
+    apply=lambda attributes, x, w: _apply(attributes, x, w.T),
+    error_rule=lambda arithmetic, attributes, x, w: error_rule(arithmetic, attributes, x, w.T),
+    exact=lambda context, attributes, x, w: _exact(context, attributes, x, w.T),
+    rounded=lambda arithmetic, attributes, x, w: _rounded(arithmetic, attributes, x, w.T),
+    check=lambda _, shapes: None if len(shapes[1]) == 2 else "only a constant matrix is supported as the second factor",
+    bound="as linear",
+    source="proofs/bounds.md, theorems 2 to 5",
+)

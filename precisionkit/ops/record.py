@@ -1,0 +1,90 @@
+"""The record of an operator: exact meaning, rounded reference and error rule in one value.
+
+A record is checked when it is made, and `precisionkit.ops` lists them all.  To add an operator, write its file and name its
+record there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from precisionkit.arithmetic import Arithmetic
+from precisionkit.enclosure import Bounded, Enclosure
+
+Attributes = Mapping[str, Any]
+"""The arguments of an operator that are not tensors, by the names of its schema."""
+Operand = Enclosure | Tensor | None
+"""An activation over every run, a constant (weights, in binary64), or an absent optional argument."""
+
+Apply = Callable[..., Tensor]
+ErrorRule = Callable[..., Bounded]
+Exact = Callable[..., "np.ndarray[Any, Any]"]
+Rounded = Callable[..., Tensor]
+Check = Callable[[Attributes, Sequence[tuple[int, ...] | None]], str | None]
+
+
+def no_objection(attributes: Attributes, shapes: Sequence[tuple[int, ...] | None]) -> str | None:  # noqa: ARG001
+    """Accept every use of an operator."""
+    return None
+
+
+@dataclass(frozen=True)
+class Operator:
+    """All that the toolkit knows of one operator.
+
+    Attributes
+    ----------
+    name : str
+        Name in reports and messages.
+    targets : tuple of str
+        The overloads of torch's operator library that it stands for, e.g. ``aten.linear.default``.
+    operands : tuple of str
+        The schema names of its tensor arguments, in the order in which the functions below take them; ``*tensors`` for a list.
+    apply : callable
+        ``apply(attributes, *tensors) -> tensor``: the meaning in whatever dtype the tensors have.  A fast run and the binary64
+        centre use it.
+    error_rule : callable
+        ``error_rule(arithmetic, attributes, *operands) -> Bounded``.
+    exact : callable
+        ``exact(context, attributes, *arrays) -> array``: the meaning over numpy object arrays of exact numbers; `context` is an
+        mpmath context (``mp``), which gives square roots and exponentials.
+    rounded : callable or None
+        ``rounded(arithmetic, attributes, *tensors) -> tensor``: a run that is bit-exact by definition, in the accumulator's
+        dtype and before the store; None where that is `apply` in the internal format.
+    stores : bool
+        False for operators that round nothing: their results are numbers that were stored before, or zero.
+    check : callable
+        ``check(attributes, shapes) -> str | None``: why this use is not supported, if it is not.
+    bound : str
+        The error rule in one line of mathematics, for the documentation.
+    source : str
+        Where it is proved.
+    """
+
+    name: str
+    targets: tuple[str, ...]
+    operands: tuple[str, ...]
+    apply: Apply
+    error_rule: ErrorRule
+    exact: Exact
+    bound: str
+    source: str
+    rounded: Rounded | None = None
+    stores: bool = True
+    check: Check = no_objection
+
+    def __post_init__(self) -> None:
+        if not self.targets or not self.operands or not self.bound or not self.source:
+            raise ValueError(f"The record of operator '{self.name}' is incomplete: targets, operands, bound and source are required.")
+
+
+def run_rounded(operator: Operator, arithmetic: Arithmetic, attributes: Attributes, *tensors: Tensor | None) -> Tensor:
+    """One bit-exact run of an operator, before its store: in the accumulator's dtype for dot products, else the internal one."""
+    if operator.rounded is not None:
+        return operator.rounded(arithmetic, attributes, *tensors)
+    return operator.apply(attributes, *tensors)

@@ -1,0 +1,82 @@
+"""Bilinear resizing: every output is a mean of four inputs with weights that depend on the position alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from precisionkit.arithmetic import Arithmetic
+from precisionkit.enclosure import Bounded, Enclosure
+from precisionkit.formats import BINARY64
+from precisionkit.ops.record import Attributes, Operator
+from precisionkit.outward import add_up, mul_up
+
+
+def _apply(attributes: Attributes, x: Tensor) -> Tensor:
+    size = attributes.get("output_size")
+    factors = None if size is not None else attributes.get("scale_factors")
+    return F.interpolate(
+        x,
+        size=None if size is None else list(size),
+        scale_factor=None if factors is None else list(factors),
+        mode="bilinear",
+        align_corners=bool(attributes.get("align_corners")),
+    )
+
+
+def _error_rule(arithmetic: Arithmetic, attributes: Attributes, x: Enclosure) -> Bounded:
+    """Bound a mean of four inputs whose weights are themselves computed in the internal format.
+
+    A source coordinate ``scale (i + 1/2) - 1/2`` errs by at most 7 v times a number up to ``size + 1``; the interpolant is
+    continuous and piecewise linear, with a slope of at most twice the largest magnitude M of the channel, so all coordinates
+    together move the result by at most ``14 v (h + w + 2) M``.  The two interpolations make at most 8 roundings on M.
+    """
+    centre = _apply(attributes, x.centre)
+    widest = x.radius.flatten(2).amax(2)[:, :, None, None]
+    largest = add_up(x.centre.abs(), x.radius).flatten(2).amax(2)[:, :, None, None]
+    roundings = 9 + 14 * (sum(x.centre.shape[-2:]) + sum(centre.shape[-2:]) + 2)
+    own = add_up(mul_up(largest, roundings * BINARY64.unit_roundoff), 2.0**-1000)
+    v, eta = arithmetic.internal.unit_roundoff, arithmetic.internal.eta
+    fresh = add_up(own, mul_up(largest, roundings * v), 8 * eta).expand_as(centre)
+    averaged = add_up(_apply(attributes, x.radius), mul_up(widest, roundings * BINARY64.unit_roundoff))
+    return Bounded(centre, averaged, fresh, arithmetic.internal, add_up(largest, fresh), arithmetic.internal)
+
+
+def _coordinates(context: Any, source: int, target: int, attributes: Attributes, axis: int) -> list[tuple[int, int, Any]]:
+    """Lower and upper neighbour and the exact weight of the upper, for each target index."""
+    if attributes.get("align_corners"):
+        scale = context.mpf(source - 1) / (target - 1) if target > 1 else context.mpf(0)
+        places = [scale * i for i in range(target)]
+    else:
+        factors = attributes.get("scale_factors")
+        ratio = context.mpf(source) / target if attributes.get("output_size") is not None or not factors else 1 / context.mpf(factors[axis])
+        places = [max(ratio * (i + context.mpf(0.5)) - context.mpf(0.5), context.mpf(0)) for i in range(target)]
+    rows = []
+    for place in places:
+        low = min(int(place), source - 1)
+        rows.append((low, min(low + 1, source - 1), place - low))
+    return rows
+
+
+def _exact(context: Any, attributes: Attributes, x: Any) -> Any:
+    height, width = _apply(attributes, torch.empty(x.shape, device="meta")).shape[-2:]
+    rows = _coordinates(context, x.shape[2], height, attributes, 0)
+    columns = _coordinates(context, x.shape[3], width, attributes, 1)
+    across = np.stack([x[..., a] * (1 - t) + x[..., b] * t for a, b, t in columns], axis=-1)
+    return np.stack([across[..., a, :] * (1 - t) + across[..., b, :] * t for a, b, t in rows], axis=-2)
+
+
+BILINEAR = Operator(
+    name="upsample_bilinear2d",
+    targets=("aten.upsample_bilinear2d.vec", "aten.upsample_bilinear2d.default"),
+    operands=("input",),
+    apply=_apply,
+    error_rule=_error_rule,
+    exact=_exact,
+    bound="mean of e + (9 + 14 (h + w + 2)) v max|x|",
+    source="proofs/bounds.md, theorem 12",
+)

@@ -1,0 +1,48 @@
+"""Upper bounds computed in binary64: every function returns a number that is not below the exact result.
+
+For non-negative tensors.  The exact result of one rounding to nearest lies at or below the successor of the rounded one, so
+each operation steps one number up; sums of products use the order-free bound of Jeannerod and Rump (2013), which holds
+for every order, with and without FMA.  An infinite or NaN operand gives inf or NaN, and no comparison that proves
+something holds for either.
+"""
+
+from __future__ import annotations
+
+from functools import reduce
+
+import torch
+from torch import Tensor
+
+U = 2.0**-53
+"""Unit roundoff of binary64."""
+TINY = 2.0**-1074
+"""Smallest positive binary64 number; twice the largest error of a product below the normal range."""
+
+
+def next_up(x: Tensor) -> Tensor:
+    """Successor of non-negative binary64 numbers; inf becomes NaN.  Adding 0.0 first turns -0.0 into 0.0."""
+    return ((x + 0.0).view(torch.int64) + 1).view(torch.float64)
+
+
+def add_up(*terms: Tensor | float) -> Tensor:
+    """Upper bound of a sum of non-negative terms."""
+    return reduce(lambda a, b: next_up(torch.as_tensor(a + b)), terms)  # type: ignore[arg-type, return-value]
+
+
+def mul_up(a: Tensor, b: Tensor | float) -> Tensor:
+    """Upper bound of a product of non-negative factors."""
+    return next_up(a * b)
+
+
+def sum_of_products_up(computed: Tensor, terms: int) -> Tensor:
+    """Upper bound of a sum of `terms` products of non-negative factors, given its binary64 evaluation in any order.
+
+    computed >= exact (1 - n u) - n TINY/2, by Jeannerod and Rump, so exact <= (computed + n TINY) / (1 - n u); the factor
+    ``1 + 2 n u`` exceeds ``1 / (1 - n u)`` as long as ``n u <= 1/2``.
+    """
+    return mul_up(add_up(computed, terms * TINY), 1 + 2 * (terms + 1) * U)
+
+
+def own_error(magnitude: Tensor, terms: int) -> Tensor:
+    """Bound on the error of a binary64 sum of `terms` products, any order: ``n u sum|products| + n TINY``."""
+    return add_up(mul_up(magnitude, terms * U), terms * TINY)
