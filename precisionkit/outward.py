@@ -8,8 +8,6 @@ something holds for either.
 
 from __future__ import annotations
 
-from functools import reduce
-
 import torch
 from torch import Tensor
 
@@ -20,18 +18,29 @@ TINY = 2.0**-1074
 
 
 def next_up(x: Tensor) -> Tensor:
-    """Successor of non-negative binary64 numbers; inf becomes NaN.  Adding 0.0 first turns -0.0 into 0.0."""
-    return ((x + 0.0).view(torch.int64) + 1).view(torch.float64)
+    """Successor of non-negative binary64 numbers, 0.0 and -0.0 included; inf becomes NaN."""
+    return _step(x + 0.0)
 
 
-def add_up(*terms: Tensor | float) -> Tensor:
-    """Upper bound of a sum of non-negative terms."""
-    return reduce(lambda a, b: next_up(torch.as_tensor(a + b)), terms)  # type: ignore[arg-type, return-value]
+def _step(fresh: Tensor) -> Tensor:
+    """Step a tensor that nobody else holds one number up, in place: its encodings, as integers, are ordered like its values.
+
+    Only -0.0 would go astray, and no sum or product of numbers of which none is -0.0 or negative is -0.0.
+    """
+    fresh.view(torch.int64).add_(1)
+    return fresh
+
+
+def add_up(first: Tensor, *others: Tensor | float) -> Tensor:
+    """Upper bound of a sum of non-negative terms (0.0, never -0.0)."""
+    for other in others:
+        first = _step(first + other)
+    return first
 
 
 def mul_up(a: Tensor, b: Tensor | float) -> Tensor:
-    """Upper bound of a product of non-negative factors."""
-    return next_up(a * b)
+    """Upper bound of a product of non-negative factors (0.0, never -0.0)."""
+    return _step(a * b)
 
 
 def sum_of_products_up(computed: Tensor, terms: int) -> Tensor:

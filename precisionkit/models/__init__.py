@@ -1,6 +1,6 @@
 """Trained classifiers: known architectures, loading from files without running their code, preprocessing.
 
-Imports `precisionkit.errors` only.
+Imports `precisionkit.errors` only; the training script also imports `precisionkit.data`.
 """
 
 from precisionkit.models.load import LoadedModel, load_model, save_model

@@ -159,8 +159,8 @@ def _what_else(data: bytes) -> str:
 
 def _is_tar(data: bytes) -> bool:
     try:
-        with tarfile.open(fileobj=io.BytesIO(data), mode="r:"):
-            return True
+        with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as archive:
+            return archive.next() is not None  # zeros are an empty archive
     except (tarfile.TarError, EOFError, ValueError):
         return False
 

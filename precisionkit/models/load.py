@@ -66,6 +66,7 @@ class _Opened:
     preprocess: Preprocess | None = None
     input_shape: tuple[int, ...] | None = None
     classes: int | None = None
+    parameters: int | None = None  # where the module itself does not tell
 
 
 def load_model(
@@ -96,19 +97,19 @@ def load_model(
     opened = _open(file, arch=arch, trust=trust, input_shape=input_shape)
     where = _where(file)
     if arch is None and opened.module is not None:
-        module, name = opened.module, opened.arch or type(opened.module).__name__
+        module, name, entry = opened.module, opened.arch or type(opened.module).__name__, None
     else:
         name = _architecture(arch, opened, where)
         module = factory.build(name)
         found = opened.weights if opened.weights is not None else _tensors_of(opened.module, where)
         tensors.fit(found, module.float(), arch=name, where=where)
-    entry = ZOO.get(name)
+        entry = ZOO.get(name)
     return LoadedModel(
         module=_ready(module, where),
         path=str(path),
         sha256=file.sha256,
         arch=name,
-        parameters=_count(module, opened.module),
+        parameters=opened.parameters or sum(parameter.numel() for parameter in module.parameters()),
         input_shape=entry.input_shape if entry else opened.input_shape,
         classes=entry.classes if entry else opened.classes,
         preprocess=preprocess or opened.preprocess or (entry.preprocess if entry else Preprocess(mean=None, std=None)),
@@ -157,7 +158,8 @@ def _open(file: ModelFile, *, arch: str | None, trust: bool, input_shape: tuple[
     if arch is not None:
         return _Opened(weights=tensors.find_tensors(opened.state_dict(), _where(file)))
     scripted = foreign.scripted_module(opened, input_shape, _where(file))
-    return _Opened(module=scripted, arch="TorchScript", input_shape=input_shape)
+    parameters = sum(parameter.numel() for parameter in opened.parameters())  # conversion turns them into buffers
+    return _Opened(module=scripted, arch="TorchScript", input_shape=input_shape, parameters=parameters)
 
 
 def _read_safetensors(file: ModelFile) -> tensors.Tensors:
@@ -239,10 +241,3 @@ def _ready(module: nn.Module, where: str) -> nn.Module:
         module.float()
     tensors.check_values(module, where)
     return module.cpu().eval().requires_grad_(False)
-
-
-def _count(module: nn.Module, whole: nn.Module | None) -> int:
-    parameters = sum(parameter.numel() for parameter in module.parameters())
-    if parameters or whole is None:
-        return parameters
-    return sum(buffer.numel() for buffer in module.buffers() if buffer.is_floating_point())  # conversion keeps buffers only

@@ -205,7 +205,7 @@ def test_programs_are_binary32(tmp_path: Path) -> None:
 def test_trusted_torchscript(tmp_path: Path, trace: bool) -> None:
     path = _script(_net(), tmp_path / "net.pt", trace=trace)
     model = load_model(path, trust=True, input_shape=(1, 8, 8))
-    assert (model.arch, model.input_shape) == ("TorchScript", (1, 8, 8))
+    assert (model.arch, model.input_shape, model.parameters) == ("TorchScript", (1, 8, 8), 754)
     assert _agrees(model.module)
     with pytest.raises(UnusableModelError, match="does not tell the shape of its input: load its weights with --arch"):
         load_model(path, trust=True)
@@ -217,6 +217,13 @@ def test_torchscript_that_cannot_be_converted(tmp_path: Path) -> None:
         UnusableModelError, match=r"cannot be converted for inputs of shape \(1, 9, 9\) \(\w+\): load its weights with --arch"
     ):
         load_model(path, trust=True, input_shape=(1, 9, 9))
+
+
+def test_torchscript_whose_conversion_differs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("precisionkit.models.foreign._agree", lambda *_: False)
+    path = _script(_net(), tmp_path / "net.pt", trace=False)
+    with pytest.raises(UnusableModelError, match="whose conversion computes other values: load its weights with --arch"):
+        load_model(path, trust=True, input_shape=(1, 8, 8))
 
 
 def test_trust_does_not_help_a_damaged_file(tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ def test_safetensors(tmp_path: Path, state: State) -> None:
 @pytest.mark.parametrize("with_counters", [True, False])
 def test_batch_counters_do_not_matter(tmp_path: Path, resnet: State, with_counters: bool) -> None:
     chosen = {k: v for k, v in resnet.items() if with_counters or not k.endswith("num_batches_tracked")}
-    assert len(chosen) == (133 if with_counters else 114)
+    assert len(chosen) == (116 if with_counters else 97)
     assert load_model(_saved(tmp_path, chosen), arch="cifar_resnet20").parameters == 269722
 
 
@@ -303,6 +303,16 @@ class TestDamagedFiles:
         with tarfile.open(path, "w") as archive:
             archive.add(__file__, "storages")
         self._refused(path, "is a tar archive, the format of PyTorch before 0.4")
+
+    def test_a_zip_whose_pickle_is_huge(self, tmp_path: Path, state: State, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("precisionkit.models.files._LARGEST_PICKLE", 100)
+        self._refused(_saved(tmp_path, state), "holds a pickle of more than 100 bytes and is not opened")
+
+    def test_a_bare_pickle(self, tmp_path: Path) -> None:
+        import pickle
+
+        (tmp_path / "x.pt").write_bytes(pickle.dumps({"a": 1}))
+        self._refused(tmp_path / "x.pt", "is a bare pickle, not written by torch.save, and is not opened because a pickle can run code")
 
     def test_other_zip(self, tmp_path: Path) -> None:
         import numpy as np
