@@ -1,0 +1,15 @@
+"""precisionkit: whether running a trained classifier in half precision can change its predictions.
+
+Data flows one way: capture -> graph -> evaluate -> bound -> decide -> report.  A module imports only modules to its left:
+
+    errors < formats < arithmetic < lemma < decide < report < outward < enclosure < ops < graph < capture < evaluate < bound
+    < data < models < certify < cli
+
+Everything up to `report` works without torch, and importing this package loads no torch.
+"""
+
+from precisionkit.arithmetic import Arithmetic, parse_arithmetic
+from precisionkit.errors import PrecisionKitError
+from precisionkit.formats import BFLOAT16, BINARY16, BINARY32, BINARY64, Format
+
+__all__ = ["BFLOAT16", "BINARY16", "BINARY32", "BINARY64", "Arithmetic", "Format", "PrecisionKitError", "parse_arithmetic"]

@@ -1,0 +1,148 @@
+"""The records of a certification report: plain, frozen values, whose JSON is the format ``precisionkit.certify/1``."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+
+SCHEMA: Literal["precisionkit.certify/1"] = "precisionkit.certify/1"
+
+Verdict = Literal["proved", "probable", "observed", "flipped", "undecided", "invalid"]
+VERDICTS: tuple[Verdict, ...] = ("proved", "probable", "observed", "flipped", "undecided", "invalid")
+"""Strongest statement first."""
+
+Count = Annotated[int, msgspec.Meta(ge=0)]
+Seconds = Annotated[float, msgspec.Meta(ge=0)]
+Size = Annotated[float, msgspec.Meta(ge=0)]
+Sha256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+
+
+class _Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of the records."""
+
+
+class ModelInfo(_Record, frozen=True, kw_only=True):
+    """The model: where it was read from, the hash of the file's bytes, its architecture, how many numbers were trained."""
+
+    path: str
+    sha256: Sha256
+    arch: str
+    parameters: Count
+
+
+class DataInfo(_Record, frozen=True, kw_only=True):
+    """The data set: how many inputs were asked for, and the hash of images and labels."""
+
+    name: str
+    split: str
+    inputs: Count
+    sha256: Sha256
+
+
+class ArithmeticInfo(_Record, frozen=True, kw_only=True):
+    """The half program's formats and summation order, the reference program's arithmetic, and all that is assumed of both."""
+
+    storage: str
+    accumulate: str
+    order: str
+    reference: str
+    assumptions: tuple[str, ...]
+
+
+class Summary(_Record, frozen=True, kw_only=True):
+    """Counts over all inputs; the verdicts are exclusive and add up to `inputs`.
+
+    Without labels the numbers of correct predictions are null.  Medians are over the inputs that have the value.
+    """
+
+    inputs: Count
+    correct_reference: Count | None
+    correct_half: Count | None
+    agree: Count
+    proved: Count
+    probable: Count
+    observed: Count
+    flipped: Count
+    undecided: Count
+    invalid: Count
+    median_bound: Size | None
+    worst_bound: Size | None
+    median_measured_error: Size | None
+    worst_measured_error: Size | None
+
+
+class Timing(_Record, frozen=True, kw_only=True):
+    """Wall-clock seconds: in all, in the runs of the two programs, in their bounds."""
+
+    total_s: Seconds
+    reference_s: Seconds
+    half_s: Seconds
+    bound_s: Seconds
+    inputs_per_s: Size
+
+
+class Environment(_Record, frozen=True, kw_only=True):
+    """What it ran on: versions of the libraries, the device, and the switches that were set."""
+
+    versions: dict[str, str]
+    device: str
+    flags: dict[str, bool | int | float | str]
+
+
+class Input(_Record, frozen=True, kw_only=True):
+    """One input.
+
+    Attributes
+    ----------
+    index, label : int
+        Place in the data set; its label, null when unknown.
+    prediction_reference, prediction_half : int
+        What the two runs made here predict.
+    verdict : str
+        The strongest statement that holds: proved, probable, observed, flipped, undecided, invalid.
+    margin : float or None
+        Gap between the predicted class and the class that comes closest to it, in the exact network with binary32 weights.
+    bound : float or None
+        Proved bound on how far that gap can differ between any run of the half program and any run of the reference; null where
+        no bound holds.
+    measured_error : float or None
+        The same difference between the two runs made here.
+    lower_margin : float or None
+        The least that the gap to any class is proved to be, in every run of both programs; null where no bound holds.
+    reason : str or None
+        Why it is not proved.
+    """
+
+    index: Count
+    label: int | None
+    prediction_reference: Count
+    prediction_half: Count | None
+    verdict: Verdict
+    margin: float | None
+    bound: Size | None
+    measured_error: Size | None
+    lower_margin: float | None
+    reason: str | None
+
+
+class Report(_Record, frozen=True, kw_only=True):
+    """A whole certification; `complete` is false when it was interrupted, and then `inputs` holds those that were done."""
+
+    schema: Literal["precisionkit.certify/1"] = SCHEMA
+    complete: bool
+    model: ModelInfo
+    data: DataInfo
+    arithmetic: ArithmeticInfo
+    method: str
+    confidence: Annotated[float, msgspec.Meta(gt=0, lt=1)]
+    summary: Summary
+    timing: Timing
+    environment: Environment
+    inputs: tuple[Input, ...]
+
+    @property
+    def certified_percent(self) -> float:
+        """Share of the inputs that are proved or probable; 0 for none."""
+        certified = self.summary.proved + self.summary.probable
+        return 100.0 * certified / self.summary.inputs if self.summary.inputs else 0.0

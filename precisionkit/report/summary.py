@@ -1,0 +1,84 @@
+"""The summary that a person reads."""
+
+from __future__ import annotations
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from precisionkit.report.records import VERDICTS, Report, Summary, Verdict
+
+MEANINGS: dict[Verdict, str] = {
+    "proved": "no run of either program can change it",
+    "probable": "no run changes it, save with the stated probability",
+    "observed": "the two runs made here agree; nothing is proved",
+    "flipped": "the two runs made here differ",
+    "undecided": "neither bounded nor run",
+    "invalid": "overflow or NaN",
+}
+
+
+def render(report: Report) -> RenderableType:
+    """Lay the report out for a terminal of 80 columns; colour carries no meaning of its own."""
+    return Group(_heading(report), _verdicts(report.summary), _figures(report), _assumptions(report), Text(conclusion(report), style="bold"))
+
+
+def conclusion(report: Report) -> str:
+    """Say what it means, in one or two sentences."""
+    total = report.summary.inputs
+    storage = report.arithmetic.storage
+    start = "" if report.complete else f"Incomplete: interrupted after {total} of {report.data.inputs} inputs. "
+    certified = report.summary.proved + report.summary.probable
+    means = "provably cannot change" if not report.summary.probable else "cannot change (proved, or with the stated probability)"
+    said = f"{certified:,} of {total:,} predictions {means} in {storage} under the assumptions above"
+    flips = f"; {report.summary.flipped:,} did change" if report.summary.flipped else "; none was seen to change"
+    return start + said + flips + "."
+
+
+def _heading(report: Report) -> Text:
+    model, data, arithmetic = report.model, report.data, report.arithmetic
+    return Text(
+        f"{model.arch} ({model.parameters:,} parameters) on {data.name}, {data.split} split\n"
+        f"{arithmetic.storage}, sums in {arithmetic.accumulate}, order {arithmetic.order}, against {arithmetic.reference}; method {report.method}"
+    )
+
+
+def _verdicts(summary: Summary) -> Table:
+    table = Table("verdict", "inputs", "share", "meaning", title_justify="left")
+    table.columns[1].justify = table.columns[2].justify = "right"
+    for verdict in VERDICTS:
+        count = getattr(summary, verdict)
+        table.add_row(verdict, f"{count:,}", _percent(count, summary.inputs), MEANINGS[verdict])
+    return table
+
+
+def _percent(part: int, whole: int) -> str:
+    return f"{100 * part / whole:.2f} %" if whole else "-"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3g}"
+
+
+def _figures(report: Report) -> Table:
+    summary, timing = report.summary, report.timing
+    table = Table.grid(padding=(0, 2))
+    rows = [
+        ("right, reference / half", f"{_correct(summary.correct_reference)} / {_correct(summary.correct_half)}"),
+        ("runs agree", f"{summary.agree:,} ({_percent(summary.agree, summary.inputs)})"),
+        ("bound, median / worst", f"{_number(summary.median_bound)} / {_number(summary.worst_bound)}"),
+        ("measured error, median / worst", f"{_number(summary.median_measured_error)} / {_number(summary.worst_measured_error)}"),
+        ("time", f"{timing.total_s:.1f} s, {timing.inputs_per_s:.4g} inputs/s on {report.environment.device}"),
+    ]
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def _correct(count: int | None) -> str:
+    return "no labels" if count is None else f"{count:,}"
+
+
+def _assumptions(report: Report) -> Text:
+    lines = [f"  - {sentence}" for sentence in report.arithmetic.assumptions]
+    return Text("\n".join([f"Assumed ({len(lines)}):", *lines]))

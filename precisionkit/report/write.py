@@ -1,0 +1,126 @@
+"""Write reports: first to a temporary file beside the target, then renamed, so that nothing is ever half-written."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import tempfile
+from pathlib import Path
+
+import msgspec
+
+from precisionkit.errors import ReportError, UsageError
+from precisionkit.report.records import Input, Report
+
+COLUMNS = Input.__struct_fields__
+TABLE_SUFFIXES = (".csv", ".parquet")
+
+
+def check_writable(path: str | Path, *, table: bool = False) -> None:
+    """Refuse, before a long run, a report that could not be written.
+
+    Raises
+    ------
+    UsageError
+        A table has another suffix than .csv or .parquet.
+    ReportError
+        The target is a folder, or its folder is missing or not writable, or pyarrow is missing for a .parquet file.
+    """
+    target = Path(path)
+    if table and target.suffix not in TABLE_SUFFIXES:
+        raise UsageError(f"The table '{path}' has the suffix '{target.suffix}'; name it with one of {', '.join(TABLE_SUFFIXES)}.")
+    if table and target.suffix == ".parquet":
+        _import_parquet()
+    if target.is_dir():
+        raise ReportError(f"The report '{path}' is a folder; name a file in it.")
+    folder = target.absolute().parent
+    if not folder.is_dir():
+        raise ReportError(f"The report '{path}' cannot be written, because the folder '{folder}' does not exist; create it first.")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ReportError(f"The report '{path}' cannot be written, because the folder '{folder}' is not writable; choose another one.")
+
+
+def write_json(report: Report, path: str | Path) -> None:
+    """Write the report as JSON; numbers that are not finite are null.
+
+    Raises
+    ------
+    ReportError
+        It could not be written; an older file of that name is left as it was.
+    """
+    _replace(path, msgspec.json.format(msgspec.json.encode(report), indent=1) + b"\n")
+
+
+def write_table(report: Report, path: str | Path) -> None:
+    """Write one row for each input, as .csv or .parquet (which needs pyarrow).
+
+    Raises
+    ------
+    ReportError, UsageError
+        As `check_writable` and `write_json`.
+    """
+    suffix = Path(path).suffix
+    if suffix == ".csv":
+        _replace(path, _csv(report))
+    elif suffix == ".parquet":
+        _replace(path, _parquet(report))
+    else:
+        check_writable(path, table=True)
+
+
+def _csv(report: Report) -> bytes:
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(COLUMNS)
+    writer.writerows([getattr(item, name) for name in COLUMNS] for item in report.inputs)
+    return text.getvalue().encode()
+
+
+def _import_parquet() -> tuple[object, object]:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise ReportError("A .parquet table needs pyarrow: pip install 'precisionkit[parquet]', or name a .csv file.") from error
+    return pyarrow, pyarrow.parquet
+
+
+def _parquet(report: Report) -> bytes:
+    pyarrow, parquet = _import_parquet()
+    kinds = {"index": "int64", "label": "int64", "prediction_reference": "int64", "prediction_half": "int64", "verdict": "string", "reason": "string"}
+    fields = [(name, getattr(pyarrow, kinds.get(name, "float64"))()) for name in COLUMNS]
+    columns = {name: [getattr(item, name) for item in report.inputs] for name in COLUMNS}
+    table = pyarrow.table(columns, schema=pyarrow.schema(fields))  # type: ignore[attr-defined]
+    sink = io.BytesIO()
+    parquet.write_table(table, sink)  # type: ignore[attr-defined]
+    return sink.getvalue()
+
+
+def _replace(path: str | Path, content: bytes) -> None:
+    """Write beside the target, flush to the disk, rename."""
+    target = Path(path)
+    temporary: Path | None = None
+    try:
+        with tempfile.NamedTemporaryFile(dir=target.absolute().parent, prefix=f".{target.name}.", delete=False) as file:
+            temporary = Path(file.name)
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        mode = 0o666 & ~_umask()
+        temporary.chmod(mode)
+        temporary.replace(target)
+    except OSError as error:
+        raise ReportError(
+            f"The report '{path}' could not be written ({error.strerror or error}); free some space or choose another place. Nothing was left behind."
+        ) from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    """The process's mask, which temporary files ignore."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
