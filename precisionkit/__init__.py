@@ -2,10 +2,10 @@
 
 Data flows one way: capture -> graph -> evaluate -> bound -> decide -> report.  A module imports only modules to its left:
 
-    errors < formats < arithmetic < lemma < decide < report < outward < enclosure < ops < graph < capture < evaluate < bound
+    errors < formats < arithmetic < lemma < report < decide < outward < enclosure < ops < graph < capture < evaluate < bound
     < data < models < certify < cli
 
-Everything up to `report` works without torch, and importing this package loads no torch.
+Everything up to `decide` works without torch, and importing this package loads no torch.
 """
 
 from precisionkit.arithmetic import Arithmetic, parse_arithmetic

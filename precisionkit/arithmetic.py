@@ -178,14 +178,14 @@ class Arithmetic:
     @property
     def assumptions(self) -> tuple[str, ...]:
         """What a proof in this arithmetic takes for granted, one sentence each."""
-        store = f"Every operator stores its result once, rounded to nearest, ties to even, in {self.storage.name}; subnormal numbers are kept."
+        store = f"Every operator stores its result once in {self.storage.name}, rounded to nearest even; subnormal numbers are kept."
         sentences = [store, self._dot_product_assumption]
         if self.storage != self.accumulate:
             sentences.append("A convolution may store its sum once more before it adds its bias.")
         return (
             *sentences,
             "Convolutions and matrix products are computed directly, not by Winograd, FFT or Strassen algorithms.",
-            f"Elementwise operations, batch normalisation, reductions and pooling compute in {self.internal.name}, reductions in any order.",
+            f"Elementwise operations, normalisation, reductions and pooling compute in {self.internal.name}, reductions in any order.",
             f"Square roots err by at most {SQRT_ULPS} ulps and sigmoids by at most {SIGMOID_ULPS} ulps of {self.internal.name}.",
         )
 
@@ -194,8 +194,9 @@ class Arithmetic:
         unit = self.order.tensor_core
         if unit is not None:
             return (
-                f"Dot products are summed by {unit.name} tensor cores: steps of at most {unit.terms} exact products, truncated to {unit.fraction_bits} "
-                "fraction bits below the largest exponent, into binary32, as many steps as whole blocks of each kernel tap; partial sums are combined in binary32."
+                f"Dot products are summed by {unit.name} tensor cores: steps of at most {unit.terms} exact products, truncated to "
+                f"{unit.fraction_bits} fraction bits below the largest exponent, into binary32; at most as many steps as there are "
+                "whole blocks in each kernel tap; partial sums are combined in binary32."
             )
         products = "exact products" if not self.product_roundoff else "products rounded, or fused into the additions (FMA)"
         order = "any order" if self.order.name == "any" else f"{self.order.name} order, bias last"
@@ -221,7 +222,8 @@ def parse_arithmetic(storage: str = "fp16", accumulate: str = "fp32", order: str
     narrower = accumulator.precision < kept.precision or accumulator.emax < kept.emax or accumulator.emin > kept.emin
     if narrower:
         raise UnsupportedArithmeticError(
-            f"The accumulator {accumulator.option} does not hold every number of the storage format {kept.option}; choose {kept.option} or fp32."
+            f"The accumulator {accumulator.option} does not hold every number of the storage format {kept.option}; "
+            f"choose --accumulate {kept.option} or fp32."
         )
     if sum_order.tensor_core and (kept == BINARY32 or accumulator != BINARY32):
         raise UnsupportedArithmeticError(

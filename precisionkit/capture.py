@@ -59,13 +59,14 @@ def _export(module: nn.Module, input_shape: tuple[int, ...]) -> ExportedProgram:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # deprecations inside torch.export are not the user's
             exported = torch.export.export(module, (sample,), dynamic_shapes=({0: Dim("batch", min=1, max=2**20)},))
-            return exported.run_decompositions({})
+            program: ExportedProgram = exported.run_decompositions({})
     except Exception as error:  # torch.export raises errors of many private types; every one means the same to the user
         reason = str(error).strip().splitlines()[0]
         raise UnusableModelError(
             f"torch.export could not capture the model: {reason} A model with data-dependent control flow, or with a fixed batch size, "
             "has to be rewritten without it."
         ) from error
+    return program
 
 
 def _show(shape: tuple[int, ...]) -> str:
@@ -111,7 +112,9 @@ class _Reader:
         if node.target is operator.getitem:
             origin, index = node.args
             if index != 0:
-                raise UnsupportedOperatorError(f"Result {index} of {_describe(node)} is used; only the first result of an operator is supported.")
+                raise UnsupportedOperatorError(
+                    f"Result {index} of {_describe(node)} is used; only the first result of an operator is supported."
+                )
             self._same[node.name] = self._resolve(str(origin))
             return
         target = str(node.target)
@@ -167,7 +170,9 @@ class _Reader:
 
     def _refuse_constant_only(self, node: fx.Node, operands: list[str | None]) -> None:
         if all(name is None or name in self._constants for name in operands):
-            raise UnsupportedOperatorError(f"{_describe(node)} computes with constants alone; compute it when the model is built, as a buffer.")
+            raise UnsupportedOperatorError(
+                f"{_describe(node)} computes with constants alone; compute it when the model is built, as a buffer."
+            )
 
     def _attribute(self, value: Any) -> Any:
         """Sizes that follow the batch become -1; lists become tuples."""
@@ -181,7 +186,9 @@ class _Reader:
         value = node.meta["val"]
         shape = (value[0] if isinstance(value, (tuple, list)) else value).shape
         if not shape or isinstance(shape[0], int) or not str(shape[0]).isidentifier() or not all(isinstance(s, int) for s in shape[1:]):
-            raise UnsupportedOperatorError(f"{_describe(node)} mixes the images of a batch: its result has the shape {tuple(map(str, shape))}.")
+            raise UnsupportedOperatorError(
+                f"{_describe(node)} mixes the images of a batch: its result has the shape {tuple(map(str, shape))}."
+            )
         return tuple(shape[1:])
 
     def graph(self, start: str, input_shape: tuple[int, ...], output: str) -> Graph:

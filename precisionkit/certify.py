@@ -171,7 +171,8 @@ def _runs_native(settings: Settings, arithmetic: Arithmetic) -> bool:
         return False
     if settings.native and not on_device and not has_fast_run(arithmetic):
         raise UnsupportedArithmeticError(
-            f"The half kernels of this CPU sum in binary32 in an order of their own, which is no run of {arithmetic.name}; leave out --native."
+            f"The half kernels of this CPU sum in binary32 in an order of their own, which is no run of {arithmetic.name}; "
+            "leave out --native."
         )
     return settings.native or on_device
 
@@ -227,7 +228,9 @@ class _Worker:
     def batch(self, images: Tensor, first: int, labels: NDArray[np.int64] | None) -> list[Input]:
         """Decide one batch, whose first input has the index `first` in the data set."""
         if tuple(images.shape[1:]) != self._graph.input_shape:
-            raise UnusableDataError(f"The inputs have the shape {tuple(images.shape[1:])}, but the first had {self._graph.input_shape}; make them equal.")
+            raise UnusableDataError(
+                f"The inputs have the shape {tuple(images.shape[1:])}, but the first had {self._graph.input_shape}; make them equal."
+            )
         stored = self._runs[0].inputs(images, first), self._runs[1].inputs(images, first)
         with self.clock.time("reference"):
             reference_run = execute(self._runs[0], stored[0].to(self._device))
@@ -244,8 +247,9 @@ class _Worker:
         wrong |= proved & ((decision.prediction_reference != classes) | (decision.prediction_half != classes))
         if wrong.any():
             raise RefutedError(
-                f"Input {first + int(wrong.nonzero()[0][0])}: a run on {self._device} left the enclosure that was proved for it. Either the device "
-                f"does not obey {self._runs[1].arithmetic.name}, or precisionkit has a bug; no result of this run can be relied on. Please report it."
+                f"Input {first + int(wrong.nonzero()[0][0])}: a run on {self._device} left the enclosure that was proved for it. "
+                f"Either the device does not obey {self._runs[1].arithmetic.name}, or precisionkit has a bug; "
+                "no result of this run can be relied on. Please report it."
             )
         return self._rows(decision, reference_bounds, half_bounds, (reference_run, half_run), first, labels)
 

@@ -75,9 +75,13 @@ class _Request:
 
 @main.command(epilog=_EXIT_CODES)
 @click.argument("model", metavar="MODEL")
-@click.option("--data", required=True, metavar="SET", help="digits, mnist, fashion_mnist, cifar10, a FILE.npz, or a FOLDER of images by class.")
+@click.option(
+    "--data", required=True, metavar="SET", help="digits, mnist, fashion_mnist, cifar10, a FILE.npz, or a FOLDER of images by class."
+)
 @click.option("--arch", metavar="NAME", help="Architecture for a file that holds only weights: a zoo name or package.module:factory.")
-@click.option("--data-root", type=click.Path(path_type=Path, file_okay=False), help="Folder with named data sets [default: $PRECISIONKIT_DATA].")
+@click.option(
+    "--data-root", type=click.Path(path_type=Path, file_okay=False), help="Folder with named data sets [default: $PRECISIONKIT_DATA]."
+)
 @click.option("--split", default="test", show_default=True)
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Take the first N inputs.")
 @click.option("--normalize", metavar="MEANS/STDS", help="Per channel, e.g. 0.1307/0.3081, or 'none' [default: what the model says].")
@@ -109,7 +113,7 @@ class _Request:
 @click.option("--download/--no-download", default=True, show_default=True, help="Fetch a missing named data set.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress on stderr.")
 def certify(**options: object) -> None:
-    """Certify every input of a data set: can running MODEL in half precision change its prediction?
+    """Certify every input of a data set: whether running MODEL in half precision can change its prediction.
 
     MODEL is a state dict (.pt, .pth, .th), a .safetensors file, or a file of this project that names its architecture.
     """

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from precisionkit.lemma import gaps, keeps_argmax, least_gaps, predictions
+from precisionkit.report import Verdict
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 Flags = NDArray[np.bool_]
-
-VERDICTS = ("proved", "probable", "observed", "flipped", "undecided", "invalid")
-"""Strongest first; `flipped` and `invalid` are witnessed."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,7 @@ class Decision:
         The least that any gap of the class is, in every run of both programs; -inf where no bound holds.
     """
 
-    verdict: list[str]
+    verdict: list[Verdict]
     prediction_reference: Integers
     prediction_half: Integers
     margin: Floats
@@ -105,9 +104,11 @@ def decide(reference: Side, half: Side, classes: Integers) -> Decision:
     least[row, classes] = np.inf
     of_reference, of_half = predictions(reference.logits), predictions(half.logits)
     invalid = ~reference.finite | ~half.finite | reference.overflows | half.overflows
-    verdict = np.where(invalid, "invalid", np.where(of_reference != of_half, "flipped", np.where(kept, "proved", "observed")))
+    verdicts: NDArray[np.str_] = np.where(
+        invalid, "invalid", np.where(of_reference != of_half, "flipped", np.where(kept, "proved", "observed"))
+    )
     return Decision(
-        verdict.tolist(),
+        cast(list[Verdict], verdicts.tolist()),
         of_reference,
         of_half,
         gaps_reference[row, rival],

@@ -121,7 +121,7 @@ def _reference(program: Program) -> RunNode:
     return run_node
 
 
-def _native(program: Program) -> RunNode:  # noqa: ARG001
+def _native(program: Program) -> RunNode:
     """The device's own kernels, in the storage format's dtype."""
     return lambda node, operands: node.record.apply(node.attributes, *operands)
 

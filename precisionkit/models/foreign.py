@@ -72,7 +72,7 @@ def open_trusted(file: ModelFile) -> object:
             if file.kind is Kind.PROGRAM:
                 return torch.export.load(data)
             if file.kind is Kind.TORCHSCRIPT:
-                return torch.jit.load(data, map_location="cpu")  # type: ignore[no-untyped-call]
+                return torch.jit.load(data, map_location="cpu")
             return torch.load(data, map_location="cpu", weights_only=False)
     except (ModuleNotFoundError, AttributeError) as error:
         name = shown(str(error).splitlines()[0] if str(error) else type(error).__name__)

@@ -36,7 +36,7 @@ def train() -> nn.Module:
         for picked in torch.split(torch.randperm(len(inputs), generator=generator), BATCH):
             loss = functional.cross_entropy(module(_shifted(inputs[picked], generator)), labels[picked], label_smoothing=0.05)
             optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             optimizer.step()
             schedule.step()
     return module.eval()

@@ -248,4 +248,5 @@ def tensor_core_step(unit: TensorCore, a: Tensor, b: Tensor, accumulator: Tensor
     total = (products / quantum.unsqueeze(3)).trunc().sum(3) + (accumulator / quantum).trunc()
     exact = total * quantum
     ulp = (ufp(exact) * BINARY32.eps).clamp_min(BINARY32.smallest_subnormal)
-    return (exact / ulp).trunc() * ulp
+    truncated: Tensor = (exact / ulp).trunc() * ulp
+    return truncated

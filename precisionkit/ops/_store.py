@@ -13,7 +13,8 @@ def store_error(fmt: Format, magnitude: Tensor) -> Tensor:
 
     Proof: proofs/bounds.md, theorem 1.  Exact in binary64 for formats up to binary32.
     """
-    return (ufp(magnitude) * fmt.unit_roundoff).clamp_min(fmt.eta)
+    error: Tensor = (ufp(magnitude) * fmt.unit_roundoff).clamp_min(fmt.eta)
+    return error
 
 
 def internal_error(fmt: Format, magnitude: Tensor, relative: int, absolute: Tensor | float = 0.0) -> Tensor:

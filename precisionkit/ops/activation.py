@@ -15,7 +15,7 @@ from precisionkit.ops.record import Attributes, Operator
 from precisionkit.outward import add_up, mul_up
 
 
-def _relu_rule(arithmetic: Arithmetic, attributes: Attributes, x: Enclosure) -> Bounded:  # noqa: ARG001
+def _relu_rule(arithmetic: Arithmetic, attributes: Attributes, x: Enclosure) -> Bounded:
     """ReLU is 1-Lipschitz, and constant below zero: |relu(x) - relu(c)| <= max(min(e, c + e), 0) for c <= 0, and e for c > 0."""
     centre = x.centre.clamp_min(0)
     reached = torch.where(x.centre > 0, x.radius, add_up((x.centre + x.radius).clamp_min(0), 0.0))
@@ -36,7 +36,7 @@ RELU = Operator(
 )
 
 
-def _sigmoid_rule(arithmetic: Arithmetic, attributes: Attributes, x: Enclosure) -> Bounded:  # noqa: ARG001
+def _sigmoid_rule(arithmetic: Arithmetic, attributes: Attributes, x: Enclosure) -> Bounded:
     """The slope is at most 1/4, and s(1 - s) <= min(s, 1 - s); both ends of the enclosure are monotone images."""
     centre = torch.sigmoid(x.centre)
     own = _contract(BINARY64.unit_roundoff, BINARY64.smallest_normal, centre)

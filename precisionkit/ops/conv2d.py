@@ -48,7 +48,8 @@ def _columns(attributes: Attributes, x: Tensor, kernel: tuple[int, ...], groups:
     padded = F.pad(x, _margins(attributes, kernel))
     dilation, stride = _pair(attributes.get("dilation", 1)), _pair(attributes.get("stride", 1))
     # unfold moves numbers only, but knows floating-point types alone
-    return F.unfold(padded, kernel, dilation=dilation, stride=stride).unflatten(1, (groups, -1))
+    columns: Tensor = F.unfold(padded, kernel, dilation=dilation, stride=stride).unflatten(1, (groups, -1))
+    return columns
 
 
 def _dots(attributes: Attributes, x: Tensor, deviation: Tensor | None, weight: Tensor, bias: Tensor | None) -> Dots:

@@ -37,13 +37,15 @@ def _operands(arithmetic: Arithmetic, attributes: Attributes, operands: tuple[An
 
 
 def _values(attributes: Attributes, operands: tuple[Any, ...]) -> tuple[Any, Any]:
-    return tuple(attributes[n] if o is None else o for o, n in zip(operands, ("self", "other"), strict=True))  # type: ignore[return-value]
+    first, second = (attributes[n] if o is None else o for o, n in zip(operands, ("self", "other"), strict=True))
+    return first, second
 
 
 def _exact_values(context: Any, attributes: Attributes, operands: tuple[Any, ...]) -> tuple[Any, Any]:
-    return tuple(  # type: ignore[return-value]
+    first, second = (
         np.full((), context.mpf(attributes[n]), dtype=object) if o is None else o for o, n in zip(operands, ("self", "other"), strict=True)
     )
+    return first, second
 
 
 def _rounding(arithmetic: Arithmetic, centre: Tensor, carried: Tensor, *, tensors: bool, chain: int = 1) -> Bounded:
@@ -57,7 +59,7 @@ def _rounding(arithmetic: Arithmetic, centre: Tensor, carried: Tensor, *, tensor
     return Bounded(centre, carried, fresh, arithmetic.internal, add_up(magnitude, fresh), arithmetic.internal)
 
 
-def _scale_check(attributes: Attributes, shapes: Any) -> str | None:  # noqa: ARG001
+def _scale_check(attributes: Attributes, shapes: Any) -> str | None:
     return "only alpha = 1 is supported" if attributes.get("alpha", 1) != 1 else None
 
 

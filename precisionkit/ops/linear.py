@@ -15,11 +15,11 @@ from precisionkit.ops._dot import Dots, Sums, bounded_dots, rounded_dots, tensor
 from precisionkit.ops.record import Attributes, Operator
 
 
-def _apply(attributes: Attributes, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:  # noqa: ARG001
+def _apply(attributes: Attributes, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return F.linear(x, weight, bias)
 
 
-def _exact(context: Any, attributes: Attributes, x: Any, weight: Any, bias: Any = None) -> Any:  # noqa: ARG001
+def _exact(context: Any, attributes: Attributes, x: Any, weight: Any, bias: Any = None) -> Any:
     y = np.dot(x, weight.T)
     return y if bias is None else y + bias
 
@@ -31,11 +31,11 @@ def _dots(x: Tensor, deviation: Tensor | None, weight: Tensor, bias: Tensor | No
     return Dots(weight[None], rows, deviations, None if bias is None else bias[None])
 
 
-def _rounded(arithmetic: Arithmetic, attributes: Attributes, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:  # noqa: ARG001
+def _rounded(arithmetic: Arithmetic, attributes: Attributes, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return rounded_dots(arithmetic, _dots(x, None, weight, bias)).reshape(*x.shape[:-1], weight.shape[0])
 
 
-def error_rule(arithmetic: Arithmetic, attributes: Attributes, x: Enclosure, weight: Tensor, bias: Tensor | None = None) -> Bounded:  # noqa: ARG001
+def error_rule(arithmetic: Arithmetic, attributes: Attributes, x: Enclosure, weight: Tensor, bias: Tensor | None = None) -> Bounded:
     """Bound ``W x + b`` over the enclosure of x."""
     products = weight.shape[1]
     size = weight.abs()
@@ -69,7 +69,7 @@ def _addmm_operands(bias: Any, x: Any, weight: Any) -> tuple[Any, Any, Any]:
 def _addmm_check(attributes: Attributes, shapes: Any) -> str | None:
     if attributes.get("beta", 1) != 1 or attributes.get("alpha", 1) != 1:
         return "only alpha = beta = 1 is supported"
-    return None if len(shapes[0]) == 1 else "only a bias vector is supported as the added matrix"
+    return None if len(shapes[0] or ()) == 1 else "only a bias vector is supported as the added matrix"
 
 
 ADDMM = Operator(
@@ -93,7 +93,7 @@ MM = Operator(
     error_rule=lambda arithmetic, attributes, x, w: error_rule(arithmetic, attributes, x, w.T),
     exact=lambda context, attributes, x, w: _exact(context, attributes, x, w.T),
     rounded=lambda arithmetic, attributes, x, w: _rounded(arithmetic, attributes, x, w.T),
-    check=lambda _, shapes: None if len(shapes[1]) == 2 else "only a constant matrix is supported as the second factor",
+    check=lambda _, shapes: None if len(shapes[1] or ()) == 2 else "only a constant matrix is supported as the second factor",
     bound="as linear",
     source="proofs/bounds.md, theorems 2 to 5",
 )

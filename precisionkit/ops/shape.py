@@ -30,7 +30,7 @@ def _rule(move: Move) -> Callable[..., Bounded]:
 def _exact(move: Move) -> Callable[..., Any]:
     """Move the places of the entries, then look the entries up."""
 
-    def exact(context: Any, attributes: Attributes, *arrays: Any) -> Any:  # noqa: ARG001
+    def exact(context: Any, attributes: Attributes, *arrays: Any) -> Any:
         starts = np.cumsum([0, *(a.size for a in arrays)])
         places = [torch.arange(s, s + a.size, dtype=torch.float64).reshape(a.shape) for s, a in zip(starts, arrays, strict=False)]
         return np.concatenate([a.reshape(-1) for a in arrays])[move(attributes, *places).long().numpy()]
@@ -38,7 +38,9 @@ def _exact(move: Move) -> Callable[..., Any]:
     return exact
 
 
-def _moving(name: str, targets: tuple[str, ...], move: Move, operands: tuple[str, ...] = ("self",), check: Check = no_objection) -> Operator:
+def _moving(
+    name: str, targets: tuple[str, ...], move: Move, operands: tuple[str, ...] = ("self",), check: Check = no_objection
+) -> Operator:
     return Operator(
         name=name,
         targets=targets,
@@ -119,9 +121,7 @@ SHAPE_OPERATORS = (
     _moving("view", ("aten.view.default", "aten.reshape.default", "aten._unsafe_view.default"), _view),
     _moving("flatten", ("aten.flatten.using_ints",), lambda a, x: torch.flatten(x, a.get("start_dim", 0), a.get("end_dim", -1))),
     _moving("permute", ("aten.permute.default",), lambda a, x: x.permute(a["dims"]), check=_permute_check),
-    _moving(
-        "transpose", ("aten.transpose.int",), lambda a, x: x.transpose(a["dim0"], a["dim1"]), check=_not_batch
-    ),
+    _moving("transpose", ("aten.transpose.int",), lambda a, x: x.transpose(a["dim0"], a["dim1"]), check=_not_batch),
     _moving("unsqueeze", ("aten.unsqueeze.default",), lambda a, x: x.unsqueeze(a["dim"]), check=_unsqueeze_check),
     _moving("squeeze", ("aten.squeeze.dim", "aten.squeeze.dims"), _squeeze, check=_not_batch),
     _moving("slice", ("aten.slice.Tensor",), _slice, check=lambda a, s: _not_batch({"dim": a.get("dim", 0)}, s)),

@@ -11,6 +11,7 @@ from precisionkit.report.records import (
     Report,
     Summary,
     Timing,
+    Verdict,
 )
 from precisionkit.report.summarise import summarise
 from precisionkit.report.summary import conclusion, render
@@ -27,6 +28,7 @@ __all__ = [
     "Report",
     "Summary",
     "Timing",
+    "Verdict",
     "check_writable",
     "conclusion",
     "render",

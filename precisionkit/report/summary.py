@@ -20,7 +20,8 @@ MEANINGS: dict[Verdict, str] = {
 
 def render(report: Report) -> RenderableType:
     """Lay the report out for a terminal of 80 columns; colour carries no meaning of its own."""
-    return Group(_heading(report), _verdicts(report.summary), _figures(report), _assumptions(report), Text(conclusion(report), style="bold"))
+    last = Text(conclusion(report), style="bold")
+    return Group(_heading(report), _verdicts(report.summary), _figures(report), _assumptions(report), last)
 
 
 def conclusion(report: Report) -> str:
@@ -39,7 +40,8 @@ def _heading(report: Report) -> Text:
     model, data, arithmetic = report.model, report.data, report.arithmetic
     return Text(
         f"{model.arch} ({model.parameters:,} parameters) on {data.name}, {data.split} split\n"
-        f"{arithmetic.storage}, sums in {arithmetic.accumulate}, order {arithmetic.order}, against {arithmetic.reference}; method {report.method}"
+        f"{arithmetic.storage}, sums in {arithmetic.accumulate}, order {arithmetic.order}, "
+        f"against {arithmetic.reference}; method {report.method}"
     )
 
 

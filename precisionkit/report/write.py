@@ -7,6 +7,7 @@ import io
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -77,7 +78,7 @@ def _csv(report: Report) -> bytes:
     return text.getvalue().encode()
 
 
-def _import_parquet() -> tuple[object, object]:
+def _import_parquet() -> tuple[Any, Any]:
     try:
         import pyarrow
         import pyarrow.parquet
@@ -88,12 +89,14 @@ def _import_parquet() -> tuple[object, object]:
 
 def _parquet(report: Report) -> bytes:
     pyarrow, parquet = _import_parquet()
-    kinds = {"index": "int64", "label": "int64", "prediction_reference": "int64", "prediction_half": "int64", "verdict": "string", "reason": "string"}
+    kinds = dict.fromkeys(("index", "label", "prediction_reference", "prediction_half"), "int64") | dict.fromkeys(
+        ("verdict", "reason"), "string"
+    )
     fields = [(name, getattr(pyarrow, kinds.get(name, "float64"))()) for name in COLUMNS]
     columns = {name: [getattr(item, name) for item in report.inputs] for name in COLUMNS}
-    table = pyarrow.table(columns, schema=pyarrow.schema(fields))  # type: ignore[attr-defined]
+    table = pyarrow.table(columns, schema=pyarrow.schema(fields))
     sink = io.BytesIO()
-    parquet.write_table(table, sink)  # type: ignore[attr-defined]
+    parquet.write_table(table, sink)
     return sink.getvalue()
 
 
@@ -112,7 +115,8 @@ def _replace(path: str | Path, content: bytes) -> None:
         temporary.replace(target)
     except OSError as error:
         raise ReportError(
-            f"The report '{path}' could not be written ({error.strerror or error}); free some space or choose another place. Nothing was left behind."
+            f"The report '{path}' could not be written ({error.strerror or error}) and nothing of it was left behind; "
+            "free some space or choose another place."
         ) from error
     finally:
         if temporary is not None:

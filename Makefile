@@ -1,0 +1,33 @@
+# Everything happens in .venv, with the versions of constraints.txt.
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+.PHONY: demo test lint bench docs clean
+
+demo: $(STAMP)  ## certify the digits network that comes with the package
+	mkdir -p reports
+	$(BIN)/precisionkit certify precisionkit/models/weights/digits_cnn.pt --data digits --json reports/digits.json --table reports/digits.csv
+
+test: $(STAMP) lint  ## style, types, tests
+	$(BIN)/python -m pytest -q
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(STAMP)  ## time of the parts of certify, as ratios to a binary32 forward pass, one thread
+	$(BIN)/python -m tests.bench
+
+docs: $(STAMP)  ## write docs/operators.md from the records
+	$(BIN)/python -m precisionkit.docs > docs/operators.md
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=...")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[digits,vision,parquet,test,dev]'
+	touch $(STAMP)
+
+clean:
+	rm -rf .venv reports
