@@ -7,7 +7,7 @@ STAMP := .venv/.installed
 
 demo: $(STAMP)  ## certify the digits network that comes with the package
 	mkdir -p reports
-	$(BIN)/precisionkit certify precisionkit/models/weights/digits_cnn.pt --data digits --json reports/digits.json --table reports/digits.csv
+	@$(BIN)/precisionkit certify precisionkit/models/weights/digits_cnn.pt --data digits --json reports/digits.json --table reports/digits.csv
 
 test: $(STAMP) lint  ## style, types, tests
 	$(BIN)/python -m pytest -q

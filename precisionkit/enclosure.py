@@ -41,8 +41,9 @@ class Bounded:
         The operator applied to the centres of its operands, in binary64.
     carried : non-negative tensor of the same shape
         How far the deviations of the operands can move the result.
-    fresh : non-negative tensor of the same shape
-        What the operator's own roundings can add, over the whole enclosure, and the binary64 error of `centre`.
+    fresh : non-negative tensor of the same shape, or None
+        What the operator's own roundings can add, over the whole enclosure, and the binary64 error of `centre`; None where the
+        result consists of numbers that were stored before, and zeros.
     form : Format or None
         The format whose numbers the result consists of; None for a real number that is still to be rounded.
     peak : non-negative tensor, broadcastable, or None
@@ -53,7 +54,7 @@ class Bounded:
 
     centre: Tensor
     carried: Tensor
-    fresh: Tensor
+    fresh: Tensor | None
     form: Format | None
     peak: Tensor | None = None
     peak_format: Format | None = None

@@ -131,7 +131,7 @@ def has_fast_run(arithmetic: Arithmetic) -> bool:
     return arithmetic.accumulate == BINARY32 and arithmetic.order.name == "any"
 
 
-def execute(program: Program, inputs: Tensor, *, native: bool = False) -> Run:
+def execute(program: Program, inputs: Tensor, *, native: bool = False, observe: Callable[[Node, Tensor], None] | None = None) -> Run:
     """Run a batch.
 
     Parameters
@@ -140,6 +140,8 @@ def execute(program: Program, inputs: Tensor, *, native: bool = False) -> Run:
         Numbers of the storage format, as `Program.inputs` gives them.
     native : bool
         Use the device's half kernels instead of binary32 kernels and one rounding.
+    observe : callable or None
+        Called with every node and its stored result.
     """
     arithmetic = program.arithmetic
     run_node = _native(program) if native else _fast(program) if has_fast_run(arithmetic) else _reference(program)
@@ -152,6 +154,8 @@ def execute(program: Program, inputs: Tensor, *, native: bool = False) -> Run:
         result = run_node(node, operands)
         if node.record.stores:
             finite = finite & result.isfinite().flatten(1).all(1)
+        if observe is not None:
+            observe(node, result)
         return result
 
     with torch.no_grad():

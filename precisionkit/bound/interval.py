@@ -6,6 +6,7 @@ dropped, save in the last linear layer, where the difference of two logits is bo
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,6 +45,9 @@ def stored(arithmetic: Arithmetic, result: Bounded) -> tuple[Tensor, Tensor, Ten
     certain : (batch,) bool tensor
         Some stored value overflows in every run.
     """
+    if result.fresh is None:
+        nothing = torch.zeros((), dtype=torch.bool, device=result.centre.device).expand(result.centre.shape[0])
+        return result.carried, torch.zeros_like(result.carried), ~nothing, nothing
     before = add_up(result.carried, result.fresh)
     magnitude = add_up(result.centre.abs(), before)
     storage = arithmetic.storage
@@ -56,7 +60,9 @@ def stored(arithmetic: Arithmetic, result: Bounded) -> tuple[Tensor, Tensor, Ten
     return add_up(result.carried, local), local, excluded, certain
 
 
-def interval(program: Program, inputs: Tensor, classes: Tensor | None = None) -> LogitBounds:
+def interval(
+    program: Program, inputs: Tensor, classes: Tensor | None = None, observe: Callable[[Node, Enclosure], None] | None = None
+) -> LogitBounds:
     """Bound the logits of a batch over every run of the program.
 
     Parameters
@@ -66,6 +72,8 @@ def interval(program: Program, inputs: Tensor, classes: Tensor | None = None) ->
         Numbers of the storage format, which every run starts from.
     classes : (batch,) int64 tensor or None
         The class of each input whose gaps to the others are bounded; None takes the centre's argmax.
+    observe : callable or None
+        Called with every node and the enclosure of its stored result.
 
     Returns
     -------
@@ -92,7 +100,10 @@ def interval(program: Program, inputs: Tensor, classes: Tensor | None = None) ->
         overflow = torch.where((overflow < 0) & ~excluded, place, overflow)
         if node.name == graph.output:
             last = _Last(node, operands, local)
-        return Enclosure(result.centre, radius)
+        enclosure = Enclosure(result.centre, radius)
+        if observe is not None:
+            observe(node, enclosure)
+        return enclosure
 
     with torch.no_grad(), torch.backends.cudnn.flags(enabled=False):  # cuDNN may choose Winograd, which no bound here covers
         logits = interpret(graph, Enclosure.exact(inputs.double()), constants, run_node)

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from precisionkit.arithmetic import Arithmetic, TensorCore
-from precisionkit.enclosure import Bounded
 from precisionkit.formats import BFLOAT16, BINARY16, BINARY32, BINARY64, Format, ufp
 from precisionkit.outward import TINY, U, add_up, mul_up, own_error, sum_of_products_up
 
@@ -181,8 +180,8 @@ def tensor_core(arithmetic: Arithmetic, unit: TensorCore, sums: Sums, steps: int
     return error, add_up(largest, error)
 
 
-def bounded_dots(arithmetic: Arithmetic, sums: Sums, dots: Dots | None, steps: int, operand_max: Tensor) -> Bounded:
-    """The error rule of the arithmetic's order; a named tree is never worse than any order.
+def dot_errors(arithmetic: Arithmetic, sums: Sums, dots: Dots | None, steps: int, operand_max: Tensor) -> tuple[Tensor, Tensor]:
+    """Error and largest intermediate magnitude by the rule of the arithmetic's order; a named tree is never worse than any order.
 
     Parameters
     ----------
@@ -202,7 +201,7 @@ def bounded_dots(arithmetic: Arithmetic, sums: Sums, dots: Dots | None, steps: i
         # the tree's own centre is another binary64 evaluation of the same sum: count the error of this one too
         fresh = torch.minimum(fresh, add_up(tree_error.reshape(fresh.shape), sums.own))
         peak = torch.minimum(peak, tree_peak.reshape(fresh.shape))
-    return Bounded(sums.centre, sums.carried, fresh, arithmetic.accumulate, peak, arithmetic.accumulate)
+    return fresh, peak
 
 
 def rounded_dots(arithmetic: Arithmetic, dots: Dots) -> Tensor:

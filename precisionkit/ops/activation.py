@@ -20,7 +20,7 @@ def _relu_rule(arithmetic: Arithmetic, attributes: Attributes, x: Enclosure) -> 
     centre = x.centre.clamp_min(0)
     reached = torch.where(x.centre > 0, x.radius, add_up((x.centre + x.radius).clamp_min(0), 0.0))
     carried = torch.where(x.centre + x.radius <= 0, torch.zeros_like(centre), torch.minimum(x.radius, reached))
-    return Bounded(centre, carried, torch.zeros_like(centre), arithmetic.storage)
+    return Bounded(centre, carried, None, arithmetic.storage)
 
 
 RELU = Operator(

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from precisionkit.arithmetic import Arithmetic
 from precisionkit.enclosure import Bounded, Enclosure
-from precisionkit.ops._dot import Dots, Sums, bounded_dots, rounded_dots, tensor_core_steps
+from precisionkit.ops._dot import Dots, Sums, dot_errors, rounded_dots, tensor_core_steps
 from precisionkit.ops._store import store_error
 from precisionkit.ops.record import Attributes, Operator
-from precisionkit.outward import add_up
+from precisionkit.outward import add_up, mul_up
 
 
 def _pair(value: Any) -> tuple[int, int]:
@@ -91,23 +91,16 @@ def _error_rule(arithmetic: Arithmetic, attributes: Attributes, x: Enclosure, we
     unit, taps = arithmetic.order.tensor_core, weight[0, 0].numel()
     steps = tensor_core_steps(unit, weight.shape[1], taps) if unit else 0
     largest = torch.maximum((x.centre.abs() + x.radius).flatten(1).amax(1), size.max())
-    result = bounded_dots(arithmetic, sums, dots, steps, largest.reshape(-1, 1, 1, 1))
-    return result if bias is None else _with_separate_bias(arithmetic, result, bias)
+    fresh, peak = dot_errors(arithmetic, sums, dots, steps, largest.reshape(-1, 1, 1, 1))
+    if bias is not None and arithmetic.accumulate != arithmetic.storage:
+        fresh = add_up(fresh, _first_store(arithmetic, sums, fresh, bias))
+    return Bounded(sums.centre, sums.carried, fresh, arithmetic.accumulate, peak, arithmetic.accumulate)
 
 
-def _with_separate_bias(arithmetic: Arithmetic, result: Bounded, bias: Tensor) -> Bounded:
-    """Count one more store, of the sum without its bias: torch with cuDNN stores the convolution and then adds the bias."""
-    if arithmetic.accumulate == arithmetic.storage:
-        return result
-    before = add_up((result.centre - bias[None, :, None, None]).abs(), result.carried, result.fresh)
-    return Bounded(
-        result.centre,
-        result.carried,
-        add_up(result.fresh, store_error(arithmetic.storage, add_up(before, before * 2.0**-50))),
-        result.form,
-        result.peak,
-        result.peak_format,
-    )
+def _first_store(arithmetic: Arithmetic, sums: Sums, fresh: Tensor, bias: Tensor) -> Tensor:
+    """One more store, of the sum without its bias: torch with cuDNN stores the convolution and then adds the bias."""
+    difference = (sums.centre - bias[None, :, None, None]).abs()
+    return store_error(arithmetic.storage, add_up(mul_up(difference, 1 + 2.0**-52), sums.carried, fresh))
 
 
 CONV2D = Operator(

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from precisionkit.arithmetic import Arithmetic
 from precisionkit.enclosure import Bounded, Enclosure
-from precisionkit.ops._dot import Dots, Sums, bounded_dots, rounded_dots, tensor_core_steps
+from precisionkit.ops._dot import Dots, Sums, dot_errors, rounded_dots, tensor_core_steps
 from precisionkit.ops.record import Attributes, Operator
 
 
@@ -45,7 +45,8 @@ def error_rule(arithmetic: Arithmetic, attributes: Attributes, x: Enclosure, wei
     unit = arithmetic.order.tensor_core
     steps = tensor_core_steps(unit, products, 1) if unit else 0
     largest = torch.maximum((x.centre.abs() + x.radius).flatten(1).amax(1), size.max())
-    return bounded_dots(arithmetic, sums, dots, steps, largest.reshape(-1, *[1] * (x.centre.dim() - 1)))
+    fresh, peak = dot_errors(arithmetic, sums, dots, steps, largest.reshape(-1, *[1] * (x.centre.dim() - 1)))
+    return Bounded(sums.centre, sums.carried, fresh, arithmetic.accumulate, peak, arithmetic.accumulate)
 
 
 LINEAR = Operator(

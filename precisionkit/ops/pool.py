@@ -47,7 +47,7 @@ def _max_pool_rule(arithmetic: Arithmetic, attributes: Attributes, x: Enclosure)
     # four roundings of numbers no larger than |centre| + 2 widest lie between the exact ends and these
     slack = mul_up(add_up(centre.abs(), widest, widest), 8 * 2.0**-53)
     carried = torch.minimum(widest, add_up(torch.maximum(upper, lower).clamp_min(0), slack))
-    return Bounded(centre, carried, torch.zeros_like(centre), arithmetic.storage)
+    return Bounded(centre, carried, None, arithmetic.storage)
 
 
 def _max_pool_exact(context: Any, attributes: Attributes, x: Any) -> Any:

@@ -22,7 +22,7 @@ def _rule(move: Move) -> Callable[..., Bounded]:
     def rule(arithmetic: Arithmetic, attributes: Attributes, *operands: Enclosure | Tensor) -> Bounded:
         enclosed = [o if isinstance(o, Enclosure) else Enclosure.exact(o) for o in operands]
         centre, radius = move(attributes, *(o.centre for o in enclosed)), move(attributes, *(o.radius for o in enclosed))
-        return Bounded(centre, radius, torch.zeros_like(radius), arithmetic.storage)
+        return Bounded(centre, radius, None, arithmetic.storage)
 
     return rule
 
@@ -102,7 +102,7 @@ def _pad_rule(arithmetic: Arithmetic, attributes: Attributes, x: Enclosure) -> B
     radius = _zero_pad(attributes, x.radius)
     if spread:
         radius = radius + (1 - _zero_pad(attributes, torch.ones_like(x.centre))) * spread
-    return Bounded(centre, radius, torch.zeros_like(radius), arithmetic.storage)
+    return Bounded(centre, radius, None, arithmetic.storage)
 
 
 def _pad_exact(context: Any, attributes: Attributes, x: Any) -> Any:

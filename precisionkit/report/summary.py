@@ -46,7 +46,7 @@ def _heading(report: Report) -> Text:
 
 
 def _verdicts(summary: Summary) -> Table:
-    table = Table("verdict", "inputs", "share", "meaning", title_justify="left")
+    table = Table("verdict", "inputs", "share", "meaning", box=None, padding=(0, 2, 0, 0))
     table.columns[1].justify = table.columns[2].justify = "right"
     for verdict in VERDICTS:
         count = getattr(summary, verdict)
@@ -64,7 +64,7 @@ def _number(value: float | None) -> str:
 
 def _figures(report: Report) -> Table:
     summary, timing = report.summary, report.timing
-    table = Table.grid(padding=(0, 2))
+    table = Table.grid(padding=(0, 2, 0, 0))
     rows = [
         ("right, reference / half", f"{_correct(summary.correct_reference)} / {_correct(summary.correct_half)}"),
         ("runs agree", f"{summary.agree:,} ({_percent(summary.agree, summary.inputs)})"),
