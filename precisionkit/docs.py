@@ -14,8 +14,8 @@ def operator_table() -> str:
     head = [
         "# Operators",
         "",
-        "Written by `make docs` from the records in `precisionkit/ops`. The bound is what an operator adds to or does with the radius e of its inputs before the",
-        "store in the storage format; v is the unit roundoff of the format that it computes in. Symbols as in `proofs/bounds.md`.",
+        "Written by `make docs` from the records in `precisionkit/ops`. The bound is what an operator makes of the radius e of its inputs,",
+        "before the store in the storage format; v is the unit roundoff of the format that it computes in. Symbols as in `proofs/bounds.md`.",
         "",
         "| operator | of torch's operator library | radius before the store | proof |",
         "|---|---|---|---|",
