@@ -20,15 +20,24 @@ class Enclosure:
         The network in binary64, with the program's own (rounded) weights; its own rounding errors are part of the radius.
     radius : tensor of the same shape, non-negative
         NaN or inf stands for "no bound".
+    low, high : tensors of the same shape, or None
+        Sharper ends of the stored values, where a method found them; None stands for ``centre -+ radius``.
     """
 
     centre: Tensor
     radius: Tensor
+    low: Tensor | None = None
+    high: Tensor | None = None
 
     @classmethod
     def exact(cls, values: Tensor) -> Enclosure:
         """Enclosure of values that every run has exactly."""
         return cls(values, torch.zeros_like(values))
+
+    def ends(self) -> tuple[Tensor, Tensor]:
+        """Ends of the stored values, rounded to nearest: their signs are exact, and each is off by at most one rounding."""
+        low = self.centre - self.radius if self.low is None else self.low
+        return low, self.centre + self.radius if self.high is None else self.high
 
 
 @dataclass(frozen=True)
@@ -50,6 +59,8 @@ class Bounded:
         Bound on the magnitude of every intermediate result; None where there is none beside the result.
     peak_format : Format or None
         Format of those intermediate results.
+    second_order : non-negative tensor or None
+        The part of `carried` that is not affine in the deviations of the operands (products and quotients of activations).
     """
 
     centre: Tensor
@@ -58,3 +69,4 @@ class Bounded:
     form: Format | None
     peak: Tensor | None = None
     peak_format: Format | None = None
+    second_order: Tensor | None = None

@@ -11,16 +11,47 @@ from torch import Tensor
 from precisionkit.arithmetic import SIGMOID_ULPS, Arithmetic
 from precisionkit.enclosure import Bounded, Enclosure
 from precisionkit.formats import BINARY64
+from precisionkit.ops.adjoint import Lines
 from precisionkit.ops.record import Attributes, Operator
 from precisionkit.outward import add_up, mul_up
 
 
 def _relu_rule(arithmetic: Arithmetic, attributes: Attributes, x: Enclosure) -> Bounded:
-    """ReLU is 1-Lipschitz, and constant below zero: |relu(x) - relu(c)| <= max(min(e, c + e), 0) for c <= 0, and e for c > 0."""
+    """ReLU is nondecreasing: its result lies between the images of the ends, and within e of its value at the centre."""
+    low, high = x.ends()
     centre = x.centre.clamp_min(0)
-    reached = torch.where(x.centre > 0, x.radius, add_up((x.centre + x.radius).clamp_min(0), 0.0))
-    carried = torch.where(x.centre + x.radius <= 0, torch.zeros_like(centre), torch.minimum(x.radius, reached))
+    upward = add_up((high - centre).clamp_min(0), (high.abs() + centre) * 2.0**-51)
+    downward = (centre - low.clamp_min(0)).clamp_min(0)
+    ends = torch.maximum(upward, add_up(downward, (centre + low.abs()) * 2.0**-51))
+    carried = torch.where(high <= 0, torch.zeros_like(centre), torch.minimum(x.radius, ends))
     return Bounded(centre, carried, None, arithmetic.storage)
+
+
+def _relu_lines(attributes: Attributes, x: Enclosure) -> Lines:  # noqa: ARG001
+    """Exact where the sign is certain; else the chord from above and, from below, the line through the centre's own side.
+
+    ``relu(y) - s (y - c) - relu(c)`` is convex in y, so its maximum over the enclosure lies at an end; ``relu(y) >= y`` and
+    ``relu(y) >= 0`` touch relu at the centre, so the lower line has no offset.
+    """
+    low, high = x.ends()
+    positive, negative = low >= 0, high <= 0
+    doubtful = ~(positive | negative)
+    on = x.centre > 0
+    chord = torch.where(doubtful, high / (high - low), torch.zeros_like(high)).clamp(0, 1)
+    relu = x.centre.clamp_min(0)
+    at_low = add_up(mul_up(chord, (x.centre - low).clamp_min(0) * (1 + 2.0**-50)), 0.0) - relu
+    at_high = (high - x.centre) * (1 + 2.0**-50) * (1 - chord) + x.centre.clamp_max(0)
+    above = torch.maximum(at_low, at_high).clamp_min(0)
+    above = add_up(above, (relu + x.centre.abs() + high - low) * 2.0**-48)
+    slope = torch.where(positive, 1.0, 0.0).to(chord.dtype)
+    nothing = torch.zeros_like(chord)
+    return Lines(
+        torch.where(doubtful, chord, slope),
+        torch.where(doubtful, on.to(chord.dtype), slope),
+        torch.where(doubtful, above, nothing),
+        nothing,
+        x.radius,
+    )
 
 
 RELU = Operator(
@@ -31,6 +62,7 @@ RELU = Operator(
     error_rule=_relu_rule,
     exact=lambda context, _, x: np.where(x > 0, x, context.mpf(0)),
     stores=False,
+    relax=_relu_lines,
     bound="e, or max(c + e, 0) where the centre c is negative; no rounding",
     source="proofs/bounds.md, theorem 8",
 )
@@ -60,6 +92,17 @@ def _exact_sigmoid(context: Any, _: Attributes, x: Any) -> Any:
     return np.vectorize(lambda v: 1 / (1 + context.exp(-v)), otypes=[object])(x)
 
 
+def _sigmoid_lines(attributes: Attributes, x: Enclosure) -> Lines:  # noqa: ARG001
+    """The tangent: ``|s(c + d) - s(c) - s'(c) d| <= max|s''| d^2 / 2``, max|s''| = 1 / (6 sqrt 3) < 0.0963, or ``|d| / 4``."""
+    value = torch.sigmoid(x.centre)
+    slope = value * (1 - value)
+    radius = x.radius
+    remainder = torch.minimum(mul_up(mul_up(radius, radius), 0.0963 / 2), mul_up(radius, 0.25))
+    # the slope's own error, with the contract on the sigmoid, acts on the deviation
+    remainder = add_up(remainder, mul_up(radius, 16 * BINARY64.unit_roundoff))
+    return Lines(slope, slope, remainder, remainder, mul_up(radius, 0.25))
+
+
 SIGMOID = Operator(
     name="sigmoid",
     targets=("aten.sigmoid.default",),
@@ -67,6 +110,7 @@ SIGMOID = Operator(
     apply=lambda _, x: torch.sigmoid(x),
     error_rule=_sigmoid_rule,
     exact=_exact_sigmoid,
+    relax=_sigmoid_lines,
     bound=f"min(e / 4, reach of the enclosure) + {SIGMOID_ULPS} ulps of the internal format",
     source="proofs/bounds.md, theorem 9; the ulp contract is an assumption",
 )

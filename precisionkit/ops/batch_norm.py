@@ -64,12 +64,26 @@ def _rounding(fmt: Format, product: Tensor, bias: Tensor, absolute: Tensor | flo
     return add_up(internal_error(fmt, product, _CHAIN, absolute), internal_error(fmt, bias, 2))
 
 
+def _transpose(attributes: Attributes, g: Tensor, rows: Tensor, x: Enclosure, *parameters: Tensor | None) -> tuple[Any, ...]:  # noqa: ARG001
+    weight, _, _, var = parameters
+    scale = _scale(attributes, weight, var)
+    return (g * _by_channel(scale, g).to(g.dtype), None, None, None, None)
+
+
+def _scale(attributes: Attributes, weight: Tensor | None, var: Any) -> Tensor:
+    """``w / sqrt(var + eps)`` in binary64, with an error of at most 5 roundings (the root may be off by an ulp)."""
+    scale: Tensor = 1 / (var.double() + attributes["eps"]).sqrt()
+    return scale if weight is None else scale * weight.double()
+
+
 BATCH_NORM = Operator(
     name="batch_norm",
     targets=("aten._native_batch_norm_legit_no_training.default", "aten.batch_norm.default"),
     operands=("input", "weight", "bias", "running_mean", "running_var"),
     apply=_apply,
     error_rule=_error_rule,
+    transpose=_transpose,
+    transposed_terms=lambda attributes, *_: 8,
     exact=_exact,
     check=lambda attributes, _: "only evaluation mode is supported; call model.eval()" if attributes.get("training") else None,
     bound=f"|a| e + {_CHAIN + 1} v (|x| + |mean|)|a| + 3 v |b| + underflow, a = w / sqrt(var + eps)",

@@ -103,6 +103,16 @@ def _first_store(arithmetic: Arithmetic, sums: Sums, fresh: Tensor, bias: Tensor
     return store_error(arithmetic.storage, add_up(mul_up(difference, 1 + 2.0**-52), sums.carried, fresh))
 
 
+def _transpose(attributes: Attributes, g: Tensor, rows: Tensor, x: Enclosure, weight: Tensor, bias: Any = None) -> tuple[Any, ...]:  # noqa: ARG001
+    """The gradient of the padded input, cropped."""
+    left, right, top, bottom = _margins(attributes, tuple(weight.shape[2:]))
+    height, width = x.centre.shape[2:]
+    size = (g.shape[0], x.centre.shape[1], height + top + bottom, width + left + right)
+    arguments = {name: value for name, value in _arguments(attributes).items() if name != "padding"}
+    padded = torch.nn.grad.conv2d_input(size, weight.to(g.dtype), g, padding=0, **arguments)
+    return (padded[:, :, top : top + height, left : left + width], None, None)
+
+
 CONV2D = Operator(
     name="conv2d",
     targets=("aten.conv2d.default", "aten.conv2d.padding"),
@@ -111,6 +121,8 @@ CONV2D = Operator(
     error_rule=_error_rule,
     exact=_exact,
     rounded=_rounded,
+    transpose=_transpose,
+    transposed_terms=lambda attributes, x, weight, bias=None: weight[:, 0].numel() // attributes.get("groups", 1),
     check=lambda _, shapes: None if len(shapes[0] or ()) == 4 else "only batches of images, four dimensions, are supported",
     bound="as linear, over every position; one store more, without the bias, where there is a bias",
     source="proofs/bounds.md, theorems 2 to 6",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -76,18 +77,23 @@ def _sub_rule(arithmetic: Arithmetic, attributes: Attributes, *operands: Any) ->
 def _mul_rule(arithmetic: Arithmetic, attributes: Attributes, *operands: Any) -> Bounded:
     """``|a'b' - ab| <= |a| e_b + |b| e_a + e_a e_b``."""
     a, b, tensors = _operands(arithmetic, attributes, operands)
-    carried = add_up(mul_up(a.centre.abs(), b.radius), mul_up(b.centre.abs(), a.radius), mul_up(a.radius, b.radius))
-    return _rounding(arithmetic, a.centre * b.centre, carried, tensors=tensors)
+    both = mul_up(a.radius, b.radius)
+    carried = add_up(mul_up(a.centre.abs(), b.radius), mul_up(b.centre.abs(), a.radius), both)
+    return replace(_rounding(arithmetic, a.centre * b.centre, carried, tensors=tensors), second_order=both)
 
 
 def _div_rule(arithmetic: Arithmetic, attributes: Attributes, *operands: Any) -> Bounded:
-    """``|a'/b' - a/b| <= (e_a + |a / b| e_b) / (|b| - e_b)``; some backends multiply by a rounded reciprocal: two roundings."""
+    """``|a'/b' - a/b| <= (e_a + |a / b| e_b) / (|b| - e_b)``; some backends multiply by a rounded reciprocal: two roundings.
+
+    ``a'/b' - a/b = (d_a - (a/b) d_b) / b - (a'/b' - a/b) d_b / b``: the last term is of second order.
+    """
     a, b, tensors = _operands(arithmetic, attributes, operands)
-    centre = a.centre / b.centre
-    least = (b.centre.abs() - b.radius) * (1 - 2.0**-50)
+    centre, size = a.centre / b.centre, b.centre.abs()
+    least = (size - b.radius) * (1 - 2.0**-50)
     moved = add_up(a.radius, mul_up(mul_up(centre.abs(), 1 + 2.0**-50), b.radius))
     carried = torch.where(least > 0, mul_up(moved / least, 1 + 2.0**-50), torch.full_like(moved / least, torch.inf))
-    return _rounding(arithmetic, centre, carried, tensors=tensors, chain=2)
+    second = mul_up(mul_up(carried, b.radius) / size, 1 + 2.0**-50)
+    return replace(_rounding(arithmetic, centre, carried, tensors=tensors, chain=2), second_order=second)
 
 
 def _div_check(attributes: Attributes, shapes: Any) -> str | None:
@@ -96,12 +102,56 @@ def _div_check(attributes: Attributes, shapes: Any) -> str | None:
     return None if shapes[1] is not None or attributes.get("other") else "division by zero"
 
 
+def _fit(g: Tensor, operand: Any) -> Tensor | None:
+    """Sum a pulled-back functional over what was broadcast; None for a constant."""
+    if not isinstance(operand, Enclosure):
+        return None
+    return g.sum_to_size((g.shape[0], *operand.centre.shape[1:]))
+
+
+def _add_transpose(attributes: Attributes, g: Tensor, rows: Tensor, *operands: Any) -> tuple[Tensor | None, ...]:  # noqa: ARG001
+    return tuple(_fit(g, o) for o in operands)
+
+
+def _sub_transpose(attributes: Attributes, g: Tensor, rows: Tensor, *operands: Any) -> tuple[Tensor | None, ...]:  # noqa: ARG001
+    return _fit(g, operands[0]), _fit(-g, operands[1])
+
+
+def _factors(attributes: Attributes, g: Tensor, rows: Tensor, operands: tuple[Any, ...]) -> tuple[Any, Any]:
+    """Both operands at the centre, for every row."""
+
+    def factor(operand: Any, name: str) -> Any:
+        if operand is None:
+            return float(attributes[name])
+        return (operand.centre[rows] if isinstance(operand, Enclosure) else operand).to(g.dtype)
+
+    return factor(operands[0], "self"), factor(operands[1], "other")
+
+
+def _mul_transpose(attributes: Attributes, g: Tensor, rows: Tensor, *operands: Any) -> tuple[Tensor | None, ...]:
+    a, b = _factors(attributes, g, rows, operands)
+    return _fit(g * b, operands[0]), _fit(g * a, operands[1])
+
+
+def _div_transpose(attributes: Attributes, g: Tensor, rows: Tensor, *operands: Any) -> tuple[Tensor | None, ...]:
+    a, b = _factors(attributes, g, rows, operands)
+    return _fit(g / b, operands[0]), _fit(-g * (a / b) / b, operands[1])
+
+
+def _broadcast_terms(attributes: Attributes, *operands: Any) -> int:  # noqa: ARG001
+    """Three products or quotients, and a sum over what was broadcast."""
+    sizes = [o.centre[0].numel() for o in operands if isinstance(o, Enclosure)]
+    return 3 + max(sizes) // min(sizes)
+
+
 ADD = Operator(
     name="add",
     targets=("aten.add.Tensor", "aten.add.Scalar"),
     operands=("self", "other"),
     apply=lambda attributes, *o: torch.add(*_values(attributes, o)),
     error_rule=_add_rule,
+    transpose=_add_transpose,
+    transposed_terms=_broadcast_terms,
     exact=lambda context, attributes, *o: np.add(*_exact_values(context, attributes, o)),
     check=_scale_check,
     bound="e_a + e_b, one rounding (the store)",
@@ -113,6 +163,8 @@ SUB = Operator(
     operands=("self", "other"),
     apply=lambda attributes, *o: torch.sub(*_values(attributes, o)),
     error_rule=_sub_rule,
+    transpose=_sub_transpose,
+    transposed_terms=_broadcast_terms,
     exact=lambda context, attributes, *o: np.subtract(*_exact_values(context, attributes, o)),
     check=_scale_check,
     bound="e_a + e_b, one rounding (the store)",
@@ -124,6 +176,8 @@ MUL = Operator(
     operands=("self", "other"),
     apply=lambda attributes, *o: torch.mul(*_values(attributes, o)),
     error_rule=_mul_rule,
+    transpose=_mul_transpose,
+    transposed_terms=_broadcast_terms,
     exact=lambda context, attributes, *o: np.multiply(*_exact_values(context, attributes, o)),
     bound="|a| e_b + |b| e_a + e_a e_b, one rounding (the store)",
     source="proofs/bounds.md, theorem 11",
@@ -134,6 +188,8 @@ DIV = Operator(
     operands=("self", "other"),
     apply=lambda attributes, *o: torch.div(*_values(attributes, o)),
     error_rule=_div_rule,
+    transpose=_div_transpose,
+    transposed_terms=_broadcast_terms,
     exact=lambda context, attributes, *o: np.divide(*_exact_values(context, attributes, o)),
     check=_div_check,
     bound="(e_a + |a/b| e_b) / (|b| - e_b) + 3 v |a/b|",

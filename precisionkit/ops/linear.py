@@ -57,6 +57,8 @@ LINEAR = Operator(
     error_rule=error_rule,
     exact=_exact,
     rounded=_rounded,
+    transpose=lambda attributes, g, rows, x, weight, bias=None: (g @ weight.to(g.dtype), None, None),
+    transposed_terms=lambda _, x, weight, bias=None: weight.shape[0],
     bound="|W|e + (m-1) v ufp(max(P,N) + (m-1) v S) for any order; half an ulp of every partial sum for a named tree",
     source="proofs/bounds.md, theorems 2 to 5",
 )
@@ -82,6 +84,8 @@ ADDMM = Operator(
     exact=lambda context, attributes, *t: _exact(context, attributes, *_addmm_operands(*t)),
     rounded=lambda arithmetic, attributes, *t: _rounded(arithmetic, attributes, *_addmm_operands(*t)),
     check=_addmm_check,
+    transpose=lambda attributes, g, rows, bias, x, weight: (None, g @ weight.T.to(g.dtype), None),
+    transposed_terms=lambda _, bias, x, weight: weight.shape[1],
     bound="as linear",
     source="proofs/bounds.md, theorems 2 to 5",
 )
@@ -94,6 +98,8 @@ MM = Operator(
     error_rule=lambda arithmetic, attributes, x, w: error_rule(arithmetic, attributes, x, w.T),
     exact=lambda context, attributes, x, w: _exact(context, attributes, x, w.T),
     rounded=lambda arithmetic, attributes, x, w: _rounded(arithmetic, attributes, x, w.T),
+    transpose=lambda attributes, g, rows, x, w: (g @ w.T.to(g.dtype), None),
+    transposed_terms=lambda _, x, w: w.shape[1],
     check=lambda _, shapes: None if len(shapes[1] or ()) == 2 else "only a constant matrix is supported as the second factor",
     bound="as linear",
     source="proofs/bounds.md, theorems 2 to 5",

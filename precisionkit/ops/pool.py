@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from precisionkit.arithmetic import Arithmetic
 from precisionkit.enclosure import Bounded, Enclosure
 from precisionkit.formats import ufp
 from precisionkit.ops._store import internal_error
+from precisionkit.ops.adjoint import Lines, autograd_transpose
 from precisionkit.ops.record import Attributes, Operator
 from precisionkit.outward import TINY, add_up, mul_up, own_error, sum_of_products_up
 
@@ -63,6 +65,54 @@ def _max_pool_exact(context: Any, attributes: Attributes, x: Any) -> Any:
     return np.stack(rows)
 
 
+def _max_pool_lines(attributes: Attributes, x: Enclosure) -> Lines:
+    """The centre's winner w moves the maximum with slope 1 from below; from above the others can add what they reach beyond it.
+
+    ``max_k (c_k + d_k) - c_w = d_w + max(0, max_{k != w} (c_k + d_k - c_w - d_w))``, or the constant ``max_k high_k - c_w``.
+    """
+    low, high = x.ends()
+    centre, chosen = _call(partial(F.max_pool2d, return_indices=True), _MAX, attributes, x.centre)
+    windows, places = _windows(attributes, high, -torch.inf), _windows(attributes, _flat_places(x.centre), -1.0)
+    others = torch.where(places == chosen.flatten(2)[:, :, None].to(places.dtype), -torch.inf, windows).amax(2).reshape(centre.shape)
+    winner_low = low.flatten(2).gather(2, chosen.flatten(2)).reshape(centre.shape)
+    widest = _max_pool(attributes, x.radius)
+    slack = (centre.abs() + 2 * widest) * 2.0**-50
+    overtaken = torch.where(others > winner_low, (others - winner_low) + slack, torch.zeros_like(slack))
+    constant = (windows.amax(2).reshape(centre.shape) - centre).clamp_min(0) + slack
+    tracks = overtaken <= constant
+    return Lines(
+        torch.where(tracks, 1.0, 0.0).to(centre.dtype),
+        torch.ones_like(centre),
+        torch.where(tracks, overtaken, constant),
+        torch.zeros_like(centre),
+        widest,
+        chosen,
+    )
+
+
+def _flat_places(x: Tensor) -> Tensor:
+    height, width = x.shape[2:]
+    return torch.arange(height * width, dtype=x.dtype, device=x.device).reshape(1, 1, height, width).expand(x.shape)
+
+
+def _windows(attributes: Attributes, x: Tensor, fill: float) -> Tensor:
+    """Entries of every window of a max-pooling: (batch, channels, window, positions)."""
+    kernel, padding, dilation = (
+        _pair(attributes.get(name, default)) for name, default in (("kernel_size", 1), ("padding", 0), ("dilation", 1))
+    )
+    stride = _pair(attributes.get("stride") or kernel)
+    height, width = _max_pool(attributes, torch.empty(x.shape, device="meta")).shape[2:]
+    needed = [(n - 1) * s + d * (k - 1) + 1 for n, s, d, k in zip((height, width), stride, dilation, kernel, strict=True)]
+    bottom, right = (max(n - size - p, 0) for n, size, p in zip(needed, x.shape[2:], padding, strict=True))
+    padded = F.pad(x, (padding[1], right, padding[0], bottom), value=fill)[:, :, : needed[0], : needed[1]]
+    return F.unfold(padded, kernel, dilation=dilation, stride=stride).unflatten(1, (x.shape[1], -1))
+
+
+def _pair(value: Any) -> tuple[int, int]:
+    values = [value] if isinstance(value, int) else list(value)
+    return (values[0], values[-1])
+
+
 MAX_POOL2D = Operator(
     name="max_pool2d",
     targets=("aten.max_pool2d.default", "aten.max_pool2d_with_indices.default"),
@@ -70,6 +120,7 @@ MAX_POOL2D = Operator(
     apply=_max_pool,
     error_rule=_max_pool_rule,
     exact=_max_pool_exact,
+    relax=_max_pool_lines,
     stores=False,
     bound="the largest e of the window, or the reach of the window's enclosures; no rounding",
     source="proofs/bounds.md, theorem 8",
@@ -117,9 +168,12 @@ def _avg_pool(attributes: Attributes, x: Tensor) -> Tensor:
 
 
 def _avg_pool_rule(arithmetic: Arithmetic, attributes: Attributes, x: Enclosure) -> Bounded:
-    kernel = attributes["kernel_size"]
-    terms = kernel**2 if isinstance(kernel, int) else kernel[0] * kernel[-1]
-    return average_rule(arithmetic, lambda t: _avg_pool(attributes, t), terms, x)
+    return average_rule(arithmetic, lambda t: _avg_pool(attributes, t), _window(attributes), x)
+
+
+def _window(attributes: Attributes) -> int:
+    height, width = _pair(attributes["kernel_size"])
+    return height * width
 
 
 AVG_POOL2D = Operator(
@@ -129,6 +183,8 @@ AVG_POOL2D = Operator(
     apply=_avg_pool,
     error_rule=_avg_pool_rule,
     exact=lambda context, attributes, x: _average_exact(context, lambda t: _avg_pool(attributes, t), x),
+    transpose=autograd_transpose(_avg_pool),
+    transposed_terms=lambda attributes, x: 4 + _window(attributes),
     check=lambda attributes, _: "divisor_override is not supported" if attributes.get("divisor_override") else None,
     bound="mean of e + (n-1) v ufp(S + ...)/n + 5 v S/n",
     source="proofs/bounds.md, theorem 10",
@@ -155,6 +211,8 @@ ADAPTIVE_AVG_POOL2D = Operator(
     apply=_adaptive,
     error_rule=_adaptive_rule,
     exact=lambda context, attributes, x: _average_exact(context, lambda t: _adaptive(attributes, t), x),
+    transpose=autograd_transpose(_adaptive),
+    transposed_terms=lambda attributes, x: 4 + x.centre[0, 0].numel(),
     bound="as avg_pool2d",
     source="proofs/bounds.md, theorem 10",
 )
@@ -186,6 +244,8 @@ MEAN = Operator(
     apply=_mean,
     error_rule=_mean_rule,
     exact=lambda context, attributes, x: _average_exact(context, lambda t: _mean(attributes, t), x),
+    transpose=autograd_transpose(_mean),
+    transposed_terms=lambda attributes, x: 4,
     check=_mean_check,
     bound="as avg_pool2d",
     source="proofs/bounds.md, theorem 10",

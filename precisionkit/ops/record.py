@@ -15,6 +15,7 @@ from torch import Tensor
 
 from precisionkit.arithmetic import Arithmetic
 from precisionkit.enclosure import Bounded, Enclosure
+from precisionkit.ops.adjoint import Relax, Transpose
 
 Attributes = Mapping[str, Any]
 """The arguments of an operator that are not tensors, by the names of its schema."""
@@ -31,6 +32,11 @@ Check = Callable[[Attributes, Sequence[tuple[int, ...] | None]], str | None]
 def no_objection(attributes: Attributes, shapes: Sequence[tuple[int, ...] | None]) -> str | None:
     """Accept every use of an operator."""
     return None
+
+
+def one_term(attributes: Attributes, *operands: Operand) -> int:  # noqa: ARG001
+    """Roundings of a transpose that moves or scales entries."""
+    return 1
 
 
 @dataclass(frozen=True)
@@ -60,6 +66,12 @@ class Operator:
         False for operators that round nothing: their results are numbers that were stored before, or zero.
     check : callable
         ``check(attributes, shapes) -> str | None``: why this use is not supported, if it is not.
+    transpose : callable or None
+        For an affine operator: ``transpose(attributes, g, rows, *operands)`` pulls functionals back, see `precisionkit.ops.adjoint`.
+    transposed_terms : callable
+        ``transposed_terms(attributes, *operands) -> int``: an upper bound of the roundings of one entry of the transpose.
+    relax : callable or None
+        For a nonlinear operator of one operand: ``relax(attributes, operand) -> Lines``.
     bound : str
         The error rule in one line of mathematics, for the documentation.
     source : str
@@ -77,6 +89,9 @@ class Operator:
     rounded: Rounded | None = None
     stores: bool = True
     check: Check = no_objection
+    transpose: Transpose | None = None
+    transposed_terms: Callable[..., int] = one_term
+    relax: Relax | None = None
 
     def __post_init__(self) -> None:
         if not self.targets or not self.operands or not self.bound or not self.source:

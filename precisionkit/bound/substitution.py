@@ -1,0 +1,204 @@
+"""Backward substitution: correlations kept from every rounding to the gaps of the logits.
+
+Every rounded coordinate is one noise symbol: at each node a run's stored value differs from what the node makes of its stored
+operands by at most the node's local error.  A functional of a tensor's deviation is pulled back node by node, exactly through
+affine operators and along enclosing lines through the others, and collects ``sum |g| r`` on the way (theorem 16).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from precisionkit.bound.interval import stored
+from precisionkit.bound.result import LogitBounds
+from precisionkit.enclosure import Bounded, Enclosure
+from precisionkit.evaluate import Program
+from precisionkit.graph import Graph, Node
+from precisionkit.ops.adjoint import Lines
+from precisionkit.outward import U, add_up, mul_up
+
+_ROW_BYTES = 2**25
+"""Largest size aimed at for the rows of one node."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """What backward substitution needs of one node.
+
+    Attributes
+    ----------
+    operands : tuple
+        Enclosures of activations, constants, None.
+    error : (batch, ...) tensor or None
+        Local error, and the rounding of pulling functionals back through this node; None for nothing.
+    lines : Lines or None
+        For a nonlinear operator.
+    """
+
+    node: Node
+    operands: tuple[Any, ...]
+    error: Tensor | None
+    lines: Lines | None
+
+
+@dataclass
+class Trace:
+    """The nodes bounded so far, in order."""
+
+    graph: Graph
+    steps: list[Step] = field(default_factory=list)
+    fan_out: dict[str, int] = field(default_factory=dict)
+
+
+def pull_back(trace: Trace, name: str, g: Tensor, rows: Tensor) -> Tensor:
+    """Upper bounds of ``sum g * (run - centre)`` over every run, for functionals of one node's stored result.
+
+    Parameters
+    ----------
+    name : str
+        The node.
+    g : (rows, ...) tensor
+        One functional a row.
+    rows : (rows,) int64 tensor
+        The image that each belongs to.
+    """
+    functionals: dict[str, Tensor] = {name: g}
+    total = torch.zeros(g.shape[0], dtype=g.dtype, device=g.device)
+    terms = 0
+    for step in reversed(trace.steps):
+        g_here = functionals.pop(step.node.name, None)
+        if g_here is None:
+            continue
+        if step.error is not None:
+            total += (g_here.abs() * step.error[rows]).flatten(1).sum(1)
+            terms += g_here[0].numel() + 2
+        if step.lines is not None:
+            cost, g_here = _through_lines(step.lines, g_here, rows, step.operands[0])
+            total += cost
+            terms += 2 * g_here[0].numel() + 4
+            pulled: tuple[Tensor | None, ...] = (g_here,)
+        elif all(operand == trace.graph.input for operand in step.node.operands if operand not in trace.graph.constants):
+            continue  # every run starts from the same input
+        else:
+            assert step.node.record.transpose is not None
+            pulled = step.node.record.transpose(step.node.attributes, g_here, rows, *step.operands)
+        for operand, part in zip(step.node.operands, pulled, strict=True):
+            if operand is None or part is None or operand == trace.graph.input:
+                continue
+            functionals[operand] = functionals[operand] + part if operand in functionals else part
+    return mul_up(total, 1 + 4 * terms * U)
+
+
+def _through_lines(lines: Lines, g: Tensor, rows: Tensor, operand: Enclosure) -> tuple[Tensor, Tensor]:
+    """``g f(d) <= g+ (upper S d + above) - g- (lower S d - below)`` with g = g+ - g-."""
+    positive, negative = g.clamp_min(0), (-g).clamp_min(0)
+    cost = (positive * lines.above[rows] + negative * lines.below[rows]).flatten(1).sum(1)
+    scaled = positive * lines.upper[rows] - negative * lines.lower[rows]
+    if lines.chosen is not None:
+        flat = torch.zeros((g.shape[0], *operand.centre.shape[1:]), dtype=g.dtype, device=g.device).flatten(2)
+        scaled = flat.scatter_add(2, lines.chosen[rows].flatten(2), scaled.flatten(2)).reshape(g.shape[0], *operand.centre.shape[1:])
+    return cost, scaled
+
+
+def substitution(program: Program, inputs: Tensor, classes: Tensor | None = None) -> LogitBounds:
+    """Bound the logits and the gaps of a batch by backward substitution; arguments and result as for `interval`.
+
+    Notes
+    -----
+    Enclosures start as intervals from the operands' enclosures.  At the operand of every nonlinear operator, the neurons whose
+    interval does not settle the operator's behaviour get the exact row sums of their functional and of its negative.
+    """
+    graph, arithmetic = program.graph, program.arithmetic
+    constants = {name: value.double() for name, value in program.constants.items()}
+    values: dict[str, Enclosure] = {graph.input: Enclosure.exact(inputs.double())}
+    overflow = torch.full((inputs.shape[0],), -1, dtype=torch.int64, device=inputs.device)
+    certain_overflow = overflow.clone()
+    fan_out = {name: sum(node.operands.count(name) for node in graph.nodes) for name in (graph.input, *(n.name for n in graph.nodes))}
+    trace = Trace(graph, fan_out=fan_out)
+    with torch.no_grad(), torch.backends.cudnn.flags(enabled=False):
+        for place, node in enumerate(graph.nodes):
+            record = node.record
+            if record.relax is not None:
+                name = node.operands[0]
+                assert name is not None
+                values[name] = _settle(trace, name, values[name], node)
+            operands = tuple(None if n is None else values.get(n, constants.get(n)) for n in node.operands)
+            result = record.error_rule(arithmetic, node.attributes, *operands)
+            radius, local, excluded, certain = stored(arithmetic, result)
+            certain_overflow = torch.where((overflow < 0) & certain & (certain_overflow < 0), place, certain_overflow)
+            overflow = torch.where((overflow < 0) & ~excluded, place, overflow)
+            values[node.name] = Enclosure(result.centre, radius)
+            trace.steps.append(_step(trace, node, operands, result, local))
+            if node.name == graph.output:
+                break
+        logits = values[graph.output]
+        classes = logits.centre.argmax(1) if classes is None else classes.to(inputs.device)
+        gap_error = _gap_errors(trace, logits, classes)
+    return LogitBounds(logits.centre, logits.radius, classes, gap_error, overflow, certain_overflow)
+
+
+def _step(trace: Trace, node: Node, operands: tuple[Any, ...], result: Bounded, local: Tensor) -> Step:
+    """Charge the binary64 rounding of pulling back to the node's local error.
+
+    A pulled-back functional ``g' = W^T g + delta`` with ``|delta| <= k u |W|^T |g|`` loses ``delta d``, at most
+    ``k u |g| |W| e = k u |g| carried``; k counts the roundings of one entry, and of adding functionals that meet.
+    """
+    record = node.record
+    meets = max((trace.fan_out[name] for name in node.operands if name in trace.fan_out), default=1)
+    if record.relax is not None:
+        lines = record.relax(node.attributes, operands[0])
+        # overlapping windows add up to as many functionals as a window has entries
+        area = 1 if lines.chosen is None else operands[0].centre[0, 0].numel()
+        return Step(node, operands, mul_up(lines.reach, (4 + area + meets) * U), lines)
+    terms = record.transposed_terms(node.attributes, *operands) + meets + 1
+    error = add_up(local, mul_up(result.carried, terms * U))
+    if result.second_order is not None:
+        error = add_up(error, result.second_order.expand_as(error))
+    return Step(node, operands, error, None)
+
+
+def _settle(trace: Trace, name: str, enclosure: Enclosure, node: Node) -> Enclosure:
+    """Sharpen the ends of the neurons whose sign is in doubt (all, for operators other than ReLU)."""
+    if not any(step.node.name == name for step in trace.steps):
+        return enclosure
+    low, high = (end.clone() for end in enclosure.ends())
+    doubt = (low < 0) & (high > 0) if node.operator == "relu" else torch.zeros_like(low, dtype=torch.bool)
+    places = doubt.flatten(1).nonzero()
+    if not len(places):
+        return enclosure
+    size = low[0].numel()
+    flat_low, flat_high, centre = low.flatten(1), high.flatten(1), enclosure.centre.flatten(1)
+    for some in places.split(max(1, _ROW_BYTES // (8 * max(size, trace.graph.largest)))):
+        image, neuron = some[:, 0], some[:, 1]
+        g = torch.zeros(len(some), size, dtype=torch.float64, device=low.device)
+        g[torch.arange(len(some)), neuron] = 1.0
+        g = g.reshape(-1, *low.shape[1:])
+        middle = centre[image, neuron]
+        up, down = pull_back(trace, name, g, image), pull_back(trace, name, -g, image)
+        slack = (middle.abs() + up + down) * 2.0**-51
+        flat_high[image, neuron] = torch.minimum(flat_high[image, neuron], middle + up + slack)
+        flat_low[image, neuron] = torch.maximum(flat_low[image, neuron], middle - down - slack)
+    low, high = flat_low.reshape(low.shape), flat_high.reshape(high.shape)
+    reach = torch.maximum(high - enclosure.centre, enclosure.centre - low).clamp_min(0)
+    radius = torch.minimum(enclosure.radius, add_up(reach, (enclosure.centre.abs() + reach) * 2.0**-51))
+    return replace(enclosure, radius=radius, low=low, high=high)
+
+
+def _gap_errors(trace: Trace, logits: Enclosure, classes: Tensor) -> Tensor:
+    """Bound the gaps of each image's class, downwards and upwards."""
+    batch, count = logits.centre.shape
+    signs = torch.eye(count, dtype=torch.float64, device=logits.centre.device)
+    g = (signs[classes][:, None, :] - signs[None, :, :]).flatten(0, 1)
+    rows = torch.arange(batch, device=logits.centre.device).repeat_interleave(count)
+    found = []
+    for some, image in zip(g.split(chunk := max(1, _ROW_BYTES // (8 * trace.graph.largest))), rows.split(chunk), strict=True):
+        both = torch.cat([some, -some])
+        bounds = pull_back(trace, trace.graph.output, both, torch.cat([image, image]))
+        found.append(torch.maximum(*bounds.chunk(2)))
+    errors = torch.cat(found).reshape(batch, count)
+    difference = (logits.centre.gather(1, classes[:, None]) - logits.centre).abs()
+    return add_up(errors, mul_up(difference, 2 * U))

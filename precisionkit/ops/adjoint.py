@@ -1,0 +1,68 @@
+"""How a linear functional of an operator's result is pulled back to its operands: transposes, and lines around nonlinear ones.
+
+Used by backward substitution (proofs/bounds.md, theorems 16 to 18).  A functional is a batch of rows g; row k belongs to image
+``rows[k]``, and stands for ``sum g * deviation`` over the entries of a tensor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from precisionkit.enclosure import Enclosure
+
+Transpose = Callable[..., "tuple[Tensor | None, ...]"]
+"""``transpose(attributes, g, rows, *operands)``: the functional on each operand that is an activation, None for the others."""
+
+
+@dataclass(frozen=True)
+class Lines:
+    """Two lines that enclose the deviation of a nonlinear operator: for every deviation d within the operand's radius,
+
+    ``lower * S d - below <= f(c + d) - f(c) <= upper * S d + above``, S a selection of entries (the identity for elementwise f).
+
+    Attributes
+    ----------
+    upper, lower : (batch, ...) tensors
+        Slopes, non-negative.
+    above, below : (batch, ...) tensors
+        Offsets, non-negative, rounded up.
+    reach : (batch, ...) tensor
+        Upper bound of ``slope * |S d|``, which scales the rounding of pulling back.
+    chosen : (batch, ...) int64 tensor or None
+        For each entry of the result, the flat index of the operand's entry that S selects within its channel; None for the identity.
+    """
+
+    upper: Tensor
+    lower: Tensor
+    above: Tensor
+    below: Tensor
+    reach: Tensor
+    chosen: Tensor | None = None
+
+
+Relax = Callable[[Any, Enclosure], Lines]
+
+
+def autograd_transpose(apply: Callable[..., Tensor]) -> Transpose:
+    """Transpose of an affine operator, by automatic differentiation."""
+
+    def transpose(attributes: Any, g: Tensor, rows: Tensor, *operands: Any) -> tuple[Tensor | None, ...]:  # noqa: ARG001
+        with torch.enable_grad():
+            points = [
+                torch.zeros((g.shape[0], *o.centre.shape[1:]), dtype=g.dtype, device=g.device, requires_grad=True)
+                if isinstance(o, Enclosure)
+                else o
+                for o in operands
+            ]
+            result = apply(attributes, *points)
+        wanted = [p for p, o in zip(points, operands, strict=True) if isinstance(o, Enclosure)]
+        found: Sequence[Tensor] = torch.autograd.grad(result, wanted, g)
+        gradients = iter(found)
+        return tuple(next(gradients) if isinstance(o, Enclosure) else None for o in operands)
+
+    return transpose
