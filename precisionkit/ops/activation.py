@@ -27,7 +27,7 @@ def _relu_rule(arithmetic: Arithmetic, attributes: Attributes, x: Enclosure) -> 
     return Bounded(centre, carried, None, arithmetic.storage)
 
 
-def _relu_lines(attributes: Attributes, x: Enclosure) -> Lines:  # noqa: ARG001
+def _relu_lines(attributes: Attributes, x: Enclosure) -> Lines:
     """Exact where the sign is certain; else the chord from above and, from below, the line through the centre's own side.
 
     ``relu(y) - s (y - c) - relu(c)`` is convex in y, so its maximum over the enclosure lies at an end; ``relu(y) >= y`` and
@@ -92,7 +92,7 @@ def _exact_sigmoid(context: Any, _: Attributes, x: Any) -> Any:
     return np.vectorize(lambda v: 1 / (1 + context.exp(-v)), otypes=[object])(x)
 
 
-def _sigmoid_lines(attributes: Attributes, x: Enclosure) -> Lines:  # noqa: ARG001
+def _sigmoid_lines(attributes: Attributes, x: Enclosure) -> Lines:
     """The tangent: ``|s(c + d) - s(c) - s'(c) d| <= max|s''| d^2 / 2``, max|s''| = 1 / (6 sqrt 3) < 0.0963, or ``|d| / 4``."""
     value = torch.sigmoid(x.centre)
     slope = value * (1 - value)

@@ -21,8 +21,9 @@ Transpose = Callable[..., "tuple[Tensor | None, ...]"]
 
 @dataclass(frozen=True)
 class Lines:
-    """Two lines that enclose the deviation of a nonlinear operator: for every deviation d within the operand's radius,
+    """Two lines that enclose the deviation of a nonlinear operator.
 
+    For every deviation d within the operand's radius,
     ``lower * S d - below <= f(c + d) - f(c) <= upper * S d + above``, S a selection of entries (the identity for elementwise f).
 
     Attributes
@@ -51,7 +52,7 @@ Relax = Callable[[Any, Enclosure], Lines]
 def autograd_transpose(apply: Callable[..., Tensor]) -> Transpose:
     """Transpose of an affine operator, by automatic differentiation."""
 
-    def transpose(attributes: Any, g: Tensor, rows: Tensor, *operands: Any) -> tuple[Tensor | None, ...]:  # noqa: ARG001
+    def transpose(attributes: Any, g: Tensor, rows: Tensor, *operands: Any) -> tuple[Tensor | None, ...]:
         with torch.enable_grad():
             points = [
                 torch.zeros((g.shape[0], *o.centre.shape[1:]), dtype=g.dtype, device=g.device, requires_grad=True)

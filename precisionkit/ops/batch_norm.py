@@ -64,7 +64,7 @@ def _rounding(fmt: Format, product: Tensor, bias: Tensor, absolute: Tensor | flo
     return add_up(internal_error(fmt, product, _CHAIN, absolute), internal_error(fmt, bias, 2))
 
 
-def _transpose(attributes: Attributes, g: Tensor, rows: Tensor, x: Enclosure, *parameters: Tensor | None) -> tuple[Any, ...]:  # noqa: ARG001
+def _transpose(attributes: Attributes, g: Tensor, rows: Tensor, x: Enclosure, *parameters: Tensor | None) -> tuple[Any, ...]:
     weight, _, _, var = parameters
     scale = _scale(attributes, weight, var)
     return (g * _by_channel(scale, g).to(g.dtype), None, None, None, None)

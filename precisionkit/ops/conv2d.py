@@ -8,6 +8,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.grad import conv2d_input
 
 from precisionkit.arithmetic import Arithmetic
 from precisionkit.enclosure import Bounded, Enclosure
@@ -103,13 +104,13 @@ def _first_store(arithmetic: Arithmetic, sums: Sums, fresh: Tensor, bias: Tensor
     return store_error(arithmetic.storage, add_up(mul_up(difference, 1 + 2.0**-52), sums.carried, fresh))
 
 
-def _transpose(attributes: Attributes, g: Tensor, rows: Tensor, x: Enclosure, weight: Tensor, bias: Any = None) -> tuple[Any, ...]:  # noqa: ARG001
+def _transpose(attributes: Attributes, g: Tensor, rows: Tensor, x: Enclosure, weight: Tensor, bias: Any = None) -> tuple[Any, ...]:
     """The gradient of the padded input, cropped."""
     left, right, top, bottom = _margins(attributes, tuple(weight.shape[2:]))
     height, width = x.centre.shape[2:]
     size = (g.shape[0], x.centre.shape[1], height + top + bottom, width + left + right)
     arguments = {name: value for name, value in _arguments(attributes).items() if name != "padding"}
-    padded = torch.nn.grad.conv2d_input(size, weight.to(g.dtype), g, padding=0, **arguments)
+    padded = conv2d_input(size, weight.to(g.dtype), g, padding=0, **arguments)
     return (padded[:, :, top : top + height, left : left + width], None, None)
 
 

@@ -109,11 +109,11 @@ def _fit(g: Tensor, operand: Any) -> Tensor | None:
     return g.sum_to_size((g.shape[0], *operand.centre.shape[1:]))
 
 
-def _add_transpose(attributes: Attributes, g: Tensor, rows: Tensor, *operands: Any) -> tuple[Tensor | None, ...]:  # noqa: ARG001
+def _add_transpose(attributes: Attributes, g: Tensor, rows: Tensor, *operands: Any) -> tuple[Tensor | None, ...]:
     return tuple(_fit(g, o) for o in operands)
 
 
-def _sub_transpose(attributes: Attributes, g: Tensor, rows: Tensor, *operands: Any) -> tuple[Tensor | None, ...]:  # noqa: ARG001
+def _sub_transpose(attributes: Attributes, g: Tensor, rows: Tensor, *operands: Any) -> tuple[Tensor | None, ...]:
     return _fit(g, operands[0]), _fit(-g, operands[1])
 
 
@@ -138,7 +138,7 @@ def _div_transpose(attributes: Attributes, g: Tensor, rows: Tensor, *operands: A
     return _fit(g / b, operands[0]), _fit(-g * (a / b) / b, operands[1])
 
 
-def _broadcast_terms(attributes: Attributes, *operands: Any) -> int:  # noqa: ARG001
+def _broadcast_terms(attributes: Attributes, *operands: Any) -> int:
     """Three products or quotients, and a sum over what was broadcast."""
     sizes = [o.centre[0].numel() for o in operands if isinstance(o, Enclosure)]
     return 3 + max(sizes) // min(sizes)

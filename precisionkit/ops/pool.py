@@ -105,7 +105,8 @@ def _windows(attributes: Attributes, x: Tensor, fill: float) -> Tensor:
     needed = [(n - 1) * s + d * (k - 1) + 1 for n, s, d, k in zip((height, width), stride, dilation, kernel, strict=True)]
     bottom, right = (max(n - size - p, 0) for n, size, p in zip(needed, x.shape[2:], padding, strict=True))
     padded = F.pad(x, (padding[1], right, padding[0], bottom), value=fill)[:, :, : needed[0], : needed[1]]
-    return F.unfold(padded, kernel, dilation=dilation, stride=stride).unflatten(1, (x.shape[1], -1))
+    windows: Tensor = F.unfold(padded, kernel, dilation=dilation, stride=stride).unflatten(1, (x.shape[1], -1))
+    return windows
 
 
 def _pair(value: Any) -> tuple[int, int]:

@@ -34,7 +34,7 @@ def no_objection(attributes: Attributes, shapes: Sequence[tuple[int, ...] | None
     return None
 
 
-def one_term(attributes: Attributes, *operands: Operand) -> int:  # noqa: ARG001
+def one_term(attributes: Attributes, *operands: Operand) -> int:
     """Roundings of a transpose that moves or scales entries."""
     return 1
 

@@ -1,0 +1,153 @@
+"""The table that drives the soundness tests: uses of every operator, families of inputs, arithmetics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from precisionkit.arithmetic import Arithmetic, parse_arithmetic
+from precisionkit.formats import Format, round_to_nearest
+
+
+@dataclass(frozen=True)
+class Case:
+    """One use of an operator.
+
+    `activations` gives the shape of each operand that is an activation; `constants` that of each that is a weight, by position.
+    """
+
+    operator: str
+    attributes: dict[str, Any] = field(default_factory=dict)
+    activations: tuple[tuple[int, ...], ...] = ()
+    constants: dict[int, tuple[int, ...] | None] = field(default_factory=dict)
+    first: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.operator}-{abs(hash((str(self.attributes), self.activations, str(self.constants)))) % 1000}"
+
+
+def _conv(x: tuple[int, ...], w: tuple[int, ...], b: tuple[int, ...] | None = None, **attributes: Any) -> Case:
+    return Case("conv2d", attributes, (x,), {1: w, 2: b})
+
+
+CASES = (
+    Case("linear", {}, ((2, 9),), {1: (3, 9), 2: None}),
+    Case("linear", {}, ((2, 33),), {1: (2, 33), 2: (2,)}),
+    Case("linear", {}, ((1, 2, 5),), {1: (3, 5), 2: (3,)}),
+    Case("linear", {}, ((2, 1),), {1: (2, 1), 2: None}),
+    Case("addmm", {}, ((2, 6),), {0: (3,), 2: (6, 3)}, first=1),
+    Case("mm", {}, ((2, 6),), {1: (6, 3)}),
+    _conv((1, 2, 5, 5), (3, 2, 3, 3)),
+    _conv((1, 2, 5, 4), (2, 2, 3, 2), (2,), stride=(2, 1), padding=(1, 2)),
+    _conv((1, 4, 4, 4), (4, 2, 2, 2), (4,), groups=2, dilation=(2, 1), padding=(1, 0)),
+    _conv((1, 3, 4, 4), (3, 1, 3, 3), None, groups=3, padding="same"),
+    Case("batch_norm", {"eps": 1e-5}, ((2, 3, 2, 2),), {1: (3,), 2: (3,), 3: (3,), 4: (3,)}),
+    Case("batch_norm", {"eps": 1e-3}, ((2, 4),), {1: None, 2: None, 3: (4,), 4: (4,)}),
+    Case("relu", {}, ((2, 12),)),
+    Case("sigmoid", {}, ((2, 12),)),
+    Case("max_pool2d", {"kernel_size": (2, 2)}, ((1, 2, 4, 4),)),
+    Case("max_pool2d", {"kernel_size": (3, 3), "stride": (2, 2), "padding": (1, 1)}, ((1, 2, 5, 5),)),
+    Case("max_pool2d", {"kernel_size": (2, 2), "stride": (2, 1), "dilation": (1, 2), "ceil_mode": True}, ((1, 1, 5, 5),)),
+    Case("avg_pool2d", {"kernel_size": (2, 2)}, ((1, 2, 4, 4),)),
+    Case("avg_pool2d", {"kernel_size": (3, 3), "stride": (2, 2), "padding": (1, 1), "count_include_pad": False}, ((1, 2, 5, 5),)),
+    Case("avg_pool2d", {"kernel_size": (3, 2), "stride": (2, 2), "ceil_mode": True}, ((1, 1, 6, 5),)),
+    Case("adaptive_avg_pool2d", {"output_size": (1, 1)}, ((1, 2, 4, 3),)),
+    Case("adaptive_avg_pool2d", {"output_size": (2, 3)}, ((1, 2, 5, 4),)),
+    Case("mean", {"dim": (2, 3)}, ((2, 2, 3, 3),)),
+    Case("mean", {"dim": (-1,), "keepdim": True}, ((2, 7),)),
+    Case("add", {}, ((2, 6), (2, 6))),
+    Case("add", {}, ((2, 6),), {1: (6,)}),
+    Case("add", {"other": 0.1}, ((2, 6),), {1: None}),
+    Case("sub", {}, ((2, 6), (2, 6))),
+    Case("sub", {"other": 1 / 3}, ((2, 6),), {1: None}),
+    Case("mul", {}, ((2, 6), (2, 6))),
+    Case("mul", {"other": 0.1}, ((2, 6),), {1: None}),
+    Case("div", {"other": 3.0}, ((2, 6),), {1: None}),
+    Case("div", {}, ((2, 6), (2, 6))),
+    Case("upsample_bilinear2d", {"output_size": (6, 5), "align_corners": False}, ((1, 2, 4, 4),)),
+    Case("upsample_bilinear2d", {"output_size": (3, 7), "align_corners": True}, ((1, 1, 4, 4),)),
+    Case("view", {"size": (-1, 8)}, ((2, 2, 4),)),
+    Case("flatten", {"start_dim": 1}, ((2, 2, 4),)),
+    Case("permute", {"dims": (0, 2, 1)}, ((2, 2, 4),)),
+    Case("transpose", {"dim0": 1, "dim1": 2}, ((2, 2, 4),)),
+    Case("unsqueeze", {"dim": 1}, ((2, 4),)),
+    Case("squeeze", {"dim": 1}, ((2, 1, 4),)),
+    Case("slice", {"dim": 1, "start": 0, "end": 4, "step": 2}, ((2, 5),)),
+    Case("select", {"dim": 1, "index": 1}, ((2, 3, 2),)),
+    Case("cat", {"dim": 1}, ((2, 3), (2, 2))),
+    Case("clone", {}, ((2, 3),)),
+    Case("pad", {"pad": (1, 2), "value": 0.1}, ((2, 3),)),
+    Case("pad", {"pad": (1, 1), "mode": "reflect"}, ((2, 2, 3),)),
+)
+
+ARITHMETICS: tuple[Arithmetic, ...] = (
+    *(parse_arithmetic(s, "fp32", "any") for s in ("fp16", "bf16", "fp32")),
+    *(parse_arithmetic("fp16", "fp16", order) for order in ("any", "sequential", "pairwise", "blocked:4")),
+    parse_arithmetic("bf16", "bf16", "any"),
+    parse_arithmetic("bf16", "bf16", "pairwise"),
+    *(parse_arithmetic("fp16", "fp32", order) for order in ("sequential", "pairwise", "blocked:8")),
+    *(parse_arithmetic("fp16", "fp32", f"tensorcore:{unit}") for unit in ("volta", "ampere", "hopper")),
+    parse_arithmetic("bf16", "fp32", "tensorcore:ampere"),
+    parse_arithmetic("fp32", "fp32", "pairwise"),
+)
+
+Draw = Callable[[np.random.Generator, tuple[int, ...], Format], np.ndarray]
+
+
+def _normal(rng: np.random.Generator, shape: tuple[int, ...], fmt: Format) -> np.ndarray:
+    return rng.standard_normal(shape)
+
+
+def _scales(rng: np.random.Generator, shape: tuple[int, ...], fmt: Format) -> np.ndarray:
+    """Magnitudes over many binades: additions lose almost everything of some terms."""
+    return rng.choice([-1.0, 1.0], shape) * 2.0 ** rng.uniform(-8, 4, shape)
+
+
+def _cancelling(rng: np.random.Generator, shape: tuple[int, ...], fmt: Format) -> np.ndarray:
+    """Neighbours of nearly equal magnitude and opposite sign."""
+    flat = np.repeat(rng.standard_normal((int(np.prod(shape)) + 1) // 2), 2)[: int(np.prod(shape))]
+    return (flat * np.where(np.arange(flat.size) % 2, -1.0, 1.0) * (1 + fmt.eps * rng.integers(0, 3, flat.size))).reshape(shape)
+
+
+def _subnormal(rng: np.random.Generator, shape: tuple[int, ...], fmt: Format) -> np.ndarray:
+    return fmt.smallest_subnormal * rng.integers(-40, 40, shape)
+
+
+def _underflowing(rng: np.random.Generator, shape: tuple[int, ...], fmt: Format) -> np.ndarray:
+    """Products fall below the normal range of the storage format."""
+    return rng.standard_normal(shape) * 2.0 ** (fmt.emin / 2)
+
+
+def _large(rng: np.random.Generator, shape: tuple[int, ...], fmt: Format) -> np.ndarray:
+    """Sums come near the overflow threshold, on both sides."""
+    return rng.choice([-1.0, 1.0], shape) * fmt.max ** float(rng.choice([0.5, 0.48, 0.44, 0.38, 0.3]))
+
+
+def _ties(rng: np.random.Generator, shape: tuple[int, ...], fmt: Format) -> np.ndarray:
+    """1, and odd multiples of u: sums and products lie halfway between numbers."""
+    u = fmt.unit_roundoff
+    return rng.choice([1.0, -1.0, 1 + 2 * u, 1 + 6 * u, u, 3 * u, -u, 0.5 + u], shape)
+
+
+def _integers(rng: np.random.Generator, shape: tuple[int, ...], fmt: Format) -> np.ndarray:
+    return rng.integers(-3, 4, shape) * rng.choice([1.0, 1 / fmt.eps], shape)
+
+
+FAMILIES: dict[str, Draw] = {
+    "normal": _normal,
+    "scales": _scales,
+    "cancelling": _cancelling,
+    "subnormal": _subnormal,
+    "underflowing": _underflowing,
+    "large": _large,
+    "ties": _ties,
+    "integers": _integers,
+}
+
+
+def draw(family: str, rng: np.random.Generator, shape: tuple[int, ...], fmt: Format) -> np.ndarray:
+    """Finite numbers of the format."""
+    return np.clip(round_to_nearest(np.asarray(FAMILIES[family](rng, shape, fmt), dtype=np.float64), fmt), -fmt.max, fmt.max)
