@@ -223,7 +223,7 @@ def parse_arithmetic(storage: str = "fp16", accumulate: str = "fp32", order: str
     if narrower:
         raise UnsupportedArithmeticError(
             f"The accumulator {accumulator.option} does not hold every number of the storage format {kept.option}; "
-            f"choose --accumulate {kept.option} or fp32."
+            f"choose --accumulate {' or '.join(dict.fromkeys((kept.option, 'fp32')))}."
         )
     if sum_order.tensor_core and (kept == BINARY32 or accumulator != BINARY32):
         raise UnsupportedArithmeticError(

@@ -41,7 +41,9 @@ def operands(case: Case, family: str, rng: np.random.Generator, fmt: Format) -> 
     return found
 
 
-def enclosed(case: Case, values: list[Tensor | None], radii: list[Tensor | None] | None = None, centres: list[Any] | None = None) -> list[Any]:
+def enclosed(
+    case: Case, values: list[Tensor | None], radii: list[Tensor | None] | None = None, centres: list[Any] | None = None
+) -> list[Any]:
     """Activations as enclosures, constants as they are."""
     result: list[Any] = []
     for place, value in enumerate(values):

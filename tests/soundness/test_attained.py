@@ -1,0 +1,159 @@
+"""Inputs that nearly attain each bound: the figure is the least share of the bound that must be reached, so a bound that is too small fails."""
+
+import numpy as np
+import pytest
+import torch
+
+from precisionkit.arithmetic import parse_arithmetic
+from precisionkit.bound.interval import stored
+from precisionkit.enclosure import Enclosure
+from precisionkit.formats import BFLOAT16, BINARY16, BINARY32
+from precisionkit.ops import BY_NAME
+from precisionkit.ops._store import store_error
+
+from .cases import Case
+from .harness import MP, bounded, distance, enclosed, exact, kept, runs
+
+
+def column(*values):
+    return torch.tensor([values], dtype=torch.float64)
+
+
+def share(deviation, bound):
+    """Largest deviation as a share of its bound; a share above 1 is a violation."""
+    shares = [float(d / MP.mpf(float(b))) for d, b in zip(deviation.flat, bound.numpy().flat, strict=True) if b > 0]
+    assert max(shares) <= 1
+    return max(shares)
+
+
+def dot(weights, x, arithmetic, bias=None):
+    """Run a dot product and compare what it errs by, before the store, with its fresh error."""
+    case = Case("linear", {}, (tuple(x.shape),), {1: tuple(weights.shape), 2: None})
+    values = [x, weights, bias]
+    result, _, excluded = bounded(case, arithmetic, enclosed(case, values))
+    assert excluded.all()
+    run = runs(case, arithmetic, values, np.random.default_rng(0))[0]
+    return share(distance(run, exact(case, values)), result.fresh)
+
+
+@pytest.mark.parametrize("fmt", [BINARY16, BFLOAT16, BINARY32], ids=lambda f: f.name)
+@pytest.mark.parametrize("value", ["tie", "subnormal"])
+def test_a_store_attains_its_bound(fmt, value):
+    exactly = 1 + fmt.unit_roundoff if value == "tie" else fmt.smallest_subnormal * 2.5
+    rounded = 1.0 if value == "tie" else fmt.smallest_subnormal * 2
+    assert abs(rounded - exactly) == store_error(fmt, torch.tensor(exactly, dtype=torch.float64)).item()
+
+
+@pytest.mark.parametrize("order", ["any", "sequential", "blocked:40"])
+@pytest.mark.parametrize(("storage", "accumulate"), [("fp16", "fp16"), ("bf16", "bf16"), ("fp16", "fp32"), ("fp32", "fp32")])
+def test_a_sum_that_loses_every_addition_attains_the_bound(storage, accumulate, order):
+    """1 + v + v + ...: each addition is a tie that goes back to 1."""
+    arithmetic = parse_arithmetic(storage, accumulate, order)
+    v = arithmetic.accumulate.unit_roundoff
+    factor = 2.0**-12 if accumulate == "fp32" else v
+    x = torch.full((1, 33), v / factor, dtype=torch.float64)
+    w = torch.full((1, 33), factor, dtype=torch.float64)
+    x[0, 0] = w[0, 0] = 1.0
+    # products that are rounded are charged for it, although these are exact: one v of 33 in all, and one for the store's sake
+    least = 0.9999 if arithmetic.product_roundoff == 0 else 0.96
+    assert dot(w, x, arithmetic) >= least
+
+
+@pytest.mark.parametrize("storage", ["fp16", "bf16"])
+def test_pairwise_sums_reach_half_an_ulp_of_every_partial_sum(storage):
+    """Neighbours whose sums are ties at every level: 1 and v, then 1 + 1 + ..."""
+    arithmetic = parse_arithmetic(storage, storage, "pairwise")
+    v = arithmetic.accumulate.unit_roundoff
+    x = column(*[1.0, v] * 2)
+    # two ties of v each; the last sum, of 2 exact terms, is charged 2 v more, the products 2 v
+    assert dot(torch.ones(1, 4, dtype=torch.float64), x, arithmetic) >= 0.3
+
+
+def test_rounded_products_attain_their_bound():
+    """(1 + 2 u)^2 = 1 + 4 u + 4 u^2 rounds to 1 + 4 u: not a tie; (1 + 2u)(1 + 2ku) comes close to one: u at 1.044."""
+    arithmetic = parse_arithmetic("fp16", "fp16")
+    u = BINARY16.unit_roundoff
+    a = 1 + 2 * u * torch.arange(1, 40, dtype=torch.float64)
+    best = max(dot(value.reshape(1, 1), column(float(other)), arithmetic) for value in a for other in a)
+    assert best >= 0.95
+
+
+def test_an_underflowing_bfloat16_product_attains_its_bound():
+    arithmetic = parse_arithmetic("bf16", "fp32")
+    x, w = column(2.0**-75), torch.full((1, 1), 2.0**-75, dtype=torch.float64)
+    assert dot(w, x, arithmetic) >= 0.99
+
+
+def test_subset_sums_beat_the_classical_bound_on_cancelling_terms():
+    """P and N are half of S each, and a power of two apart from it."""
+    arithmetic = parse_arithmetic("fp16", "fp32")
+    x, w = torch.ones(1, 64, dtype=torch.float64), torch.ones(1, 64, dtype=torch.float64)
+    w[0, ::2] = -1.0
+    x *= 1.5
+    result = BY_NAME["linear"].error_rule(arithmetic, {}, Enclosure.exact(x), w, None)
+    classical = 63 * 2.0**-24 * 96
+    assert result.fresh.item() <= classical / 2.9
+
+
+@pytest.mark.parametrize("operator", ["linear", "conv2d"])
+def test_what_inputs_carry_is_attained_at_the_ends_of_their_enclosures(operator):
+    rng = np.random.default_rng(3)
+    arithmetic = parse_arithmetic("fp16", "fp32")
+    shapes = {"linear": ((1, 8), (1, 8)), "conv2d": ((1, 2, 2, 2), (1, 2, 2, 2))}[operator]
+    w = torch.from_numpy(rng.integers(-9, 10, shapes[1]).astype(float))
+    c = torch.from_numpy(rng.integers(-9, 10, shapes[0]).astype(float))
+    e = torch.full(shapes[0], 0.25, dtype=torch.float64)
+    case = Case(operator, {}, (shapes[0],), {1: shapes[1], 2: None})
+    result, _, _ = bounded(case, arithmetic, [Enclosure(c, e), w, None])
+    moved = exact(case, [c + e * w.sign().reshape(shapes[0]), w, None])
+    assert share(distance(result.centre, moved), result.carried) >= 1 - 1e-12
+
+
+def test_relu_and_max_pooling_attain_their_bounds():
+    arithmetic = parse_arithmetic()
+    c, e = column(1.0, -1.0, -3.0, 0.5), column(0.5, 1.5, 1.0, 2.0)
+    result = BY_NAME["relu"].error_rule(arithmetic, {}, Enclosure(c, e))
+    reached = torch.maximum(((c + e).clamp_min(0) - c.clamp_min(0)).abs(), ((c - e).clamp_min(0) - c.clamp_min(0)).abs())
+    assert torch.all((result.carried >= reached) & (result.carried <= reached * (1 + 2.0**-49)))
+    x = torch.tensor([[[[1.0, 0.5], [0.0, -1.0]]]], dtype=torch.float64)
+    e = torch.tensor([[[[0.25, 1.5], [0.0, 0.5]]]], dtype=torch.float64)
+    pooled = BY_NAME["max_pool2d"].error_rule(arithmetic, {"kernel_size": (2, 2)}, Enclosure(x, e))
+    assert 1.0 <= pooled.carried.item() <= 1.0 + 2.0**-45  # 0.5 + 1.5 - 1
+
+
+def test_an_average_comes_close_to_its_bound():
+    """1 + v + ... in binary32, divided by n: the additions attain theirs, the division is charged five roundings."""
+    arithmetic = parse_arithmetic("fp32", "fp32")
+    n = 256
+    x = torch.full((1, n), 2.0**-24, dtype=torch.float64)
+    x[0, 0] = 1.0
+    result = BY_NAME["mean"].error_rule(arithmetic, {"dim": (1,)}, Enclosure.exact(x))
+    total = torch.tensor(0.0)
+    for value in x[0].float():
+        total = total + value
+    run = (total / n).double().reshape(1)
+    truth = exact(Case("mean", {"dim": (1,)}, ((1, n),)), [x])
+    assert share(distance(run, truth), result.fresh) >= 0.9
+
+
+def test_a_stored_addition_attains_its_bound():
+    arithmetic = parse_arithmetic("fp16", "fp32")
+    a, b = column(1.0), column(BINARY16.unit_roundoff)
+    result = BY_NAME["add"].error_rule(arithmetic, {}, Enclosure.exact(a), Enclosure.exact(b))
+    radius, _, _, _ = stored(arithmetic, result)
+    case = Case("add", {}, ((1, 1), (1, 1)))
+    run = kept(case, arithmetic, runs(case, arithmetic, [a, b], np.random.default_rng(0))[0])
+    assert share(distance(run, exact(case, [a, b])), radius) >= 1 - 1e-9
+
+
+def test_batch_normalisation_is_within_a_small_factor_of_its_bound():
+    """No run is known that makes every rounding of the chain in the same direction; the largest share seen is a tenth."""
+    arithmetic = parse_arithmetic("fp32", "fp32")
+    case = Case("batch_norm", {"eps": 1e-5}, ((400, 1),), {1: (1,), 2: (1,), 3: (1,), 4: (1,)})
+    rng = np.random.default_rng(0)
+    x = torch.from_numpy(rng.standard_normal((400, 1)).astype(np.float32).astype(float))
+    parameters = [torch.tensor([v], dtype=torch.float32).double() for v in (1.3, 0.1, 0.7, 0.9)]
+    values = [x, *parameters]
+    result, _, _ = bounded(case, arithmetic, enclosed(case, values))
+    run = runs(case, arithmetic, values, rng)[0]
+    assert share(distance(run, exact(case, values)), result.fresh) >= 0.1

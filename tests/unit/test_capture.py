@@ -1,0 +1,136 @@
+"""Capture: what is kept, what is removed, and every refusal."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from precisionkit.arithmetic import REFERENCE
+from precisionkit.capture import capture
+from precisionkit.errors import UnsupportedOperatorError, UnusableModelError
+from precisionkit.evaluate import Program, execute
+
+
+class Of(nn.Module):
+    """A module of one function, with a linear layer to call."""
+
+    def __init__(self, function, size=6, classes=3):
+        super().__init__()
+        self.function, self.linear = function, nn.Linear(size, classes)
+
+    def forward(self, x):
+        return self.function(self, x)
+
+
+def everything(self, x):
+    x = F.pad(x, (1, 2, 0, 1))
+    a = self.first(x)
+    b = self.grouped(F.max_pool2d(F.relu(self.norm(a)), 3, 2, 1))
+    b = b + self.dilated(b) * 0.5 - 0.25
+    c = torch.cat([b, b[:, ::2]], dim=1).permute(0, 2, 3, 1).transpose(1, 3).contiguous()
+    c = F.avg_pool2d(F.interpolate(c, scale_factor=2.0, mode="bilinear"), 2)
+    pooled = torch.cat([F.adaptive_avg_pool2d(c, 1).flatten(1), c.mean((2, 3)), c.mean((2, 3), keepdim=True).squeeze((2, 3))], 1)
+    return self.linear(torch.sigmoid(pooled))
+
+
+def big():
+    module = Of(everything, 18)
+    module.first = nn.Conv2d(2, 4, 3, stride=(1, 2), padding=(1, 0))
+    module.norm = nn.BatchNorm2d(4)
+    module.grouped = nn.Conv2d(4, 4, 3, padding="same", groups=2)
+    module.dilated = nn.Conv2d(4, 4, (3, 2), padding="same", dilation=(1, 2), bias=False)
+    return module.eval()
+
+
+def test_a_captured_network_computes_what_the_module_does_for_any_batch():
+    torch.manual_seed(0)
+    module = big()
+    graph = capture(module, (2, 9, 8))
+    for batch in (1, 2, 5):
+        x = torch.randn(batch, 2, 9, 8)
+        with torch.no_grad():
+            expected = module(x).double()
+        assert torch.equal(execute(Program.of(graph, REFERENCE), x).logits, expected)
+    assert graph.classes == 3
+    assert {node.operator for node in graph.nodes} >= {
+        "conv2d",
+        "batch_norm",
+        "max_pool2d",
+        "cat",
+        "upsample_bilinear2d",
+        "mean",
+        "mul",
+        "sub",
+    }
+
+
+def test_the_module_is_left_as_it_was():
+    module = big().train().half()
+    capture(module, (2, 9, 8))
+    assert module.training
+    assert module.first.weight.dtype == torch.float16
+
+
+@pytest.mark.parametrize(
+    "last", [lambda t: F.softmax(t, 1), lambda t: F.log_softmax(t, dim=-1), lambda t: F.log_softmax(F.softmax(t, 1), 1)]
+)
+def test_a_softmax_at_the_end_decides_nothing(last):
+    graph = capture(Of(lambda self, x: last(self.linear(x))), (6,))
+    assert graph.output == "linear"
+    assert graph.removed
+
+
+def test_a_constant_of_another_type_and_dropout_are_understood():
+    module = Of(lambda self, x: self.linear(F.dropout(x, 0.5, self.training) + self.shift))
+    module.register_buffer("shift", torch.arange(6))
+    graph = capture(module, (6,))
+    assert all(value.dtype == torch.float32 for value in graph.constants.values())
+
+
+def branches(self, x):
+    return self.linear(x) if x.sum() > 0 else self.linear(-x)
+
+
+REFUSED = {
+    "unknown": (lambda self, x: self.linear(torch.erf(x)), r"No error rule is known for operator 'aten.erf.default' at node 'erf' \(test_capture.py:\d+: .*\. Supported are: .*conv2d.*linear.*softmax"),
+    "batch": (lambda self, x: self.linear(x - x.mean(0, keepdim=True)), r"node 'mean' .* is not supported: a mean over the batch would mix its images"),
+    "flattened": (lambda self, x: self.linear(x.reshape(-1, 3).reshape(-1, 6)), r"mixes the images of a batch"),
+    "softmax": (lambda self, x: self.linear(F.softmax(x, 1)), r"node 'softmax' .* is supported as the last layer only"),
+    "softmax over another dimension": (lambda self, x: F.softmax(self.linear(x), 0), r"is not taken over the classes"),
+    "constants": (lambda self, x: self.linear(x) + F.relu(self.linear.bias), r"computes with constants alone; compute it when the model is built, as a buffer"),
+    "alpha": (lambda self, x: self.linear(torch.add(x, x, alpha=2)), r"only alpha = 1 is supported"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_unsupported_is_refused_with_its_place(name):
+    function, message = REFUSED[name]
+    with pytest.raises(UnsupportedOperatorError, match=message):
+        capture(Of(function), (6,))
+
+
+class Erf(nn.Module):
+    def forward(self, x):
+        return torch.erf(x)
+
+
+def test_a_refusal_shows_the_users_line():
+    with pytest.raises(UnsupportedOperatorError, match=r"at node 'erf' \(test_capture.py:\d+: return torch.erf\(x\)\)"):
+        capture(nn.Sequential(nn.Linear(6, 3), Erf()), (6,))
+
+
+UNUSABLE = {
+    "shape": (lambda self, x: self.linear(x[:, :5]), r"^The model does not run on an input of shape 6: "),
+    "two results": (lambda self, x: (self.linear(x), x), r"^The model takes 1 inputs and returns 2 results; a classifier of one tensor"),
+    "control flow": (branches, r"^torch.export could not capture the model: .*data-dependent control flow"),
+    "no classes": (lambda self, x: self.linear(x)[:, :1], r"^The model returns \(batch, 1\); logits of the shape \(batch, classes\), two classes or more"),
+    "images": (lambda self, x: self.linear(x)[:, :, None], r"^The model returns \(batch, 3x1\)"),
+    "input": (lambda self, x: x, r"^The model returns nothing that depends on the input"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", UNUSABLE)
+def test_what_is_no_classifier_is_refused(name):
+    function, message = UNUSABLE[name]
+    with pytest.raises(UnusableModelError, match=message):
+        capture(Of(function), (6,))

@@ -1,0 +1,40 @@
+"""Upper bounds are never below the exact result, and only just above it."""
+
+from fractions import Fraction
+
+import numpy as np
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from precisionkit.outward import TINY, add_up, mul_up, next_up, own_error, sum_of_products_up
+
+positive = st.floats(min_value=0, max_value=1e150)
+tensor = lambda *values: torch.tensor(values, dtype=torch.float64)  # noqa: E731
+
+
+@given(positive, positive)
+def test_sums_and_products_are_rounded_up(a, b):
+    for bound, exact in (
+        (add_up(tensor(a), tensor(b)), Fraction(a) + Fraction(b)),
+        (mul_up(tensor(a), tensor(b)), Fraction(a) * Fraction(b)),
+    ):
+        value = Fraction(bound.item())
+        assert exact <= value <= exact * (1 + Fraction(2) ** -51) + 2 * Fraction(TINY)
+
+
+def test_the_successor_of_zeros_is_tiny_and_of_inf_is_no_bound():
+    assert next_up(tensor(0.0, -0.0)).tolist() == [TINY, TINY]
+    assert next_up(tensor(np.inf)).isnan().all()
+    assert next_up(tensor(1.0)).item() == 1 + 2.0**-52
+
+
+@given(st.lists(st.tuples(positive, st.floats(min_value=0, max_value=1e100)), min_size=1, max_size=30))
+def test_sums_of_products_are_rounded_up(pairs):
+    a, b = (torch.tensor(column, dtype=torch.float64) for column in zip(*pairs, strict=True))
+    exact = sum((Fraction(x) * Fraction(y) for x, y in pairs), Fraction(0))
+    n = len(pairs)
+    bound = Fraction(sum_of_products_up((a @ b).reshape(1), n).item())
+    assert exact <= bound <= exact * (1 + Fraction(4 * n + 8, 2**53)) + 3 * n * Fraction(TINY)
+    computed = Fraction((a @ b).item())
+    assert abs(computed - exact) <= Fraction(own_error(tensor(float(bound)), n).item())
