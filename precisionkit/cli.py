@@ -214,11 +214,13 @@ def _lines(talk: Console) -> Advance:
 
 def _show(report: Report) -> None:
     """Print the summary; a reader that has closed the pipe is no error."""
-    try:
-        console = Console(soft_wrap=False, highlight=False)
-        if not console.is_terminal:
-            console = Console(width=100, highlight=False)
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(width=100, highlight=False)
+    with console.capture() as text:  # rich itself would exit with 1 on a closed pipe
         console.print(render(report))
+    try:
+        sys.stdout.write(text.get())
         sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -100,7 +100,8 @@ def decide(reference: Side, half: Side, classes: Integers) -> Decision:
     rival = ranked.argmin(axis=1)
     middle = np.abs(gaps_half - gaps_reference)
     total = np.nextafter(np.nextafter(errors[0] + errors[1], np.inf) + np.nextafter(middle, np.inf), np.inf)
-    difference = gaps(half.logits, classes) - gaps(reference.logits, classes)
+    with np.errstate(invalid="ignore"):
+        difference = gaps(half.logits, classes) - gaps(reference.logits, classes)
     least[row, classes] = np.inf
     of_reference, of_half = predictions(reference.logits), predictions(half.logits)
     invalid = ~reference.finite | ~half.finite | reference.overflows | half.overflows

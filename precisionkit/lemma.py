@@ -24,7 +24,8 @@ def predictions(logits: Floats) -> NDArray[np.int64]:
 
 def gaps(logits: Floats, classes: NDArray[np.int64]) -> Floats:
     """``z_c - z_j`` for the given class c of every row and all j; shape (batch, classes), zero at j = c."""
-    result: Floats = np.take_along_axis(logits, classes[:, None], axis=1) - logits
+    with np.errstate(invalid="ignore"):  # infinite logits have no gap
+        result: Floats = np.take_along_axis(logits, classes[:, None], axis=1) - logits
     return result
 
 

@@ -1,0 +1,466 @@
+"""The command: real runs on the bundled network, every exit code, every unusable input as one sentence."""
+
+import json
+import os
+import pickle
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import jsonschema
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from safetensors.torch import save_file
+from torch import nn
+
+import precisionkit.certify
+from precisionkit.cli import main
+from precisionkit.errors import RefutedError
+from precisionkit.models import ZOO, bundled_model, load_model
+from precisionkit.report.schema import published_schema
+
+DIGITS = str(bundled_model("digits_cnn"))
+TINY = """
+import torch
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(4, 3)
+
+    def forward(self, x):
+        return {forward}
+
+
+def make():
+    return Net()
+"""
+
+
+def run(*arguments, env=None):
+    """Run the command in this process."""
+    return CliRunner().invoke(main, ["certify", *map(str, arguments)], env=env, catch_exceptions=False)
+
+
+def sentence(result):
+    """The one error line on stderr."""
+    lines = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
+    assert len(lines) == 1, result.stderr
+    assert "Traceback" not in result.stderr
+    assert result.stdout == ""
+    return lines[0].removeprefix("Error: ")
+
+
+def tiny(tmp_path, forward="self.linear(x)", weight=None, bias=None):
+    """A factory of one linear layer, its weights, and inputs for it."""
+    name = f"tiny_{abs(hash(str(tmp_path)))}"
+    (tmp_path / f"{name}.py").write_text(TINY.format(forward=forward))
+    linear = nn.Linear(4, 3)
+    state = {
+        "linear.weight": linear.weight.detach() if weight is None else torch.as_tensor(weight, dtype=torch.float32),
+        "linear.bias": linear.bias.detach() if bias is None else torch.as_tensor(bias, dtype=torch.float32),
+    }
+    torch.save(state, tmp_path / "tiny.pt")
+    np.savez(
+        tmp_path / "data.npz", images=np.random.default_rng(0).standard_normal((5, 4)).astype(np.float32), labels=np.array([0, 1, 2, 0, 1])
+    )
+    return [tmp_path / "tiny.pt", "--arch", f"{name}:make", "--data", tmp_path / "data.npz"]
+
+
+@pytest.fixture
+def in_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return tmp_path
+
+
+def test_the_bundled_network_is_certified_with_reports(tmp_path):
+    files = tmp_path / "r.json", tmp_path / "r.csv"
+    result = run(DIGITS, "--data", "digits", "--json", files[0], "--table", files[1])
+    assert result.exit_code == 0
+    report = json.loads(files[0].read_text())
+    jsonschema.validate(report, published_schema())
+    assert report["complete"]
+    assert report["summary"]["inputs"] == 360
+    assert report["summary"]["correct_reference"] == 353
+    assert report["summary"]["proved"] >= 340
+    assert len(files[1].read_text().splitlines()) == 361
+    assert f"{report['summary']['proved']} of 360 predictions provably cannot change" in " ".join(result.stdout.split())
+    assert "Written: " in result.stderr
+    assert "Written" not in result.stdout
+    for row in report["inputs"]:
+        assert (row["verdict"] == "proved") == (row["reason"] is None)
+        assert row["bound"] >= row["measured_error"]
+        if row["verdict"] == "proved":
+            assert row["lower_margin"] >= 0
+        if row["margin"] > row["bound"]:
+            assert row["verdict"] == "proved"
+
+
+ARITHMETICS = [
+    ("bf16", "fp32", "any"),
+    ("fp32", "fp32", "any"),
+    ("fp16", "fp16", "any"),
+    ("fp16", "fp16", "sequential"),
+    ("bf16", "bf16", "pairwise"),
+    ("fp16", "fp32", "blocked:16"),
+    ("fp16", "fp32", "tensorcore:volta"),
+    ("bf16", "fp32", "tensorcore:hopper"),
+]
+
+
+@pytest.mark.parametrize(("storage", "accumulate", "order"), ARITHMETICS)
+def test_every_arithmetic_runs(storage, accumulate, order, tmp_path):
+    options = ("--storage", storage, "--accumulate", accumulate, "--order", order, "--limit", 30, "--json", tmp_path / "r.json", "-q")
+    assert run(DIGITS, "--data", "digits", *options).exit_code == 0
+    report = json.loads((tmp_path / "r.json").read_text())
+    jsonschema.validate(report, published_schema())
+    assert report["arithmetic"]["order"] == order
+    assert all(row["bound"] >= row["measured_error"] for row in report["inputs"] if row["bound"] is not None)
+    if storage == "fp32":
+        assert report["summary"]["proved"] == 30
+
+
+def test_batches_and_native_kernels_change_no_proof(tmp_path):
+    verdicts = []
+    for options in (("--batch-size", 1), ("--batch-size", 7), ("--native",)):
+        run(DIGITS, "--data", "digits", "--limit", 20, "--json", tmp_path / "r.json", *options)
+        rows = json.loads((tmp_path / "r.json").read_text())["inputs"]
+        verdicts.append([row["verdict"] for row in rows])
+    assert verdicts[0] == verdicts[1] == verdicts[2]
+
+
+def test_every_option_reaches_certify(monkeypatch):
+    seen = []
+
+    def record(model, data, arithmetic, settings, on_progress):
+        seen.append((model.preprocess, len(data.images), data.split, arithmetic.name, settings))
+        raise RefutedError("stop")
+
+    monkeypatch.setattr(precisionkit.certify, "certify", record)
+    options = "--split train --limit 9 --normalize 0.5/0.25 --storage bf16 --accumulate bf16 --order blocked:8 --method interval"
+    more = "--confidence 1e-3 --device cpu --batch-size 3 --native --no-download --data-root . --arch digits_cnn --fail-under 50"
+    result = run(DIGITS, "--data", "digits", *options.split(), *more.split())
+    assert result.exit_code == 3
+    ((preprocess, count, split, arithmetic, settings),) = seen
+    assert (preprocess.mean, preprocess.std, preprocess.scale, count, split) == ((0.5,), (0.25,), 16.0, 9, "train")
+    assert arithmetic == "bf16/bf16-blocked:8"
+    assert (settings.method, settings.confidence, settings.device, settings.batch_size, settings.native) == (
+        "interval",
+        1e-3,
+        "cpu",
+        3,
+        True,
+    )
+
+
+def test_too_few_certified_inputs_fail():
+    result = run(DIGITS, "--data", "digits", "--limit", 20, "--fail-under", 100, "--storage", "bf16", "--accumulate", "bf16")
+    assert result.exit_code == 1
+    assert re.search(r"Not certified: \d+\.\d\d % are certified, less than --fail-under 100\.", result.stderr)
+
+
+def test_a_flip_is_witnessed(in_folder):
+    """Two logits that differ by less than half an ulp of binary16, in favour of the later class."""
+    weight = [[1.0, 0, 0, 0], [1.0 + 2.0**-13, 0, 0, 0], [0.0, 0, 0, 0]]
+    arguments = tiny(in_folder, weight=weight, bias=[0.0, 0.0, -9.0])
+    np.savez(in_folder / "data.npz", images=np.array([[1.0, 0, 0, 0]], dtype=np.float32))
+    result = run(*arguments, "--json", in_folder / "r.json")
+    assert result.exit_code == 1
+    assert "Not certified: 1 predictions flipped." in result.stderr
+    (row,) = json.loads((in_folder / "r.json").read_text())["inputs"]
+    assert (row["verdict"], row["prediction_reference"], row["prediction_half"], row["label"]) == ("flipped", 1, 0, None)
+    assert row["reason"] == "the two runs predict different classes"
+
+
+def test_overflow_is_invalid_with_its_node(in_folder):
+    arguments = tiny(in_folder, "self.linear(torch.relu(x * 60000.0) * 2.0)", weight=np.eye(3, 4), bias=np.zeros(3))
+    np.savez(in_folder / "data.npz", images=np.array([[1.0, 0.5, 0, 0], [-1.0, -1.0, 0, 0]], dtype=np.float32))
+    assert run(*arguments, "--json", in_folder / "r.json").exit_code == 0
+    rows = json.loads((in_folder / "r.json").read_text())["inputs"]
+    assert [row["verdict"] for row in rows] == ["invalid", "observed"]
+    assert re.search(r"the half program overflows binary16 at node 'mul_\d' \(mul, .*\.py:12: ", rows[0]["reason"])
+    run(*arguments, "--json", in_folder / "r.json", "--storage", "bf16")
+    assert json.loads((in_folder / "r.json").read_text())["inputs"][0]["verdict"] == "proved"
+
+
+def test_partial_sums_that_can_overflow_are_never_proved(in_folder):
+    """60000 + 60000 - 60000 - 60000 in binary16 overflows in some orders, though not in all, and its sum is 0."""
+    weight = [[1.0, 1.0, -1.0, -1.0], [0.0] * 4, [0.0] * 4]
+    arguments = tiny(in_folder, weight=weight, bias=[10.0, 0.0, 0.0])
+    np.savez(in_folder / "data.npz", images=np.full((1, 4), 60000.0, dtype=np.float32))
+    for accumulate, verdict in (("fp16", ("observed", "invalid")), ("fp32", ("proved",))):
+        run(*arguments, "--json", in_folder / "r.json", "--accumulate", accumulate)
+        (row,) = json.loads((in_folder / "r.json").read_text())["inputs"]
+        assert row["verdict"] in verdict
+
+
+def test_a_run_outside_its_enclosure_stops_the_command(monkeypatch, tmp_path):
+    """A device that rounds to bfloat16 does not obey binary16."""
+    real = precisionkit.certify.execute
+
+    def coarse(program, inputs, **options):
+        result = real(program, inputs, **options)
+        return precisionkit.certify.Run(result.logits.bfloat16().double(), result.finite)
+
+    monkeypatch.setattr(precisionkit.certify, "execute", coarse)
+    result = run(DIGITS, "--data", "digits", "--limit", 20, "--json", tmp_path / "r.json")
+    assert result.exit_code == 3
+    assert re.match(
+        r"Input \d+: a run on cpu left the enclosure that was proved for it\. Either the device does not obey fp16/fp32-any",
+        sentence(result),
+    )
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_interruption_keeps_what_was_done(tmp_path):
+    command = [sys.executable, "-m", "precisionkit", "certify", DIGITS, "--data", "digits", "--batch-size", "1", "--split", "train"]
+    process = subprocess.Popen(
+        [*command, "--storage", "bf16", "--accumulate", "bf16", "--order", "pairwise", "--json", str(tmp_path / "r.json")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    first = process.stderr.readline()  # a line of progress after ten seconds
+    assert "inputs/s" in first, first
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Interrupted: partial results are kept and marked incomplete" in err
+    report = json.loads((tmp_path / "r.json").read_text())
+    jsonschema.validate(report, published_schema())
+    assert not report["complete"]
+    assert 0 < report["summary"]["inputs"] == len(report["inputs"]) < report["data"]["inputs"]
+    assert "Incomplete: interrupted after" in out
+
+
+def test_an_interruption_while_loading_is_quiet(monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("precisionkit.data.load_dataset", interrupted)
+    result = run(DIGITS, "--data", "digits")
+    assert result.exit_code == 130
+    assert result.stderr == "Interrupted before the first result; nothing was written.\n"
+
+
+def test_memory_that_is_not_enough_is_one_sentence(monkeypatch):
+    def exhausted(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(precisionkit.certify, "certify", exhausted)
+    result = run(DIGITS, "--data", "digits", "--limit", 1)
+    assert (result.exit_code, sentence(result)) == (2, "The memory is not enough for this batch; choose a smaller --batch-size.")
+
+
+def test_a_closed_pipe_is_no_error():
+    script = f"{sys.executable} -m precisionkit certify {DIGITS} --data digits --limit 3 -q | true; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_help_is_quick_and_tells_the_exit_codes():
+    start = time.monotonic()
+    done = subprocess.run([sys.executable, "-m", "precisionkit", "certify", "--help"], capture_output=True, text=True, check=True)
+    assert time.monotonic() - start < 5  # torch alone takes longer on a slow machine; see also test_imports
+    for phrase in ("Exit codes:", "130  interrupted", "--fail-under PERCENT", "tensorcore:volta|ampere|hopper"):
+        assert phrase in done.stdout
+
+
+class Bomb:
+    def __init__(self, marker):
+        self.marker = marker
+
+    def __reduce__(self):
+        return os.system, (f"touch {self.marker}",)
+
+
+def damaged(kind, folder):
+    """A file that is no usable model, and what is said of it."""
+    path = folder / "model.pt"
+    state = {name: value.clone() for name, value in ZOO["digits_cnn"].build().state_dict().items()}
+    first = next(iter(state))
+    match kind:
+        case "empty":
+            path.write_bytes(b"")
+        case "text":
+            path.write_text("not a model")
+        case "truncated":
+            torch.save(state, path)
+            path.write_bytes(path.read_bytes()[:-500])
+        case "bomb":
+            with path.open("wb") as file:
+                pickle.dump({"state_dict": Bomb(folder / "marker")}, file)
+        case "zipped bomb":
+            torch.save({"state_dict": Bomb(folder / "marker")}, path)
+        case "module":
+            torch.save(nn.Linear(2, 2), path)
+        case "nan" | "inf":
+            state[first].view(-1)[0] = float(kind)
+            torch.save(state, path)
+        case "safetensors":
+            path = folder / "model.safetensors"
+            save_file({"x": torch.zeros(2)}, path)
+        case "beyond binary16":
+            state[first].view(-1)[0] = 1e5
+            torch.save(state, path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("missing", "does not exist|no file|not found|there is no"),
+        ("empty", "empty"),
+        ("text", "is a text file; give a PyTorch state dict"),
+        ("truncated", "damaged|truncated|incomplete|cut"),
+        ("bomb", "--trust|code|refused"),
+        ("zipped bomb", "--trust|code|refused"),
+        ("module", "--trust"),
+        ("nan", "NaN|not finite"),
+        ("inf", "[Ii]nf|not finite"),
+        ("safetensors", "digits_cnn"),
+        (
+            "beyond binary16",
+            r"holds the value 100000, beyond 65504, the largest number of binary16; the half program cannot be built: choose --storage bf16",
+        ),
+    ],
+)
+def test_an_unusable_model_is_refused(tmp_path, kind, message):
+    result = run(damaged(kind, tmp_path), "--arch", "digits_cnn", "--data", "digits", "--limit", 2, "--json", tmp_path / "r.json")
+    assert result.exit_code == 2
+    assert re.search(message, sentence(result) + result.stderr)
+    assert not (tmp_path / "marker").exists()
+    assert not (tmp_path / "r.json").exists()
+
+
+DATA = {
+    "unknown set": (lambda _: "imagenet", r"imagenet.*(digits|mnist)"),
+    "wrong shape": (lambda f: f / "wide.npz", r"^The model does not run on an input of shape 1x28x28: "),
+    "labels": (
+        lambda f: f / "labels.npz",
+        r"has the label 12, but the model has 10 classes, 0 to 9; use the model with the data set that it was trained for\.$",
+    ),
+    "range": (
+        lambda f: f / "large.npz",
+        r"^Input 1 holds the value 1e\+06, beyond 65504, the largest number of binary16; rescale the data",
+    ),
+    "nan": (lambda f: f / "nan.npz", r"(NaN|not finite|finite)"),
+    "damaged": (lambda f: f / "damaged.npz", r"damaged\.npz"),
+    "empty": (lambda f: f / "empty.npz", r"empty\.npz"),
+}
+
+
+@pytest.mark.parametrize("kind", DATA)
+def test_unusable_data_is_refused(tmp_path, kind):
+    image = np.zeros((2, 1, 8, 8), dtype=np.float32)
+    large, nan = image.copy(), image.copy()
+    large[1, 0, 0, 0], nan[1, 0, 0, 0] = 1e6, np.nan
+    np.savez(tmp_path / "wide.npz", images=np.zeros((2, 28, 28), dtype=np.uint8))
+    np.savez(tmp_path / "labels.npz", images=image, labels=[0, 12])
+    np.savez(tmp_path / "large.npz", images=large)
+    np.savez(tmp_path / "nan.npz", images=nan)
+    np.savez(tmp_path / "empty.npz", images=image[:0])
+    (tmp_path / "damaged.npz").write_bytes((tmp_path / "wide.npz").read_bytes()[:300])
+    source, message = DATA[kind]
+    result = run(DIGITS, "--data", source(tmp_path), "--no-download", "--json", tmp_path / "r.json")
+    assert result.exit_code == 2
+    assert re.search(message, sentence(result))
+    assert not (tmp_path / "r.json").exists()
+
+
+NETWORKS = {
+    "unknown operator": ("self.linear(torch.erf(x))", r"^No error rule is known for operator 'aten\.erf\.default' at node 'erf' \(.*\.py:12: return self\.linear\(torch\.erf\(x\)\)\)\. Supported are: "),
+    "control flow": ("self.linear(x) if x.sum() > 0 else -self.linear(x)", r"^torch\.export could not capture the model"),
+    "two results": ("(self.linear(x), x)", r"returns 2 results"),
+    "no logits": ("self.linear(x)[:, :1]", r"^The model returns \(batch, 1\); logits"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_an_unsupported_network_is_refused(in_folder, kind):
+    forward, message = NETWORKS[kind]
+    result = run(*tiny(in_folder, forward))
+    assert result.exit_code == 2
+    assert re.search(message, sentence(result))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--json", "missing/r.json"), r"because the folder '.*missing' does not exist; create it first\.$"),
+        (("--table", "r.xls"), r"^The table 'r\.xls' has the suffix '\.xls'"),
+        (("--order", "random"), r"^The order 'random' is not known"),
+        (("--storage", "fp8"), r"^The format 'fp8' is not known"),
+        (("--storage", "fp32", "--accumulate", "fp16"), r"^The accumulator fp16 does not hold every number"),
+        (("--method", "adjoint"), r"^The method 'adjoint' is not available in this version; choose one of auto"),
+        (("--device", "cuda:7"), r"^The device 'cuda:7' cannot be used here \(.*\); choose --device cpu\.$"),
+        (("--device", "toaster"), r"^The device 'toaster' cannot be used here"),
+        (("--normalize", "1,2"), r"1,2"),
+        (("--native", "--accumulate", "fp16"), r"which is no run of fp16/fp16-any; leave out --native\.$"),
+    ],
+)
+def test_wrong_options_are_refused(options, message):
+    result = run(DIGITS, "--data", "digits", "--limit", 2, *options)
+    assert result.exit_code == 2
+    assert re.search(message, sentence(result))
+
+
+@pytest.mark.parametrize(
+    "options", [("--limit", 0), ("--confidence", 0), ("--fail-under", 101), ("--method", "guess"), ("--batch-size", -1)]
+)
+def test_options_out_of_range_are_refused_by_the_parser(options):
+    result = run(DIGITS, "--data", "digits", *options)
+    assert result.exit_code == 2
+    assert "Invalid value" in result.stderr
+
+
+REAL = [
+    ("mnist_cnn_small.pth", "mnist_cnn_small", "mnist", 200),
+    ("mnist_6_100_nat.pth", "mnist_6_100", "mnist", 200),
+    ("lenet_mnist.pt", "lenet5", "mnist", 100),
+    ("cifar_conv_small_sigmoid.pth", "cifar_conv_small_sigmoid", "cifar10", 50),
+    ("resnet20-12fca82f.th", "cifar_resnet20", "cifar10", 10),
+]
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(("file", "arch", "data", "limit"), REAL)
+def test_the_trained_networks_run_through(shared, tmp_path, file, arch, data, limit):
+    from precisionkit.data import load_dataset
+
+    path = shared / "models" / file
+    options = ("--arch", arch, "--data", data, "--data-root", shared / "data", "--limit", limit, "--json", tmp_path / "r.json")
+    assert run(path, *options).exit_code == 0
+    rows = json.loads((tmp_path / "r.json").read_text())["inputs"]
+    model = load_model(path, arch=arch)
+    with torch.no_grad():
+        logits = model.module(model.preprocess(load_dataset(data, root=shared / "data", limit=limit).images))
+    assert [row["prediction_reference"] for row in rows] == logits.argmax(1).tolist()
+
+
+@pytest.mark.real
+def test_the_interval_method_proves_98_percent_of_mnist(shared, tmp_path):
+    options = (
+        "--arch",
+        "mnist_fc_3layer",
+        "--data",
+        "mnist",
+        "--data-root",
+        shared / "data",
+        "--method",
+        "interval",
+        "--json",
+        tmp_path / "r.json",
+    )
+    assert run(shared / "models" / "mnist_fc_3layer.pth", *options).exit_code == 0
+    summary = json.loads((tmp_path / "r.json").read_text())["summary"]
+    assert (summary["inputs"], summary["correct_reference"]) == (10_000, 9752)
+    assert summary["proved"] >= 9_800
