@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from precisionkit.arithmetic import REFERENCE, Arithmetic
-from precisionkit.bound import METHODS, LogitBounds
+from precisionkit.bound import EFFORT, METHODS, LogitBounds, Method, ladder
 from precisionkit.capture import capture
 from precisionkit.data import Dataset
 from precisionkit.decide import Decision, Side, contradictions, decide
@@ -38,7 +38,9 @@ class Settings:
     Attributes
     ----------
     method : str
-        ``interval``, or ``auto`` for the cheapest method that decides.
+        ``interval``, ``zonotope``, or ``auto`` for the cheapest that decides each input.
+    effort : float
+        Limit of the zonotope method's work for one input, in forward passes.
     confidence : float
         Failure probability of a `probable` verdict.
     device : str
@@ -50,6 +52,7 @@ class Settings:
     """
 
     method: str = "auto"
+    effort: float = EFFORT
     confidence: float = 1e-6
     device: str = "cpu"
     batch_size: int | None = None
@@ -107,7 +110,7 @@ def certify(
     images = model.preprocess(data.images[:1])
     graph = capture(model.module, tuple(images.shape[1:]))
     _check_labels(data, graph)
-    worker = _Worker(graph, arithmetic, METHODS[_method(settings.method)], device, analysis, native)
+    worker = _Worker(graph, arithmetic, ladder(_method(settings.method), settings.effort), device, analysis, native)
     size = settings.batch_size or max(1, min(512, _BATCH_BYTES // (8 * graph.largest)))
     total, inputs, complete = len(data.images), list[Input](), True
     with device_flags(arithmetic) as flags:
@@ -147,9 +150,7 @@ def certify(
 
 
 def _method(name: str) -> str:
-    if name == "auto":
-        return "interval"
-    if name not in METHODS:
+    if name not in ("auto", *METHODS):
         raise UsageError(f"The method '{name}' is not available in this version; choose one of auto, {', '.join(METHODS)}.")
     return name
 
@@ -215,12 +216,12 @@ class _Worker:
         self,
         graph: Graph,
         arithmetic: Arithmetic,
-        method: Callable[..., LogitBounds],
+        methods: tuple[tuple[str, Method], ...],
         device: torch.device,
         analysis: torch.device,
         native: bool,
     ) -> None:
-        self._graph, self._method, self._native, self._device, self._analysis = graph, method, native, device, analysis
+        self._graph, self._methods, self._native, self._device, self._analysis = graph, methods, native, device, analysis
         self._runs = Program.of(graph, REFERENCE, device), Program.of(graph, arithmetic, device)
         self._bounds = Program.of(graph, REFERENCE, analysis), Program.of(graph, arithmetic, analysis)
         self.clock = _Clock()
@@ -236,11 +237,32 @@ class _Worker:
             reference_run = execute(self._runs[0], stored[0].to(self._device))
         with self.clock.time("half"):
             half_run = self._half_run(stored[1].to(self._device))
+        runs = reference_run, half_run
         with self.clock.time("bound"):
-            reference_bounds = self._method(self._bounds[0], stored[0].to(self._analysis))
-            half_bounds = self._method(self._bounds[1], stored[1].to(self._analysis), reference_bounds.classes)
-        classes = reference_bounds.classes.cpu().numpy()
-        reference, half = _side(reference_bounds, reference_run), _side(half_bounds, half_run)
+            (name, method), *sharper = self._methods
+            bounds = self._bound(method, stored, None)
+            decision, used = self._decide(bounds, runs, first), [name] * len(images)
+            for name, method in sharper:
+                rows = torch.tensor([i for i, verdict in enumerate(decision.verdict) if verdict == "observed"], dtype=torch.int64)
+                if not len(rows):
+                    break
+                found = self._bound(method, (stored[0][rows], stored[1][rows]), bounds[0].classes[rows.to(self._analysis)])
+                where = rows.to(self._analysis)
+                bounds = bounds[0].sharpened(where, found[0]), bounds[1].sharpened(where, found[1])
+                decision = self._decide(bounds, runs, first)
+                for row in rows.tolist():
+                    used[row] = name
+        return self._rows(decision, bounds, runs, used, first, labels)
+
+    def _bound(self, method: Method, stored: tuple[Tensor, Tensor], classes: Tensor | None) -> tuple[LogitBounds, LogitBounds]:
+        """Bounds of both programs, on the gaps of the same class."""
+        reference = method(self._bounds[0], stored[0].to(self._analysis), classes)
+        return reference, method(self._bounds[1], stored[1].to(self._analysis), reference.classes)
+
+    def _decide(self, bounds: tuple[LogitBounds, LogitBounds], runs: tuple[Run, Run], first: int) -> Decision:
+        """Verdicts; stops at the first input whose runs contradict its bounds."""
+        classes = bounds[0].classes.cpu().numpy()
+        reference, half = _side(bounds[0], runs[0]), _side(bounds[1], runs[1])
         decision = decide(reference, half, classes)
         wrong = contradictions(reference, half, classes)
         proved = np.asarray([v == "proved" for v in decision.verdict])
@@ -251,7 +273,7 @@ class _Worker:
                 f"Either the device does not obey {self._runs[1].arithmetic.name}, or precisionkit has a bug; "
                 "no result of this run can be relied on. Please report it."
             )
-        return self._rows(decision, reference_bounds, half_bounds, (reference_run, half_run), first, labels)
+        return decision
 
     def _half_run(self, inputs: Tensor) -> Run:
         """One run; for binary32 against itself in batches of another size, which torch's kernels sum in another order."""
@@ -263,13 +285,13 @@ class _Worker:
     def _rows(
         self,
         decision: Decision,
-        reference: LogitBounds,
-        half: LogitBounds,
+        bounds: tuple[LogitBounds, LogitBounds],
         runs: tuple[Run, Run],
+        used: list[str],
         first: int,
         labels: NDArray[np.int64] | None,
     ) -> list[Input]:
-        reasons = [self._reason(v, i, (reference, half), runs) for i, v in enumerate(decision.verdict)]
+        reasons = [self._reason(v, i, bounds, runs) for i, v in enumerate(decision.verdict)]
         return [
             Input(
                 index=first + i,
@@ -281,6 +303,7 @@ class _Worker:
                 bound=_finite(decision.bound[i]),
                 measured_error=_finite(decision.measured_error[i]),
                 lower_margin=_finite(decision.lower_margin[i]),
+                method=used[i],
                 reason=reasons[i],
             )
             for i in range(len(decision.verdict))

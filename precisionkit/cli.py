@@ -61,6 +61,7 @@ class _Request:
     accumulate: str
     order: str
     method: str
+    effort: float | None
     confidence: float
     device: str
     batch_size: int | None
@@ -95,6 +96,9 @@ class _Request:
     help="Order of sums: any, sequential, pairwise, blocked:K, tensorcore:volta|ampere|hopper.",
 )
 @click.option("--method", type=click.Choice(["auto", "interval", "zonotope", "adjoint"]), default="auto", show_default=True)
+@click.option(
+    "--effort", type=click.FloatRange(0), metavar="N", help="Limit of the zonotope method's work for one input, in forward passes."
+)
 @click.option(
     "--confidence",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
@@ -143,11 +147,13 @@ def _certify(request: _Request) -> int:
 
 def _run(request: _Request, talk: Console) -> Report:
     """Load everything and certify it."""
+    from precisionkit.bound import EFFORT
     from precisionkit.certify import Settings
     from precisionkit.certify import certify as certify_data
 
     arithmetic = parse_arithmetic(request.storage, request.accumulate, request.order)
-    settings = Settings(request.method, request.confidence, request.device, request.batch_size, request.native)
+    effort = EFFORT if request.effort is None else request.effort
+    settings = Settings(request.method, effort, request.confidence, request.device, request.batch_size, request.native)
     model, data = _load(request)
     with _memory_errors(), _progress(talk, quiet=request.quiet) as advance:
         return certify_data(model, data, arithmetic, settings, advance)

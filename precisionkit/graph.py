@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -84,15 +85,23 @@ class Graph:
         return next(node.shape[0] for node in self.nodes if node.name == self.output)
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the input and of every node."""
+        return (self.input, *(node.name for node in self.nodes))
+
+    def multiplications(self, node: Node) -> int:
+        """Multiplications of one node for one input, where they are what it costs: linear layers and convolutions; else 0."""
+        weights = [self.constants[name] for name in node.operands if name is not None and name in self.constants]
+        if node.operator == "conv2d":
+            return math.prod(node.shape) * weights[0][0].numel()
+        if node.operator in ("linear", "addmm", "mm"):
+            return max(weight.numel() for weight in weights)
+        return 0
+
+    @property
     def largest(self) -> int:
         """Number of entries of the largest tensor, for one input."""
-        sizes = [1]
-        for shape in (self.input_shape, *(node.shape for node in self.nodes)):
-            size = 1
-            for extent in shape:
-                size *= extent
-            sizes.append(size)
-        return max(sizes)
+        return max(math.prod(shape) for shape in (self.input_shape, *(node.shape for node in self.nodes)))
 
 
 def interpret(graph: Graph, start: V, constants: Mapping[str, Any], run_node: Callable[[Node, tuple[Any, ...]], V]) -> V:

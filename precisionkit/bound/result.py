@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 
@@ -33,3 +34,18 @@ class LogitBounds:
     gap_error: Tensor
     overflow: Tensor
     certain_overflow: Tensor
+
+    def sharpened(self, rows: Tensor, other: LogitBounds) -> LogitBounds:
+        """Take for some rows the smaller of these bounds and another method's; both hold.
+
+        Parameters
+        ----------
+        rows : int64 tensor
+            The rows that `other` bounds, in its order.
+        """
+        radius, gap_error, overflow, certain = (t.clone() for t in (self.radius, self.gap_error, self.overflow, self.certain_overflow))
+        radius[rows] = torch.fmin(radius[rows], other.radius)
+        gap_error[rows] = torch.fmin(gap_error[rows], other.gap_error)
+        overflow[rows] = torch.where(other.overflow < 0, other.overflow, overflow[rows])
+        certain[rows] = torch.maximum(certain[rows], other.certain_overflow)
+        return replace(self, radius=radius, gap_error=gap_error, overflow=overflow, certain_overflow=certain)

@@ -1,8 +1,10 @@
-"""Backward substitution: correlations kept from every rounding to the gaps of the logits.
+"""Backward substitution: correlations kept from every rounding to the gaps of the logits (``--method zonotope``).
 
 Every rounded coordinate is one noise symbol: at each node a run's stored value differs from what the node makes of its stored
 operands by at most the node's local error.  A functional of a tensor's deviation is pulled back node by node, exactly through
-affine operators and along enclosing lines through the others, and collects ``sum |g| r`` on the way (theorem 16).
+affine operators and between enclosing lines through the others, and collects ``sum |g| r`` on the way.  That is the radius of a
+zonotope whose generators are never formed, with separate upper and lower lines (CROWN).  Proofs: proofs/bounds.md, theorems 16
+to 18.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from precisionkit.bound.interval import stored
+from precisionkit.bound.interval import interval, stored
 from precisionkit.bound.result import LogitBounds
 from precisionkit.enclosure import Bounded, Enclosure
 from precisionkit.evaluate import Program
@@ -21,7 +23,9 @@ from precisionkit.graph import Graph, Node
 from precisionkit.ops.adjoint import Lines
 from precisionkit.outward import U, add_up, mul_up
 
-_ROW_BYTES = 2**25
+EFFORT = 3000.0
+"""Default limit of the work for one input, in forward passes."""
+_ROW_BYTES = 2**23
 """Largest size aimed at for the rows of one node."""
 
 
@@ -104,41 +108,72 @@ def _through_lines(lines: Lines, g: Tensor, rows: Tensor, operand: Enclosure) ->
     return cost, scaled
 
 
-def substitution(program: Program, inputs: Tensor, classes: Tensor | None = None) -> LogitBounds:
-    """Bound the logits and the gaps of a batch by backward substitution; arguments and result as for `interval`.
+def substitution(program: Program, inputs: Tensor, classes: Tensor | None = None, effort: float = EFFORT) -> LogitBounds:
+    """Bound the logits and the gaps of a batch by backward substitution; other arguments and result as for `interval`.
+
+    Parameters
+    ----------
+    effort : float
+        Limit of the work for one input, in forward passes: each neuron whose sign the interval method leaves in doubt costs two
+        passes back to the input.  An input that would cost more keeps the bounds of the interval method.
 
     Notes
     -----
-    Enclosures start as intervals from the operands' enclosures.  At the operand of every nonlinear operator, the neurons whose
-    interval does not settle the operator's behaviour get the exact row sums of their functional and of its negative.
+    Never worse than `interval`.  Enclosures start as intervals from the operands' enclosures; a neuron in front of a ReLU whose
+    sign they leave in doubt gets the exact row sums of its own functional and of its negative.
     """
-    graph, arithmetic = program.graph, program.arithmetic
+    work = _Work(program.graph, torch.zeros(inputs.shape[0], dtype=torch.float64, device=inputs.device))
+    base = interval(program, inputs, classes, observe=work.count)
+    within = (work.passes <= effort).nonzero().flatten()
+    if not len(within):
+        return base
+    with torch.no_grad(), torch.backends.cudnn.flags(enabled=False):
+        sharper = _substitute(program, inputs[within], base.classes[within])
+    return base.sharpened(within, sharper)
+
+
+class _Work:
+    """Counts what settling the doubtful neurons would cost, in forward passes, from the interval method's enclosures."""
+
+    def __init__(self, graph: Graph, passes: Tensor) -> None:
+        self._graph, self.passes = graph, passes
+        self._before: dict[str, float] = {}
+        self._rectified = {node.operands[0] for node in graph.nodes if node.operator == "relu"}
+        total = 0.0
+        for node in graph.nodes:
+            total += graph.multiplications(node)
+            self._before[node.name] = total
+        self._total = max(total, 1.0)
+
+    def count(self, node: Node, enclosure: Enclosure) -> None:
+        """Add the cost of the neurons of one node that a ReLU follows."""
+        if node.name in self._rectified:
+            low, high = enclosure.ends()
+            doubtful = (~((low >= 0) | (high <= 0))).flatten(1).sum(1)
+            self.passes = self.passes + 2 * doubtful * (self._before[node.name] / self._total)
+
+
+def _substitute(program: Program, inputs: Tensor, classes: Tensor) -> LogitBounds:
+    graph = program.graph
     constants = {name: value.double() for name, value in program.constants.items()}
     values: dict[str, Enclosure] = {graph.input: Enclosure.exact(inputs.double())}
     overflow = torch.full((inputs.shape[0],), -1, dtype=torch.int64, device=inputs.device)
     certain_overflow = overflow.clone()
-    fan_out = {name: sum(node.operands.count(name) for node in graph.nodes) for name in (graph.input, *(n.name for n in graph.nodes))}
-    trace = Trace(graph, fan_out=fan_out)
-    with torch.no_grad(), torch.backends.cudnn.flags(enabled=False):
-        for place, node in enumerate(graph.nodes):
-            record = node.record
-            if record.relax is not None:
-                name = node.operands[0]
-                assert name is not None
-                values[name] = _settle(trace, name, values[name], node)
-            operands = tuple(None if n is None else values.get(n, constants.get(n)) for n in node.operands)
-            result = record.error_rule(arithmetic, node.attributes, *operands)
-            radius, local, excluded, certain = stored(arithmetic, result)
-            certain_overflow = torch.where((overflow < 0) & certain & (certain_overflow < 0), place, certain_overflow)
-            overflow = torch.where((overflow < 0) & ~excluded, place, overflow)
-            values[node.name] = Enclosure(result.centre, radius)
-            trace.steps.append(_step(trace, node, operands, result, local))
-            if node.name == graph.output:
-                break
-        logits = values[graph.output]
-        classes = logits.centre.argmax(1) if classes is None else classes.to(inputs.device)
-        gap_error = _gap_errors(trace, logits, classes)
-    return LogitBounds(logits.centre, logits.radius, classes, gap_error, overflow, certain_overflow)
+    trace = Trace(graph, fan_out={name: sum(n.operands.count(name) for n in graph.nodes) for name in graph.names})
+    for place, node in enumerate(graph.nodes):
+        if node.operator == "relu" and node.operands[0] is not None:
+            values[node.operands[0]] = _settle(trace, node.operands[0], values[node.operands[0]])
+        operands = tuple(None if name is None else values.get(name, constants.get(name)) for name in node.operands)
+        result = node.record.error_rule(program.arithmetic, node.attributes, *operands)
+        radius, local, excluded, certain = stored(program.arithmetic, result)
+        certain_overflow = torch.where((overflow < 0) & certain & (certain_overflow < 0), place, certain_overflow)
+        overflow = torch.where((overflow < 0) & ~excluded, place, overflow)
+        values[node.name] = Enclosure(result.centre, radius)
+        trace.steps.append(_step(trace, node, operands, result, local))
+        if node.name == graph.output:
+            break
+    logits = values[graph.output]
+    return LogitBounds(logits.centre, logits.radius, classes, _gap_errors(trace, logits, classes), overflow, certain_overflow)
 
 
 def _step(trace: Trace, node: Node, operands: tuple[Any, ...], result: Bounded, local: Tensor) -> Step:
@@ -161,12 +196,12 @@ def _step(trace: Trace, node: Node, operands: tuple[Any, ...], result: Bounded, 
     return Step(node, operands, error, None)
 
 
-def _settle(trace: Trace, name: str, enclosure: Enclosure, node: Node) -> Enclosure:
-    """Sharpen the ends of the neurons whose sign is in doubt (all, for operators other than ReLU)."""
-    if not any(step.node.name == name for step in trace.steps):
+def _settle(trace: Trace, name: str, enclosure: Enclosure) -> Enclosure:
+    """Sharpen the ends of the neurons whose sign is in doubt."""
+    if not trace.steps:
         return enclosure
     low, high = (end.clone() for end in enclosure.ends())
-    doubt = (low < 0) & (high > 0) if node.operator == "relu" else torch.zeros_like(low, dtype=torch.bool)
+    doubt = ~((low >= 0) | (high <= 0))
     places = doubt.flatten(1).nonzero()
     if not len(places):
         return enclosure

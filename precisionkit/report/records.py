@@ -110,6 +110,8 @@ class Input(_Record, frozen=True, kw_only=True):
         The same difference between the two runs made here.
     lower_margin : float or None
         The least that the gap to any class is proved to be, in every run of both programs; null where no bound holds.
+    method : str
+        The sharpest method that was applied to it.
     reason : str or None
         Why it is not proved.
     """
@@ -123,6 +125,7 @@ class Input(_Record, frozen=True, kw_only=True):
     bound: Size | None
     measured_error: Size | None
     lower_margin: float | None
+    method: str
     reason: str | None
 
 

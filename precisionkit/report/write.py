@@ -90,7 +90,7 @@ def _import_parquet() -> tuple[Any, Any]:
 def _parquet(report: Report) -> bytes:
     pyarrow, parquet = _import_parquet()
     kinds = dict.fromkeys(("index", "label", "prediction_reference", "prediction_half"), "int64") | dict.fromkeys(
-        ("verdict", "reason"), "string"
+        ("verdict", "method", "reason"), "string"
     )
     fields = [(name, getattr(pyarrow, kinds.get(name, "float64"))()) for name in COLUMNS]
     columns = {name: [getattr(item, name) for item in report.inputs] for name in COLUMNS}
