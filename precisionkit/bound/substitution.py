@@ -188,7 +188,7 @@ def _step(trace: Trace, node: Node, operands: tuple[Any, ...], result: Bounded, 
         lines = record.relax(node.attributes, operands[0])
         # overlapping windows add up to as many functionals as a window has entries
         area = 1 if lines.chosen is None else operands[0].centre[0, 0].numel()
-        return Step(node, operands, mul_up(lines.reach, (4 + area + meets) * U), lines)
+        return Step(node, operands, add_up(local, mul_up(lines.reach, (4 + area + meets) * U)), lines)
     terms = record.transposed_terms(node.attributes, *operands) + meets + 1
     error = add_up(local, mul_up(result.carried, terms * U))
     if result.second_order is not None:

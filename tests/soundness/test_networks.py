@@ -1,0 +1,266 @@
+"""Whole small networks: every run, and an adversary that chooses each rounding, stay inside the bounds of every method."""
+
+import itertools
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from precisionkit.arithmetic import parse_arithmetic
+from precisionkit.bound import ladder
+from precisionkit.bound.interval import interval, stored
+from precisionkit.bound.substitution import substitution
+from precisionkit.capture import capture
+from precisionkit.enclosure import Enclosure
+from precisionkit.evaluate import Program, execute
+from precisionkit.graph import interpret
+from precisionkit.lemma import gaps
+from precisionkit.ops import BY_NAME
+
+from .cases import CASES
+from .harness import MP
+
+
+class Residual(nn.Module):
+    """Convolutions, batch normalisation, a shortcut, pooling of every kind, concatenation, a product of activations."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(2, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1, groups=2, bias=False)
+        self.norms = nn.ModuleList([nn.BatchNorm2d(4), nn.BatchNorm2d(4)])
+        self.last = nn.Linear(20, 5)
+        for norm in self.norms:
+            norm.running_mean.normal_(0, 0.3)
+            norm.running_var.uniform_(0.5, 2)
+
+    def forward(self, x):
+        a = F.relu(self.norms[0](self.first(x)))
+        b = F.relu(self.norms[1](self.second(a)) + a)
+        c = F.max_pool2d(F.pad(b, (1, 1)), 3, 2, 1)
+        gate = torch.sigmoid(b.mean((2, 3)))
+        features = [
+            F.adaptive_avg_pool2d(c, (1, 2)).flatten(1),
+            F.avg_pool2d(c, 2)[:, :, 0, 0],
+            gate * c[:, :, 1, 1],
+            c[:, :, 0, 2] - gate * 0.5,
+        ]
+        return self.last(torch.cat(features, 1))
+
+
+def mlp(activation, widths=(6, 12, 12, 12, 4)):
+    layers = []
+    for a, b in itertools.pairwise(widths):
+        layers += [nn.Linear(a, b), activation()]
+    return nn.Sequential(*layers[:-1])
+
+
+NETWORKS = {
+    "relu": (lambda: mlp(nn.ReLU), (6,)),
+    "sigmoid": (lambda: mlp(nn.Sigmoid), (6,)),
+    "residual": (Residual, (2, 6, 6)),
+    "pooled": (
+        lambda: nn.Sequential(nn.Conv2d(2, 6, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(24, 8), nn.ReLU(), nn.Linear(8, 3)),
+        (2, 6, 6),
+    ),
+}
+ARITHMETICS = [
+    parse_arithmetic(*a)
+    for a in (("fp16",), ("bf16",), ("fp32",), ("fp16", "fp16", "pairwise"), ("bf16", "bf16", "any"), ("fp16", "fp32", "tensorcore:volta"))
+]
+METHODS = dict(ladder("auto"))
+EVERY = [pytest.param(n, a, id=f"{n}-{a.name}") for n in NETWORKS for a in ARITHMETICS]
+
+
+def program(name, arithmetic, batch=8, seed=0):
+    torch.manual_seed(seed)
+    build, shape = NETWORKS[name]
+    graph = capture(build().eval(), shape)
+    made = Program.of(graph, arithmetic)
+    return made, made.inputs(torch.randn(batch, *shape))
+
+
+def deviation(bounds, logits):
+    """Of the gaps of a run from those of the centre, with the rounding of this subtraction taken off."""
+    classes = bounds.classes.numpy()
+    of_run, of_centre = gaps(logits.numpy(), classes), gaps(bounds.centre.numpy(), classes)
+    return torch.from_numpy(np.abs(of_run - of_centre) * (1 - 2.0**-51) - np.abs(of_run) * 2.0**-51)
+
+
+def assert_inside(bounds, logits):
+    assert (bounds.overflow < 0).all()
+    assert ((logits - bounds.centre).abs() <= bounds.radius).all()
+    assert (deviation(bounds, logits) <= bounds.gap_error).all()
+
+
+@pytest.mark.parametrize(("name", "arithmetic"), EVERY)
+@pytest.mark.parametrize("method", METHODS)
+def test_runs_stay_inside(name, arithmetic, method):
+    for seed in range(3):
+        made, inputs = program(name, arithmetic, seed=seed)
+        bounds = METHODS[method](made, inputs, None)
+        assert_inside(bounds, execute(made, inputs).logits)
+        if arithmetic.order.name == "any" and arithmetic.accumulate.option == "fp32":
+            assert_inside(bounds, torch.cat([execute(made, row[None]).logits for row in inputs]))
+            sequential = Program(
+                made.graph, replace(arithmetic, order=parse_arithmetic("fp16", "fp32", "sequential").order), made.constants
+            )
+            assert_inside(bounds, execute(sequential, inputs).logits)
+            if arithmetic.storage.option != "fp32":
+                assert_inside(bounds, execute(made, inputs, native=True).logits)
+
+
+@pytest.mark.parametrize(("name", "arithmetic"), EVERY)
+def test_the_sharper_method_is_never_worse(name, arithmetic):
+    made, inputs = program(name, arithmetic)
+    plain, sharp = interval(made, inputs), substitution(made, inputs)
+    assert (sharp.gap_error <= plain.gap_error).all()
+    assert (sharp.radius <= plain.radius).all()
+    assert torch.equal(sharp.centre, plain.centre)
+
+
+def adversary(made, inputs, bounds, target, seed):
+    """Stored values that differ from what their operands give by the whole local error, in the direction that moves a gap.
+
+    The directions come from the gradient of ``z_c - z_target``, or from a random choice; theorems 14 and 16 allow every choice.
+    """
+    graph, enclosures = made.graph, {}
+    interval(made, inputs, observe=lambda node, value: enclosures.update({node.name: value}))
+    enclosures[graph.input] = Enclosure.exact(inputs.double())
+    constants = {name: value.double() for name, value in made.constants.items()}
+    offsets, errors = {}, {}
+
+    def shifted(node, operands):
+        operands_known = [None if n is None else enclosures.get(n, constants.get(n)) for n in node.operands]
+        error = stored(made.arithmetic, node.record.error_rule(made.arithmetic, node.attributes, *operands_known))[1]
+        errors[node.name] = error
+        offsets.setdefault(node.name, torch.zeros_like(error, requires_grad=True))
+        return node.record.apply(node.attributes, *operands) + offsets[node.name]
+
+    logits = interpret(graph, inputs.double(), constants, shifted)
+    gap = logits.gather(1, bounds.classes[:, None])[:, 0] - logits[:, target]
+    gradients = torch.autograd.grad(gap.sum(), list(offsets.values()))
+    generator = torch.Generator().manual_seed(seed)
+    for name, gradient in zip(list(offsets), gradients, strict=True):
+        sign = -gradient.sign() if seed == 0 else torch.randint(0, 2, gradient.shape, generator=generator) * 2.0 - 1
+        offsets[name] = sign * errors[name] * (1 - 2.0**-30)
+    return interpret(graph, inputs.double(), constants, shifted)
+
+
+@pytest.mark.parametrize(("name", "arithmetic"), EVERY)
+def test_an_adversary_that_chooses_every_rounding_stays_inside(name, arithmetic):
+    made, inputs = program(name, arithmetic)
+    bounds = {method: run(made, inputs, None) for method, run in METHODS.items()}
+    for target in range(2):
+        for seed in range(3):
+            logits = adversary(made, inputs, bounds["interval"], target, seed).detach()
+            for found in bounds.values():
+                assert_inside(found, logits)
+
+
+@pytest.mark.parametrize("name", ["relu", "residual"])
+def test_the_adversary_nearly_attains_backward_substitution(name):
+    """Without a doubtful ReLU the bound is what the worst roundings reach, to second order and up to smaller local errors."""
+    made, inputs = program(name, parse_arithmetic("fp16"), batch=16)
+    bounds = substitution(made, inputs)
+    shares = []
+    for target in range(3):
+        reached = deviation(bounds, adversary(made, inputs, bounds, target, 0).detach())
+        shares.append((reached[:, target] / bounds.gap_error[:, target])[bounds.classes != target])
+    assert torch.cat(shares).max() <= 1
+    assert torch.cat(shares).median() >= 0.8
+
+
+def test_the_exact_network_lies_inside():
+    """Weights rounded to binary16, then no rounding at all, by mpmath at 50 digits."""
+    made, inputs = program("sigmoid", parse_arithmetic("fp16"))
+    convert = np.vectorize(lambda v: MP.mpf(float(v)), otypes=[object])
+    constants = {name: convert(value.double().numpy()) for name, value in made.constants.items()}
+
+    def run_node(node, operands):
+        return node.record.exact(MP, node.attributes, *operands)
+
+    exact = interpret(made.graph, convert(inputs.double().numpy()), constants, run_node)
+    for method in METHODS.values():
+        bounds = method(made, inputs, None)
+        for index in np.ndindex(*exact.shape):
+            assert abs(exact[index] - MP.mpf(bounds.centre[index].item())) <= MP.mpf(bounds.radius[index].item())
+        # the binary64 centre is far closer than any bound of a half program
+        assert max(abs(exact[i] - MP.mpf(bounds.centre[i].item())) for i in np.ndindex(*exact.shape)) < MP.mpf(2) ** -40
+
+
+def test_too_little_effort_leaves_the_interval_bounds():
+    made, inputs = program("relu", parse_arithmetic("bf16", "bf16", "any"))
+    plain, sharp, some = interval(made, inputs), substitution(made, inputs), substitution(made, inputs, effort=1.0)
+    assert (sharp.gap_error < plain.gap_error).any()
+    left = (some.gap_error == plain.gap_error).all(1)
+    assert left.any()
+    assert torch.equal(some.gap_error[~left], sharp.gap_error[~left])
+
+
+LINED = [
+    ("relu", {}, (200, 7)),
+    ("sigmoid", {}, (200, 7)),
+    ("max_pool2d", {"kernel_size": (2, 2)}, (60, 2, 4, 4)),
+    ("max_pool2d", {"kernel_size": (3, 2), "stride": (2, 1), "padding": (1, 1), "dilation": (1, 2), "ceil_mode": True}, (60, 2, 6, 6)),
+]
+
+
+@pytest.mark.parametrize(("operator", "attributes", "shape"), LINED)
+def test_lines_enclose_the_operator(operator, attributes, shape):
+    """Sampled deviations, ends included, with refined ends too; slopes of lines through exact points may touch."""
+    record = BY_NAME[operator]
+    rng = torch.Generator().manual_seed(1)
+    centre = torch.randn(shape, generator=rng, dtype=torch.float64)
+    radius = torch.rand(shape, generator=rng, dtype=torch.float64) * torch.randint(0, 3, shape, generator=rng)
+    low, high = centre - radius * torch.rand(shape, generator=rng).double(), centre + radius * torch.rand(shape, generator=rng).double()
+    for enclosure, ends in (
+        (Enclosure(centre, radius), (centre - radius, centre + radius)),
+        (Enclosure(centre, radius, low, high), (low, high)),
+    ):
+        lines = record.relax(attributes, enclosure)
+        at_centre = record.apply(attributes, centre)
+        for sample in range(40):
+            share = torch.rand(shape, generator=rng, dtype=torch.float64)
+            share = torch.where(torch.rand(shape, generator=rng) < 0.5, share.round(), share) if sample else torch.zeros_like(share)
+            d = (ends[0] + share * (ends[1] - ends[0])).clamp(ends[0], ends[1]) - centre
+            moved = record.apply(attributes, centre + d) - at_centre
+            selected = d if lines.chosen is None else d.flatten(2).gather(2, lines.chosen.flatten(2)).reshape(at_centre.shape)
+            rounding = 2.0**-50 * (1 + centre.abs().max() + radius.max())  # of this test's own evaluation
+            assert (moved <= lines.upper * selected + lines.above + rounding).all()
+            assert (moved >= lines.lower * selected - lines.below - rounding).all()
+            assert ((lines.upper * selected).abs() <= lines.reach + rounding).all()
+
+
+def test_lines_that_are_too_narrow_are_found():
+    centre, radius = torch.tensor([[0.1]]).double(), torch.tensor([[1.0]]).double()
+    lines = BY_NAME["relu"].relax({}, Enclosure(centre, radius))
+    at_end = torch.relu(centre - radius) - torch.relu(centre)
+    assert (at_end <= lines.upper * -radius + lines.above).all()
+    assert not (at_end <= lines.upper * -radius + 0.99 * lines.above).all()
+
+
+AFFINE = [case for case in CASES if BY_NAME[case.operator].transpose is not None and case.operator not in ("div", "mul")]
+
+
+@pytest.mark.parametrize("case", AFFINE, ids=str)
+def test_transposes_are_transposes(case):
+    """``<g, A x - A 0> = <A' g, x>``: exactly on small integers where the operator has integer weights, else to rounding."""
+    record = BY_NAME[case.operator]
+    rng = np.random.default_rng(0)
+    count = len(case.activations) + len(case.constants)
+    shapes = iter(case.activations)
+    values = []
+    for place in range(count):
+        shape = case.constants[place] if place in case.constants else next(shapes)
+        values.append(None if shape is None else torch.from_numpy(rng.integers(1, 5, shape).astype(float)))
+    active = [i for i in range(count) if i not in case.constants]
+    nothing = [torch.zeros_like(v) if i in active else v for i, v in enumerate(values)]
+    image = record.apply(case.attributes, *values) - record.apply(case.attributes, *nothing)
+    g = torch.from_numpy(rng.integers(-4, 5, image.shape).astype(float))
+    operands = [Enclosure.exact(v) if i in active else v for i, v in enumerate(values)]
+    pulled = record.transpose(case.attributes, g, torch.arange(g.shape[0]), *operands)
+    left, right = (g * image).sum().item(), sum((pulled[i] * values[i]).sum().item() for i in active)
+    assert abs(left - right) <= 2.0**-40 * (g.abs() * image.abs()).sum().item()
