@@ -2,6 +2,7 @@
 
 import itertools
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
@@ -74,12 +75,17 @@ METHODS = dict(ladder("auto"))
 EVERY = [pytest.param(n, a, id=f"{n}-{a.name}") for n in NETWORKS for a in ARITHMETICS]
 
 
-def program(name, arithmetic, batch=8, seed=0):
+@cache
+def captured(name, seed):
     torch.manual_seed(seed)
     build, shape = NETWORKS[name]
-    graph = capture(build().eval(), shape)
-    made = Program.of(graph, arithmetic)
-    return made, made.inputs(torch.randn(batch, *shape))
+    return capture(build().eval(), shape)
+
+
+def program(name, arithmetic, batch=8, seed=0):
+    made = Program.of(captured(name, seed), arithmetic)
+    generator = torch.Generator().manual_seed(seed)
+    return made, made.inputs(torch.randn(batch, *made.graph.input_shape, generator=generator))
 
 
 def deviation(bounds, logits):
