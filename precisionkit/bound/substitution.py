@@ -21,7 +21,7 @@ from precisionkit.enclosure import Bounded, Enclosure
 from precisionkit.evaluate import Program
 from precisionkit.graph import Graph, Node
 from precisionkit.ops.adjoint import Lines
-from precisionkit.outward import U, add_up, mul_up
+from precisionkit.outward import TINY, U, add_up, mul_up
 
 EFFORT = 3000.0
 """Default limit of the work for one input, in forward passes."""
@@ -37,16 +37,19 @@ class Step:
     ----------
     operands : tuple
         Enclosures of activations, constants, None.
-    error : (batch, ...) tensor or None
-        Local error, and the rounding of pulling functionals back through this node; None for nothing.
+    error : (batch, ...) tensor
+        Local error, and the rounding of pulling functionals back through this node.
     lines : Lines or None
         For a nonlinear operator.
+    underflow : (batch,) tensor
+        What products below the normal range can lose when functionals are pulled back through this node.
     """
 
     node: Node
     operands: tuple[Any, ...]
-    error: Tensor | None
+    error: Tensor
     lines: Lines | None
+    underflow: Tensor
 
 
 @dataclass
@@ -56,6 +59,11 @@ class Trace:
     graph: Graph
     steps: list[Step] = field(default_factory=list)
     fan_out: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def underflow(self) -> Tensor:
+        """Of all steps; (batch,)."""
+        return add_up(torch.zeros_like(self.steps[0].underflow), *(step.underflow for step in self.steps))
 
 
 def pull_back(trace: Trace, name: str, g: Tensor, rows: Tensor) -> Tensor:
@@ -77,9 +85,8 @@ def pull_back(trace: Trace, name: str, g: Tensor, rows: Tensor) -> Tensor:
         g_here = functionals.pop(step.node.name, None)
         if g_here is None:
             continue
-        if step.error is not None:
-            total += (g_here.abs() * step.error[rows]).flatten(1).sum(1)
-            terms += g_here[0].numel() + 2
+        total += (g_here.abs() * step.error[rows]).flatten(1).sum(1)
+        terms += g_here[0].numel() + 2
         if step.lines is not None:
             cost, g_here = _through_lines(step.lines, g_here, rows, step.operands[0])
             total += cost
@@ -94,7 +101,7 @@ def pull_back(trace: Trace, name: str, g: Tensor, rows: Tensor) -> Tensor:
             if operand is None or part is None or operand == trace.graph.input:
                 continue
             functionals[operand] = functionals[operand] + part if operand in functionals else part
-    return mul_up(total, 1 + 4 * terms * U)
+    return mul_up(add_up(total, terms * TINY, trace.underflow[rows]), 1 + 4 * terms * U)
 
 
 def _through_lines(lines: Lines, g: Tensor, rows: Tensor, operand: Enclosure) -> tuple[Tensor, Tensor]:
@@ -188,12 +195,19 @@ def _step(trace: Trace, node: Node, operands: tuple[Any, ...], result: Bounded, 
         lines = record.relax(node.attributes, operands[0])
         # overlapping windows add up to as many functionals as a window has entries
         area = 1 if lines.chosen is None else operands[0].centre[0, 0].numel()
-        return Step(node, operands, add_up(local, mul_up(lines.reach, (4 + area + meets) * U)), lines)
+        roundings = 4 + area + meets
+        return Step(node, operands, add_up(local, mul_up(lines.reach, roundings * U)), lines, _underflow(operands, roundings))
     terms = record.transposed_terms(node.attributes, *operands) + meets + 1
     error = add_up(local, mul_up(result.carried, terms * U))
     if result.second_order is not None:
         error = add_up(error, result.second_order.expand_as(error))
-    return Step(node, operands, error, None)
+    return Step(node, operands, error, None, _underflow(operands, terms))
+
+
+def _underflow(operands: tuple[Any, ...], roundings: int) -> Tensor:
+    """``k eta sum e`` over the operands, with twice eta for the sum's own rounding."""
+    radii = [operand.radius.flatten(1).sum(1) for operand in operands if isinstance(operand, Enclosure)]
+    return mul_up(add_up(torch.zeros_like(radii[0]), *radii), roundings * TINY)
 
 
 def _settle(trace: Trace, name: str, enclosure: Enclosure) -> Enclosure:
