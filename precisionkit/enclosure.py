@@ -34,6 +34,10 @@ class Enclosure:
         """Enclosure of values that every run has exactly."""
         return cls(values, torch.zeros_like(values))
 
+    def occupied(self) -> Tensor:
+        """0 where every run stores zero, else 1."""
+        return ((self.centre != 0) | (self.radius != 0)).to(self.centre.dtype)
+
     def ends(self) -> tuple[Tensor, Tensor]:
         """Ends of the stored values, rounded to nearest: their signs are exact, and each is off by at most one rounding."""
         low = self.centre - self.radius if self.low is None else self.low

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from precisionkit.arithmetic import Arithmetic, TensorCore
-from precisionkit.formats import BFLOAT16, BINARY16, BINARY32, BINARY64, Format, ufp
+from precisionkit.formats import BFLOAT16, BINARY16, BINARY32, BINARY64, Format, round_to_nearest, ufp
 from precisionkit.outward import TINY, U, add_up, mul_up, own_error, sum_of_products_up
 
 DTYPES = {BINARY16: torch.float16, BFLOAT16: torch.bfloat16, BINARY32: torch.float32, BINARY64: torch.float64}
@@ -63,6 +63,8 @@ class Sums:
     products : int
         Number n of products.
     bias : bool
+    count : tensor, broadcastable
+        Number of products that are not zero in every run, at most n.
     own : tensor
         Bound on the binary64 error of `centre`.
     """
@@ -72,19 +74,20 @@ class Sums:
     carried: Tensor
     products: int
     bias: bool
+    count: Tensor
     own: Tensor
 
     @classmethod
-    def of(cls, centre: Tensor, magnitude: Tensor, carried: Tensor, products: int, *, bias: bool) -> Sums:
+    def of(cls, centre: Tensor, magnitude: Tensor, carried: Tensor, products: int, count: Tensor, *, bias: bool) -> Sums:
         """Make the upper bounds rigorous from binary64 evaluations of the three expressions."""
         terms = products + bias
         magnitude = sum_of_products_up(magnitude, terms)
-        return cls(centre, magnitude, sum_of_products_up(carried, products), products, bias, own_error(magnitude, terms))
+        return cls(centre, magnitude, sum_of_products_up(carried, products), products, bias, count, own_error(magnitude, terms))
 
     @property
-    def terms(self) -> int:
-        """Number of numbers added: products and bias."""
-        return self.products + self.bias
+    def additions(self) -> Tensor:
+        """Number of additions that can round: adding a zero is exact."""
+        return (self.count + (self.bias - 1)).clamp_min(0)
 
 
 def any_order(arithmetic: Arithmetic, sums: Sums) -> tuple[Tensor, Tensor]:
@@ -93,58 +96,108 @@ def any_order(arithmetic: Arithmetic, sums: Sums) -> tuple[Tensor, Tensor]:
     Every partial sum is the sum of a subset of the terms, so it lies in [-N, P], where P and N are the sums of the positive and
     of the negated negative terms: ``P + N = S`` and ``P - N = W c + b`` at the centre, and neither moves by more than ``|W| e``
     over the enclosure.  Each of the m - 1 additions then errs by at most ``v ufp(max(P, N) + (m - 1) v S)``, or by
-    ``(m - 1) v S`` in all.
+    ``(m - 1) v S`` in all.  Zero products do not count in m.
     """
     v = arithmetic.accumulate.unit_roundoff
-    underflow = sums.products * arithmetic.product_underflow
+    underflow = sums.count * arithmetic.product_underflow
     magnitude = add_up(sums.magnitude, sums.carried)
     product_error = add_up(mul_up(magnitude, arithmetic.product_roundoff), underflow)
     half = 0.5 * add_up(sums.magnitude, sums.centre.abs(), sums.own)
     largest = add_up(half, sums.carried, product_error)
-    classical = mul_up(add_up(magnitude, product_error), (sums.terms - 1) * v)
-    subsets = mul_up(ufp(add_up(largest, classical)), (sums.terms - 1) * v)
+    classical = mul_up(add_up(magnitude, product_error), sums.additions * v)
+    subsets = mul_up(ufp(add_up(largest, classical)), sums.additions * v)
     additions = torch.minimum(classical, subsets)
     return add_up(product_error, additions), add_up(largest, additions)
 
 
 class _Partial(NamedTuple):
-    """A partial sum over every run: centre, what the inputs carry, what rounding added, largest magnitude below it."""
+    """A partial sum over every run.
+
+    Its centre, what the inputs carry, what rounding added, the largest magnitude below it, and 0 where it is zero in every run,
+    else 1.
+    """
 
     centre: Tensor
     carried: Tensor
     error: Tensor
     peak: Tensor
+    occupied: Tensor
 
 
 def named_tree(arithmetic: Arithmetic, dots: Dots) -> tuple[Tensor, Tensor]:
     """Error and largest intermediate magnitude of the sums along a named tree: half an ulp of every actual partial sum.
 
-    The error includes the binary64 error of the centre; shape (b, g, o, l).
+    Adding a number that is zero in every run is exact.  The error includes the binary64 error of the centre; shape (b, g, o, l).
     """
     v = arithmetic.accumulate.unit_roundoff
 
     def leaf(weight: Tensor, column: Tensor, deviation: Tensor | None) -> _Partial:
+        assert deviation is not None
         centre = weight * column
-        carried = mul_up(weight.abs(), torch.zeros_like(column) if deviation is None else deviation)
+        occupied = ((column != 0) | (deviation != 0)).to(centre.dtype)
+        carried = mul_up(weight.abs(), deviation)
         largest = add_up(mul_up(centre.abs(), 1 + 2 * U), TINY, carried)
         own = add_up(mul_up(centre.abs(), U), TINY)
-        error = add_up(own, mul_up(largest, arithmetic.product_roundoff), arithmetic.product_underflow)
-        return _Partial(centre, carried, error, add_up(largest, error))
+        error = add_up(own, mul_up(largest, arithmetic.product_roundoff), arithmetic.product_underflow) * occupied
+        return _Partial(centre, carried, error, add_up(largest, error), occupied)
 
     def add(a: _Partial, b: _Partial) -> _Partial:
         centre = a.centre + b.centre
         carried = add_up(a.carried, b.carried)
         before = add_up(a.error, b.error, mul_up(centre.abs(), U))
         magnitude = add_up(centre.abs(), carried, before)
-        error = add_up(before, v * ufp(magnitude))
-        return _Partial(centre, carried, error, torch.maximum(torch.maximum(a.peak, b.peak), add_up(magnitude, v * ufp(magnitude))))
+        rounding = v * ufp(magnitude) * (a.occupied * b.occupied)
+        peak = torch.maximum(torch.maximum(a.peak, b.peak), add_up(magnitude, rounding))
+        return _Partial(centre, carried, add_up(before, rounding), peak, torch.maximum(a.occupied, b.occupied))
 
     total = arithmetic.order.fold((leaf(*factor) for factor in dots.factors()), add)
     if dots.bias is not None:
         bias = dots.bias[None, :, :, None].expand_as(total.centre)
         nothing = torch.zeros_like(bias)
-        total = add(total, _Partial(bias, nothing, nothing, bias.abs()))
+        total = add(total, _Partial(bias, nothing, nothing, bias.abs(), torch.ones_like(bias)))
     return total.error, total.peak
+
+
+class _Range(NamedTuple):
+    """The least and the largest number that any run computes for a partial sum, and the largest magnitude below it."""
+
+    low: Tensor
+    high: Tensor
+    peak: Tensor
+
+
+def known_tree(arithmetic: Arithmetic, dots: Dots) -> tuple[Tensor, Tensor, Tensor]:
+    """Ends of the sums along a named tree of inputs that every run has exactly, and their largest intermediate magnitude.
+
+    What the runs may choose is whether a product is rounded or fused into its addition; rounding is monotone, so the ends of a
+    node are the rounded sums of its operands' ends.  Shape (b, g, o, l).
+    """
+    accumulate = arithmetic.accumulate
+
+    def leaf(weight: Tensor, column: Tensor, _: Tensor | None) -> _Range:
+        product = weight * column  # exact: binary64 holds the product of two numbers of at most 24 bits
+        rounded = round_to_nearest(product, accumulate)
+        return _Range(torch.minimum(product, rounded), torch.maximum(product, rounded), rounded.abs())
+
+    def add(a: _Range, b: _Range) -> _Range:
+        low = round_to_nearest(_sum_towards(a.low, b.low, -torch.inf), accumulate)
+        high = round_to_nearest(_sum_towards(a.high, b.high, torch.inf), accumulate)
+        return _Range(low, high, torch.maximum(torch.maximum(a.peak, b.peak), torch.maximum(low.abs(), high.abs())))
+
+    total = arithmetic.order.fold((leaf(*factor) for factor in dots.factors()), add)
+    if dots.bias is not None:
+        bias = dots.bias[None, :, :, None].expand_as(total.low)
+        total = add(total, _Range(bias, bias, bias.abs()))
+    return total.low, total.high, total.peak
+
+
+def _sum_towards(a: Tensor, b: Tensor, direction: float) -> Tensor:
+    """``a + b``, exact where binary64 holds it, else stepped towards the direction (TwoSum finds the error exactly)."""
+    total = a + b
+    moved = total - a
+    lost = (a - (total - moved)) + (b - moved)
+    beyond = lost > 0 if direction > 0 else lost < 0
+    return torch.where(beyond, total.nextafter(torch.full_like(total, direction)), total)
 
 
 def tensor_core_steps(unit: TensorCore, channels: int, taps: int) -> int:
@@ -197,11 +250,22 @@ def dot_errors(arithmetic: Arithmetic, sums: Sums, dots: Dots | None, steps: int
         error, peak = any_order(arithmetic, sums)
     fresh = add_up(sums.own, error)
     if dots is not None:
-        tree_error, tree_peak = named_tree(arithmetic, dots)
-        # the tree's own centre is another binary64 evaluation of the same sum: count the error of this one too
-        fresh = torch.minimum(fresh, add_up(tree_error.reshape(fresh.shape), sums.own))
-        peak = torch.minimum(peak, tree_peak.reshape(fresh.shape))
+        tree_error, tree_peak = _tree_errors(arithmetic, sums, dots)
+        fresh = torch.minimum(fresh, tree_error)
+        peak = torch.minimum(peak, tree_peak)
     return fresh, peak
+
+
+def _tree_errors(arithmetic: Arithmetic, sums: Sums, dots: Dots) -> tuple[Tensor, Tensor]:
+    """Of a named tree, in the shape of the sums: how far runs lie from the centre, and the largest intermediate magnitude."""
+    shape = sums.centre.shape
+    if dots.deviations is None or not bool((dots.deviations != 0).any()):
+        low, high, peak = (t.reshape(shape) for t in known_tree(arithmetic, dots))
+        error = torch.maximum(high - sums.centre, sums.centre - low).clamp_min(0)
+        return add_up(error, mul_up(error, 2 * U), sums.own), peak
+    error, peak = named_tree(arithmetic, dots)
+    # the tree's own centre is another binary64 evaluation of the same sum: count the error of this one too
+    return add_up(error.reshape(shape), sums.own), peak.reshape(shape)
 
 
 def rounded_dots(arithmetic: Arithmetic, dots: Dots) -> Tensor:

@@ -87,7 +87,8 @@ def _error_rule(arithmetic: Arithmetic, attributes: Attributes, x: Enclosure, we
     products, size = weight[0].numel(), weight.abs()
     magnitude = _apply(attributes, x.centre.abs(), size, None if bias is None else bias.abs())
     carried = _apply(attributes, x.radius, size)
-    sums = Sums.of(_apply(attributes, x.centre, weight, bias), magnitude, carried, products, bias=bias is not None)
+    count = _products_that_count(attributes, x, weight)
+    sums = Sums.of(_apply(attributes, x.centre, weight, bias), magnitude, carried, products, count, bias=bias is not None)
     dots = _dots(attributes, x.centre, x.radius, weight, bias) if arithmetic.order.is_tree else None
     unit, taps = arithmetic.order.tensor_core, weight[0, 0].numel()
     steps = tensor_core_steps(unit, weight.shape[1], taps) if unit else 0
@@ -96,6 +97,16 @@ def _error_rule(arithmetic: Arithmetic, attributes: Attributes, x: Enclosure, we
     if bias is not None and arithmetic.accumulate != arithmetic.storage:
         fresh = add_up(fresh, _first_store(arithmetic, sums, fresh, bias))
     return Bounded(sums.centre, sums.carried, fresh, arithmetic.accumulate, peak, arithmetic.accumulate)
+
+
+def _products_that_count(attributes: Attributes, x: Enclosure, weight: Tensor) -> Tensor:
+    """Products at each position of which neither the weight nor, in every run, the input is zero; an upper bound."""
+    groups = attributes.get("groups", 1)
+    occupied = x.occupied().unflatten(1, (groups, -1)).sum(2)
+    ones = torch.ones(groups, 1, *weight.shape[2:], dtype=weight.dtype, device=weight.device)
+    inputs = F.conv2d(occupied, ones, **(_arguments(attributes) | {"groups": groups}))
+    weights = (weight != 0).flatten(1).sum(1).to(weight.dtype)
+    return torch.minimum(inputs.repeat_interleave(weight.shape[0] // groups, 1), weights[:, None, None])
 
 
 def _first_store(arithmetic: Arithmetic, sums: Sums, fresh: Tensor, bias: Tensor) -> Tensor:

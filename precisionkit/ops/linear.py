@@ -40,7 +40,8 @@ def error_rule(arithmetic: Arithmetic, attributes: Attributes, x: Enclosure, wei
     products = weight.shape[1]
     size = weight.abs()
     magnitude = F.linear(x.centre.abs(), size, None if bias is None else bias.abs())
-    sums = Sums.of(F.linear(x.centre, weight, bias), magnitude, F.linear(x.radius, size), products, bias=bias is not None)
+    count = torch.minimum(x.occupied().sum(-1, keepdim=True), (weight != 0).sum(1).to(weight.dtype))
+    sums = Sums.of(F.linear(x.centre, weight, bias), magnitude, F.linear(x.radius, size), products, count, bias=bias is not None)
     dots = _dots(x.centre, x.radius, weight, bias) if arithmetic.order.is_tree else None
     unit = arithmetic.order.tensor_core
     steps = tensor_core_steps(unit, products, 1) if unit else 0

@@ -59,6 +59,35 @@ def test_a_sum_that_loses_every_addition_attains_the_bound(storage, accumulate, 
     assert dot(w, x, arithmetic) >= least
 
 
+@pytest.mark.parametrize("zeros", ["inputs", "weights"])
+@pytest.mark.parametrize(("storage", "accumulate"), [("fp16", "fp16"), ("fp16", "fp32"), ("fp32", "fp32")])
+def test_products_with_zero_do_not_count(storage, accumulate, zeros):
+    """The sum of the test above among twice as many zeros."""
+    arithmetic = parse_arithmetic(storage, accumulate)
+    v = arithmetic.accumulate.unit_roundoff
+    factor = 2.0**-12 if accumulate == "fp32" else v
+    x, w = torch.ones(1, 99, dtype=torch.float64), torch.ones(1, 99, dtype=torch.float64)
+    (x if zeros == "inputs" else w).zero_()
+    x[0, ::3], w[0, ::3] = v / factor, factor
+    x[0, 0] = w[0, 0] = 1.0
+    assert dot(w, x, arithmetic) >= (0.9999 if arithmetic.product_roundoff == 0 else 0.96)
+
+
+@pytest.mark.parametrize("order", ["sequential", "pairwise", "blocked:8"])
+@pytest.mark.parametrize("storage", ["fp16", "bf16"])
+def test_named_sums_of_known_products_are_known(storage, order):
+    """Products with few bits are exact, fused or not: every run computes the same sum, and the bound is what it errs by."""
+    arithmetic = parse_arithmetic(storage, storage, order)
+    x = torch.from_numpy(np.random.default_rng(3).integers(0, 16, (6, 200)).astype(float)) * 2.0**-3
+    w = torch.from_numpy(np.random.default_rng(4).integers(0, 16, (5, 200)).astype(float))
+    case = Case("linear", {}, ((6, 200),), {1: (5, 200), 2: None})
+    values = [x, w, None]
+    result = bounded(case, arithmetic, enclosed(case, values))[0]
+    errors = distance(runs(case, arithmetic, values, np.random.default_rng(0))[0], exact(case, values))
+    assert max(errors.flat) > 0
+    assert all(e <= MP.mpf(float(b)) <= e + MP.mpf(2) ** -30 for e, b in zip(errors.flat, result.fresh.flatten(), strict=True))
+
+
 @pytest.mark.parametrize("storage", ["fp16", "bf16"])
 def test_pairwise_sums_reach_half_an_ulp_of_every_partial_sum(storage):
     """Neighbours whose sums are ties at every level: 1 and v, then 1 + 1 + ..."""

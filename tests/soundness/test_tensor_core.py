@@ -35,7 +35,7 @@ def test_no_recorded_step_exceeds_the_bound(shared, name, unit, storage):
     terms = a.shape[1] + 1
     w, x = torch.cat([a, c[:, None]], 1), torch.cat([b, torch.ones_like(c)[:, None]], 1)
     centre = (w * x).sum(1)
-    sums = Sums.of(centre, (w * x).abs().sum(1), torch.zeros_like(c), terms, bias=False)
+    sums = Sums.of(centre, (w * x).abs().sum(1), torch.zeros_like(c), terms, torch.full_like(c, terms), bias=False)
     operand_max = torch.maximum(w.abs().amax(1), x.abs().amax(1))
     error, _ = tensor_core(arithmetic, arithmetic.order.tensor_core, sums, 1, operand_max)
     finite = d.isfinite() & (centre.abs() < 2.0**120)
@@ -53,7 +53,7 @@ def test_truncation_in_a_step_reaches_a_good_part_of_the_bound(unit):
     x[0, 0] = w[0, 0] = 1.0
     run = tensor_core_step(unit, w.T[None, None, None], x.T[None, None, None], torch.zeros(1, 1, 1, 1).double(), arithmetic.storage)
     centre = (w * x).sum(1)
-    sums = Sums.of(centre, centre, torch.zeros_like(centre), unit.terms, bias=False)
+    sums = Sums.of(centre, centre, torch.zeros_like(centre), unit.terms, torch.full_like(centre, unit.terms), bias=False)
     error, _ = tensor_core(arithmetic, unit, sums, 1, torch.ones(1, dtype=torch.float64))
     share = ((centre - run.flatten()).abs() / error).item()
     least = (unit.terms - 1) / (unit.terms + 1 + 2.0 ** (unit.fraction_bits - 22)) * 0.99
@@ -63,7 +63,7 @@ def test_truncation_in_a_step_reaches_a_good_part_of_the_bound(unit):
 def test_a_sum_of_too_many_steps_has_no_bound():
     arithmetic = parse_arithmetic("fp16", "fp32", "tensorcore:volta")
     one = torch.ones(1, dtype=torch.float64)
-    sums = Sums.of(one, one, 0 * one, 4, bias=False)
+    sums = Sums.of(one, one, 0 * one, 4, 4 * one, bias=False)
     error, peak = tensor_core(arithmetic, arithmetic.order.tensor_core, sums, 2**22, one)
     assert error.isinf().all()
     assert peak.isinf().all()
