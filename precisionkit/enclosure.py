@@ -64,7 +64,8 @@ class Bounded:
     peak_format : Format or None
         Format of those intermediate results.
     second_order : non-negative tensor or None
-        The part of `carried` that is not affine in the deviations of the operands (products and quotients of activations).
+        The part of `carried` that is not linear in the deviations of the activations: of products and quotients of activations, and
+        of Python numbers, which backends may round.
     """
 
     centre: Tensor

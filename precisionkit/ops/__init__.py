@@ -5,7 +5,7 @@ from __future__ import annotations
 from precisionkit.ops.activation import RELU, SIGMOID
 from precisionkit.ops.batch_norm import BATCH_NORM
 from precisionkit.ops.conv2d import CONV2D
-from precisionkit.ops.elementwise import ADD, DIV, MUL, SUB
+from precisionkit.ops.elementwise import ADD, DIV, MUL, RSUB, SUB
 from precisionkit.ops.linear import ADDMM, LINEAR, MM
 from precisionkit.ops.pool import ADAPTIVE_AVG_POOL2D, AVG_POOL2D, MAX_POOL2D, MEAN
 from precisionkit.ops.record import Operator, run_rounded
@@ -26,6 +26,7 @@ OPERATORS: tuple[Operator, ...] = (
     MEAN,
     ADD,
     SUB,
+    RSUB,
     MUL,
     DIV,
     BILINEAR,

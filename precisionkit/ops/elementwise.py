@@ -64,14 +64,23 @@ def _scale_check(attributes: Attributes, shapes: Any) -> str | None:
     return "only alpha = 1 is supported" if attributes.get("alpha", 1) != 1 else None
 
 
-def _add_rule(arithmetic: Arithmetic, attributes: Attributes, *operands: Any) -> Bounded:
-    a, b, tensors = _operands(arithmetic, attributes, operands)
-    return _rounding(arithmetic, a.centre + b.centre, add_up(*torch.broadcast_tensors(a.radius, b.radius)), tensors=tensors)
+def _spread(operands: tuple[Any, ...], a: Enclosure, b: Enclosure) -> Tensor:
+    """Radius of a Python number, zero where there is none: no functional is pulled back to it."""
+    numbers = [e.radius for o, e in zip(operands, (a, b), strict=True) if o is None]
+    return numbers[0] if numbers else torch.zeros((), dtype=a.centre.dtype, device=a.centre.device)
 
 
-def _sub_rule(arithmetic: Arithmetic, attributes: Attributes, *operands: Any) -> Bounded:
+def _sum_rule(arithmetic: Arithmetic, attributes: Attributes, operands: tuple[Any, ...], sign: float) -> Bounded:
     a, b, tensors = _operands(arithmetic, attributes, operands)
-    return _rounding(arithmetic, a.centre - b.centre, add_up(*torch.broadcast_tensors(a.radius, b.radius)), tensors=tensors)
+    carried = add_up(*torch.broadcast_tensors(a.radius, b.radius))
+    result = _rounding(arithmetic, a.centre + sign * b.centre, carried, tensors=tensors)
+    return replace(result, second_order=_spread(operands, a, b))
+
+
+def _rsub_rule(arithmetic: Arithmetic, attributes: Attributes, *operands: Any) -> Bounded:
+    """``other - self``: the mirror image of a subtraction."""
+    result = _sum_rule(arithmetic, attributes, operands, -1.0)
+    return replace(result, centre=-result.centre)
 
 
 def _mul_rule(arithmetic: Arithmetic, attributes: Attributes, *operands: Any) -> Bounded:
@@ -79,7 +88,9 @@ def _mul_rule(arithmetic: Arithmetic, attributes: Attributes, *operands: Any) ->
     a, b, tensors = _operands(arithmetic, attributes, operands)
     both = mul_up(a.radius, b.radius)
     carried = add_up(mul_up(a.centre.abs(), b.radius), mul_up(b.centre.abs(), a.radius), both)
-    return replace(_rounding(arithmetic, a.centre * b.centre, carried, tensors=tensors), second_order=both)
+    factor = b.centre if operands[0] is None else a.centre
+    second = add_up(both, mul_up(factor.abs(), _spread(operands, a, b)))
+    return replace(_rounding(arithmetic, a.centre * b.centre, carried, tensors=tensors), second_order=second)
 
 
 def _div_rule(arithmetic: Arithmetic, attributes: Attributes, *operands: Any) -> Bounded:
@@ -93,6 +104,8 @@ def _div_rule(arithmetic: Arithmetic, attributes: Attributes, *operands: Any) ->
     moved = add_up(a.radius, mul_up(mul_up(centre.abs(), 1 + 2.0**-50), b.radius))
     carried = torch.where(least > 0, mul_up(moved / least, 1 + 2.0**-50), torch.full_like(moved / least, torch.inf))
     second = mul_up(mul_up(carried, b.radius) / size, 1 + 2.0**-50)
+    factor = torch.ones_like(centre) if operands[0] is None else mul_up(centre.abs(), 1 + 2.0**-50)
+    second = add_up(second, mul_up(mul_up(factor, _spread(operands, a, b)) / size, 1 + 2.0**-50))
     return replace(_rounding(arithmetic, centre, carried, tensors=tensors, chain=2), second_order=second)
 
 
@@ -149,7 +162,7 @@ ADD = Operator(
     targets=("aten.add.Tensor", "aten.add.Scalar"),
     operands=("self", "other"),
     apply=lambda attributes, *o: torch.add(*_values(attributes, o)),
-    error_rule=_add_rule,
+    error_rule=lambda arithmetic, attributes, *o: _sum_rule(arithmetic, attributes, o, 1.0),
     transpose=_add_transpose,
     transposed_terms=_broadcast_terms,
     exact=lambda context, attributes, *o: np.add(*_exact_values(context, attributes, o)),
@@ -162,10 +175,23 @@ SUB = Operator(
     targets=("aten.sub.Tensor", "aten.sub.Scalar"),
     operands=("self", "other"),
     apply=lambda attributes, *o: torch.sub(*_values(attributes, o)),
-    error_rule=_sub_rule,
+    error_rule=lambda arithmetic, attributes, *o: _sum_rule(arithmetic, attributes, o, -1.0),
     transpose=_sub_transpose,
     transposed_terms=_broadcast_terms,
     exact=lambda context, attributes, *o: np.subtract(*_exact_values(context, attributes, o)),
+    check=_scale_check,
+    bound="e_a + e_b, one rounding (the store)",
+    source="proofs/bounds.md, theorem 11",
+)
+RSUB = Operator(
+    name="rsub",
+    targets=("aten.rsub.Scalar", "aten.rsub.Tensor"),
+    operands=("self", "other"),
+    apply=lambda attributes, *o: torch.rsub(*_values(attributes, o)),
+    error_rule=_rsub_rule,
+    transpose=lambda attributes, g, rows, *o: _sub_transpose(attributes, -g, rows, *o),
+    transposed_terms=_broadcast_terms,
+    exact=lambda context, attributes, *o: -np.subtract(*_exact_values(context, attributes, o)),
     check=_scale_check,
     bound="e_a + e_b, one rounding (the store)",
     source="proofs/bounds.md, theorem 11",

@@ -102,9 +102,8 @@ def _pad_rule(arithmetic: Arithmetic, attributes: Attributes, x: Enclosure) -> B
     spread = max(float((round_to_nearest(exact, f) - exact).abs()) for f in (arithmetic.storage, arithmetic.internal))
     centre = _pad(attributes, x.centre)
     radius = _zero_pad(attributes, x.radius)
-    if spread:
-        radius = radius + (1 - _zero_pad(attributes, torch.ones_like(x.centre))) * spread
-    return Bounded(centre, radius, None, arithmetic.storage)
+    padded = (1 - _zero_pad(attributes, torch.ones_like(x.centre))) * spread
+    return Bounded(centre, radius + padded, None, arithmetic.storage, second_order=padded)
 
 
 def _pad_exact(context: Any, attributes: Attributes, x: Any) -> Any:

@@ -63,6 +63,8 @@ CASES = (
     Case("add", {"other": 0.1}, ((2, 6),), {1: None}),
     Case("sub", {}, ((2, 6), (2, 6))),
     Case("sub", {"other": 1 / 3}, ((2, 6),), {1: None}),
+    Case("rsub", {"other": 1 / 3}, ((2, 6),), {1: None}),
+    Case("rsub", {}, ((2, 6), (2, 6))),
     Case("mul", {}, ((2, 6), (2, 6))),
     Case("mul", {"other": 0.1}, ((2, 6),), {1: None}),
     Case("div", {"other": 3.0}, ((2, 6),), {1: None}),

@@ -51,6 +51,19 @@ class Residual(nn.Module):
         return self.last(torch.cat(features, 1))
 
 
+class Numbers(nn.Module):
+    """Python numbers that no format holds, in every place where one may stand."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Linear(6, 7), nn.Linear(9, 3)
+
+    def forward(self, x):
+        a = F.pad(torch.relu(self.first(x) * 0.3 + 1000.1), (1, 1), value=900.3)
+        b = (1 / 3 - a / 7.7) * 0.1 - 0.7 + 5.3 * a
+        return self.last(b)
+
+
 def mlp(activation, widths=(6, 12, 12, 12, 4)):
     layers = []
     for a, b in itertools.pairwise(widths):
@@ -62,6 +75,7 @@ NETWORKS = {
     "relu": (lambda: mlp(nn.ReLU), (6,)),
     "sigmoid": (lambda: mlp(nn.Sigmoid), (6,)),
     "residual": (Residual, (2, 6, 6)),
+    "numbers": (Numbers, (6,)),
     "pooled": (
         lambda: nn.Sequential(nn.Conv2d(2, 6, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(24, 8), nn.ReLU(), nn.Linear(8, 3)),
         (2, 6, 6),
@@ -205,6 +219,40 @@ def test_too_little_effort_leaves_the_interval_bounds():
     left = (some.gap_error == plain.gap_error).all(1)
     assert left.any()
     assert torch.equal(some.gap_error[~left], sharp.gap_error[~left])
+
+
+NUMBER = 1 + 0.99 * 2.0**-11
+NUMBERS = {
+    "add": (lambda x, n: x + n, 2.0**-12),
+    "sub": (lambda x, n: x - n, -(2.0**-12)),
+    "rsub": (lambda x, n: n - x, -(2.0**-12)),
+    "mul": (lambda x, n: x * n, 1.5),
+    "div": (lambda x, n: x / n, 1.5),
+    "pad": (lambda x, n: F.pad(x, (0, 1), value=n)[:, 1:], 0.0),
+}
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+@pytest.mark.parametrize("method", METHODS)
+def test_python_numbers_may_be_rounded(name, method):
+    """Backends may round a Python number to the storage format; here that moves a result by more than its own store can."""
+    function, value = NUMBERS[name]
+
+    class Net(nn.Module):
+        def __init__(self, number):
+            super().__init__()
+            self.number, self.last = number, nn.Linear(1, 2, bias=False)
+            self.last.weight.data = torch.tensor([[1.0], [-1.0]])
+
+        def forward(self, x):
+            return self.last(function(x, self.number))
+
+    arithmetic = parse_arithmetic("fp16")
+    exact, rounded = (Program.of(capture(Net(n), (1,)), arithmetic) for n in (NUMBER, 1.0))
+    inputs = exact.inputs(torch.tensor([[value]]))
+    bounds, run = METHODS[method](exact, inputs, None), execute(rounded, inputs).logits
+    assert_inside(bounds, run)
+    assert ((run - bounds.centre).abs() > 0.99 * 2.0**-11 * 0.99).all()
 
 
 LINED = [
