@@ -241,8 +241,9 @@ def test_python_numbers_may_be_rounded(name, method):
     class Net(nn.Module):
         def __init__(self, number):
             super().__init__()
-            self.number, self.last = number, nn.Linear(1, 2, bias=False)
-            self.last.weight.data = torch.tensor([[1.0], [-1.0]])
+            self.number, self.last = number, nn.Linear(1, 2)
+            middle = 1.5 if name in ("mul", "div") else -1.0 if name == "sub" else 1.0  # so that the last store hardly rounds
+            self.last.weight.data, self.last.bias.data = torch.tensor([[1.0], [-1.0]]), torch.tensor([-middle, middle])
 
         def forward(self, x):
             return self.last(function(x, self.number))
