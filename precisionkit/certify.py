@@ -224,6 +224,7 @@ class _Worker:
         self._graph, self._methods, self._native, self._device, self._analysis = graph, methods, native, device, analysis
         self._runs = Program.of(graph, REFERENCE, device), Program.of(graph, arithmetic, device)
         self._bounds = Program.of(graph, REFERENCE, analysis), Program.of(graph, arithmetic, analysis)
+        self._same = arithmetic == REFERENCE
         self.clock = _Clock()
 
     def batch(self, images: Tensor, first: int, labels: NDArray[np.int64] | None) -> list[Input]:
@@ -246,9 +247,7 @@ class _Worker:
                 rows = torch.tensor([i for i, verdict in enumerate(decision.verdict) if verdict == "observed"], dtype=torch.int64)
                 if not len(rows):
                     break
-                found = self._bound(method, (stored[0][rows], stored[1][rows]), bounds[0].classes[rows.to(self._analysis)])
-                where = rows.to(self._analysis)
-                bounds = bounds[0].sharpened(where, found[0]), bounds[1].sharpened(where, found[1])
+                bounds = self._sharpen(method, stored, bounds, rows.to(self._analysis))
                 decision = self._decide(bounds, runs, first)
                 for row in rows.tolist():
                     used[row] = name
@@ -257,7 +256,22 @@ class _Worker:
     def _bound(self, method: Method, stored: tuple[Tensor, Tensor], classes: Tensor | None) -> tuple[LogitBounds, LogitBounds]:
         """Bounds of both programs, on the gaps of the same class."""
         reference = method(self._bounds[0], stored[0].to(self._analysis), classes)
+        if self._same:
+            return reference, reference
         return reference, method(self._bounds[1], stored[1].to(self._analysis), reference.classes)
+
+    def _sharpen(
+        self, method: Method, stored: tuple[Tensor, Tensor], bounds: tuple[LogitBounds, LogitBounds], rows: Tensor
+    ) -> tuple[LogitBounds, LogitBounds]:
+        """Another method for some rows: the half program first, then the reference where the half program keeps the class."""
+        reference, half = bounds
+        half = half.sharpened(rows, method(self._bounds[1], stored[1].to(self._analysis)[rows], half.classes[rows]))
+        if self._same:
+            return half, half
+        rows = rows[half.keeps_class()[rows]]
+        if len(rows):
+            reference = reference.sharpened(rows, method(self._bounds[0], stored[0].to(self._analysis)[rows], half.classes[rows]))
+        return reference, half
 
     def _decide(self, bounds: tuple[LogitBounds, LogitBounds], runs: tuple[Run, Run], first: int) -> Decision:
         """Verdicts; stops at the first input whose runs contradict its bounds."""
@@ -304,6 +318,7 @@ class _Worker:
                 measured_error=_finite(decision.measured_error[i]),
                 lower_margin=_finite(decision.lower_margin[i]),
                 method=used[i],
+                failure=float(bounds[0].failure[i] if self._same else bounds[0].failure[i] + bounds[1].failure[i]),
                 reason=reasons[i],
             )
             for i in range(len(decision.verdict))

@@ -109,7 +109,7 @@ def interval(
         logits = interpret(graph, Enclosure.exact(inputs.double()), constants, run_node)
         classes = logits.centre.argmax(1) if classes is None else classes.to(inputs.device)
         gap_error = _gap_errors(logits, last, classes)
-    return LogitBounds(logits.centre, logits.radius, classes, gap_error, overflow, certain_overflow)
+    return LogitBounds.of(logits, classes, gap_error, overflow, certain_overflow)
 
 
 def _gap_errors(logits: Enclosure, last: _Last | None, classes: Tensor) -> Tensor:

@@ -7,6 +7,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from precisionkit.enclosure import Enclosure
+from precisionkit.lemma import gaps, keeps_argmax, least_gaps
+
 
 @dataclass(frozen=True)
 class LogitBounds:
@@ -26,6 +29,8 @@ class LogitBounds:
         of an input with such a node.
     certain_overflow : (batch,) int64 tensor
         Place of the first node whose store overflows in every run that reaches it with finite operands; -1 where there is none.
+    failure : (batch,) binary64 tensor
+        Probability, over the method's own random numbers, that any of these bounds is wrong; no rounding error is random here.
     """
 
     centre: Tensor
@@ -34,6 +39,18 @@ class LogitBounds:
     gap_error: Tensor
     overflow: Tensor
     certain_overflow: Tensor
+    failure: Tensor
+
+    @classmethod
+    def of(cls, logits: Enclosure, classes: Tensor, gap_error: Tensor, overflow: Tensor, certain_overflow: Tensor) -> LogitBounds:
+        """Bounds that rest on no random numbers."""
+        return cls(logits.centre, logits.radius, classes, gap_error, overflow, certain_overflow, torch.zeros_like(logits.centre[:, 0]))
+
+    def keeps_class(self) -> Tensor:
+        """Whether every run of the program predicts the class, by the repaired lemma; (batch,) bool tensor."""
+        classes = self.classes.cpu().numpy()
+        least = least_gaps(gaps(self.centre.cpu().numpy(), classes), self.gap_error.cpu().numpy())
+        return torch.from_numpy(keeps_argmax(least, classes)).to(self.overflow.device) & (self.overflow < 0)
 
     def sharpened(self, rows: Tensor, other: LogitBounds) -> LogitBounds:
         """Take for some rows the smaller of these bounds and another method's; both hold.
@@ -43,9 +60,11 @@ class LogitBounds:
         rows : int64 tensor
             The rows that `other` bounds, in its order.
         """
-        radius, gap_error, overflow, certain = (t.clone() for t in (self.radius, self.gap_error, self.overflow, self.certain_overflow))
+        radius, gap_error, failure = self.radius.clone(), self.gap_error.clone(), self.failure.clone()
+        overflow, certain = self.overflow.clone(), self.certain_overflow.clone()
         radius[rows] = torch.fmin(radius[rows], other.radius)
         gap_error[rows] = torch.fmin(gap_error[rows], other.gap_error)
         overflow[rows] = torch.where(other.overflow < 0, other.overflow, overflow[rows])
         certain[rows] = torch.maximum(certain[rows], other.certain_overflow)
-        return replace(self, radius=radius, gap_error=gap_error, overflow=overflow, certain_overflow=certain)
+        failure[rows] = failure[rows] + other.failure
+        return replace(self, radius=radius, gap_error=gap_error, overflow=overflow, certain_overflow=certain, failure=failure)

@@ -1,118 +1,38 @@
-"""Backward substitution: correlations kept from every rounding to the gaps of the logits (``--method zonotope``).
+"""The zonotope method: backward substitution from the gaps of the logits, with every doubtful neuron settled first.
 
-Every rounded coordinate is one noise symbol: at each node a run's stored value differs from what the node makes of its stored
-operands by at most the node's local error.  A functional of a tensor's deviation is pulled back node by node, exactly through
-affine operators and between enclosing lines through the others, and collects ``sum |g| r`` on the way.  That is the radius of a
-zonotope whose generators are never formed, with separate upper and lower lines (CROWN).  Proofs: proofs/bounds.md, theorems 16
-to 18.
+Small networks are settled neuron by neuron.  Deep ones are screened first: a sketch bounds all neurons at once, and only those
+whose sign it leaves in doubt are settled.  Proofs: proofs/bounds.md, theorems 16 to 19.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import replace
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from precisionkit.bound.backward import ROW_BYTES, Step, Trace, gap_errors, make_step, pull_back
 from precisionkit.bound.interval import interval, stored
 from precisionkit.bound.result import LogitBounds
+from precisionkit.bound.sketch import Sketch, rank_and_factor
 from precisionkit.enclosure import Bounded, Enclosure
 from precisionkit.evaluate import Program
 from precisionkit.graph import Graph, Node
-from precisionkit.ops.adjoint import Lines
-from precisionkit.outward import TINY, U, add_up, mul_up
+from precisionkit.outward import add_up
 
 EFFORT = 3000.0
 """Default limit of the work for one input, in forward passes."""
-_ROW_BYTES = 2**23
-"""Largest size aimed at for the rows of one node."""
-
-
-@dataclass(frozen=True)
-class Step:
-    """What backward substitution needs of one node.
-
-    Attributes
-    ----------
-    operands : tuple
-        Enclosures of activations, constants, None.
-    error : (batch, ...) tensor
-        Local error, and the rounding of pulling functionals back through this node.
-    lines : Lines or None
-        For a nonlinear operator.
-    underflow : (batch,) tensor
-        What products below the normal range can lose when functionals are pulled back through this node.
-    """
-
-    node: Node
-    operands: tuple[Any, ...]
-    error: Tensor
-    lines: Lines | None
-    underflow: Tensor
-
-
-@dataclass
-class Trace:
-    """The nodes bounded so far, in order."""
-
-    graph: Graph
-    steps: list[Step] = field(default_factory=list)
-    fan_out: dict[str, int] = field(default_factory=dict)
-
-    @property
-    def underflow(self) -> Tensor:
-        """Of all steps; (batch,)."""
-        return add_up(torch.zeros_like(self.steps[0].underflow), *(step.underflow for step in self.steps))
-
-
-def pull_back(trace: Trace, name: str, g: Tensor, rows: Tensor) -> Tensor:
-    """Upper bounds of ``sum g * (run - centre)`` over every run, for functionals of one node's stored result.
-
-    Parameters
-    ----------
-    name : str
-        The node.
-    g : (rows, ...) tensor
-        One functional a row.
-    rows : (rows,) int64 tensor
-        The image that each belongs to.
-    """
-    functionals: dict[str, Tensor] = {name: g}
-    total = torch.zeros(g.shape[0], dtype=g.dtype, device=g.device)
-    terms = 0
-    for step in reversed(trace.steps):
-        g_here = functionals.pop(step.node.name, None)
-        if g_here is None:
-            continue
-        total += (g_here.abs() * step.error[rows]).flatten(1).sum(1)
-        terms += g_here[0].numel() + 2
-        if step.lines is not None:
-            cost, g_here = _through_lines(step.lines, g_here, rows, step.operands[0])
-            total += cost
-            terms += 2 * g_here[0].numel() + 4
-            pulled: tuple[Tensor | None, ...] = (g_here,)
-        elif all(operand == trace.graph.input for operand in step.node.operands if operand not in trace.graph.constants):
-            continue  # every run starts from the same input
-        else:
-            assert step.node.record.transpose is not None
-            pulled = step.node.record.transpose(step.node.attributes, g_here, rows, *step.operands)
-        for operand, part in zip(step.node.operands, pulled, strict=True):
-            if operand is None or part is None or operand == trace.graph.input:
-                continue
-            functionals[operand] = functionals[operand] + part if operand in functionals else part
-    return mul_up(add_up(total, terms * TINY, trace.underflow[rows]), 1 + 4 * terms * U)
-
-
-def _through_lines(lines: Lines, g: Tensor, rows: Tensor, operand: Enclosure) -> tuple[Tensor, Tensor]:
-    """``g f(d) <= g+ (upper S d + above) - g- (lower S d - below)`` with g = g+ - g-."""
-    positive, negative = g.clamp_min(0), (-g).clamp_min(0)
-    cost = (positive * lines.above[rows] + negative * lines.below[rows]).flatten(1).sum(1)
-    scaled = positive * lines.upper[rows] - negative * lines.lower[rows]
-    if lines.chosen is not None:
-        flat = torch.zeros((g.shape[0], *operand.centre.shape[1:]), dtype=g.dtype, device=g.device).flatten(2)
-        scaled = flat.scatter_add(2, lines.chosen[rows].flatten(2), scaled.flatten(2)).reshape(g.shape[0], *operand.centre.shape[1:])
-    return cost, scaled
+PILOT, SAMPLES = 32, 96
+"""Samples of the sketch that choose what is claimed, and that test it."""
+FAILURE = 1e-13
+"""Probability that a sketch is wrong anywhere, for one input: 1e-9 for 10,000 inputs."""
+_CLAIM = 10.0
+"""What is claimed of a neuron's row sum, in units of its estimate."""
+_PREDICT = 16
+"""Samples that predict the work."""
+_OWN = 1 + 2.0**-10
+"""Inflation of the sketch's symbols: an exact row sum, with its rounding, then never exceeds what the sketch bounds."""
 
 
 def substitution(program: Program, inputs: Tensor, classes: Tensor | None = None, effort: float = EFFORT) -> LogitBounds:
@@ -121,46 +41,90 @@ def substitution(program: Program, inputs: Tensor, classes: Tensor | None = None
     Parameters
     ----------
     effort : float
-        Limit of the work for one input, in forward passes: each neuron whose sign the interval method leaves in doubt costs two
-        passes back to the input.  An input that would cost more keeps the bounds of the interval method.
+        Limit of the work for one input, in forward passes.  An input that would cost more keeps the bounds of the interval method.
 
     Notes
     -----
-    Never worse than `interval`.  Enclosures start as intervals from the operands' enclosures; a neuron in front of a ReLU whose
-    sign they leave in doubt gets the exact row sums of its own functional and of its negative.
+    Never worse than `interval`.  Enclosures start as intervals from the operands' enclosures.  Where settling every neuron whose
+    sign the interval method leaves in doubt is within the effort, that is done, and the bounds are certain.  Else a sketch
+    screens the neurons first, and the bounds are wrong with the probability `FAILURE`, over the sketch's random numbers.
     """
-    work = _Work(program.graph, torch.zeros(inputs.shape[0], dtype=torch.float64, device=inputs.device))
-    base = interval(program, inputs, classes, observe=work.count)
-    within = (work.passes <= effort).nonzero().flatten()
-    if not len(within):
-        return base
+    costs = _Costs(program.graph)
+    doubts = _Doubts(costs, inputs)
+    base = interval(program, inputs, classes, observe=doubts.count)
     with torch.no_grad(), torch.backends.cudnn.flags(enabled=False):
-        sharper = _substitute(program, inputs[within], base.classes[within])
-    return base.sharpened(within, sharper)
+        within = (doubts.passes <= effort).nonzero().flatten()
+        if len(within):
+            found = _bounds(program, inputs[within], base.classes[within], _Settled(costs))
+            base = base.sharpened(within, found)
+        for row in (doubts.passes > effort).nonzero().flatten():
+            one = row[None]
+            screened = _screened(program, inputs[one], base.classes[one], costs, effort)
+            base = base if screened is None else base.sharpened(one, screened)
+    return base
 
 
-class _Work:
-    """Counts what settling the doubtful neurons would cost, in forward passes, from the interval method's enclosures."""
+def _screened(program: Program, inputs: Tensor, classes: Tensor, costs: _Costs, effort: float) -> LogitBounds | None:
+    """Screen and settle one input; None where it would cost, or costs, more than the effort."""
+    try:
+        _walk(program, inputs, _Predicted(costs, effort - PILOT - SAMPLES))
+        found = _bounds(program, inputs, classes, _Screened(costs, effort))
+    except _TooMuchWork:
+        return None
+    return replace(found, failure=torch.full_like(found.failure, FAILURE))
 
-    def __init__(self, graph: Graph, passes: Tensor) -> None:
-        self._graph, self.passes = graph, passes
-        self._before: dict[str, float] = {}
-        self._rectified = {node.operands[0] for node in graph.nodes if node.operator == "relu"}
-        total = 0.0
+
+class _TooMuchWork(Exception):  # noqa: N818
+    """The effort is spent."""
+
+
+class _Costs:
+    """What pulling a functional back from each node to the input costs, in forward passes."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.rectified = {node.operands[0] for node in graph.nodes if node.operator == "relu"}
+        total, before = 0.0, {}
         for node in graph.nodes:
             total += graph.multiplications(node)
-            self._before[node.name] = total
-        self._total = max(total, 1.0)
+            before[node.name] = total
+        self._of = {name: cost / max(total, 1.0) for name, cost in before.items()}
+
+    def of(self, name: str) -> float:
+        """Of one functional of one node."""
+        return self._of.get(name, 0.0)
+
+
+class _Doubts:
+    """Counts what settling the doubtful neurons would cost, from the interval method's enclosures."""
+
+    def __init__(self, costs: _Costs, inputs: Tensor) -> None:
+        self._costs, self.passes = costs, torch.zeros(inputs.shape[0], dtype=torch.float64, device=inputs.device)
 
     def count(self, node: Node, enclosure: Enclosure) -> None:
-        """Add the cost of the neurons of one node that a ReLU follows."""
-        if node.name in self._rectified:
-            low, high = enclosure.ends()
-            doubtful = (~((low >= 0) | (high <= 0))).flatten(1).sum(1)
-            self.passes = self.passes + 2 * doubtful * (self._before[node.name] / self._total)
+        """Add the cost of the neurons of one node that a ReLU follows, forwards and backwards."""
+        if node.name in self._costs.rectified:
+            self.passes = self.passes + 2 * _doubtful(enclosure).flatten(1).sum(1) * self._costs.of(node.name)
 
 
-def _substitute(program: Program, inputs: Tensor, classes: Tensor) -> LogitBounds:
+class _Strategy(Protocol):
+    """How enclosures in front of nonlinear operators are sharpened on the way."""
+
+    def before(self, trace: Trace, name: str, enclosure: Enclosure, *, rectified: bool) -> Enclosure:
+        """Sharpen the enclosure of a node in front of a nonlinear operator."""
+
+    def after(self, trace: Trace, step: Step, result: Bounded, radius: Tensor) -> None:
+        """Take note of a node."""
+
+
+def _bounds(program: Program, inputs: Tensor, classes: Tensor, strategy: _Strategy) -> LogitBounds:
+    """Bound node by node, then the gaps."""
+    trace, logits, overflow, certain_overflow = _walk(program, inputs, strategy)
+    return LogitBounds.of(logits, classes, gap_errors(trace, logits, classes), overflow, certain_overflow)
+
+
+def _walk(program: Program, inputs: Tensor, strategy: _Strategy) -> tuple[Trace, Enclosure, Tensor, Tensor]:
+    """Bound node by node: the trace, the logits, and the places of the first possible and the first certain overflow."""
     graph = program.graph
     constants = {name: value.double() for name, value in program.constants.items()}
     values: dict[str, Enclosure] = {graph.input: Enclosure.exact(inputs.double())}
@@ -168,86 +132,134 @@ def _substitute(program: Program, inputs: Tensor, classes: Tensor) -> LogitBound
     certain_overflow = overflow.clone()
     trace = Trace(graph, fan_out={name: sum(n.operands.count(name) for n in graph.nodes) for name in graph.names})
     for place, node in enumerate(graph.nodes):
-        if node.operator == "relu" and node.operands[0] is not None:
-            values[node.operands[0]] = _settle(trace, node.operands[0], values[node.operands[0]])
+        name = node.operands[0]
+        if node.record.relax is not None and name is not None and name != graph.input:
+            values[name] = strategy.before(trace, name, values[name], rectified=node.operator == "relu")
         operands = tuple(None if name is None else values.get(name, constants.get(name)) for name in node.operands)
         result = node.record.error_rule(program.arithmetic, node.attributes, *operands)
         radius, local, excluded, certain = stored(program.arithmetic, result)
         certain_overflow = torch.where((overflow < 0) & certain & (certain_overflow < 0), place, certain_overflow)
         overflow = torch.where((overflow < 0) & ~excluded, place, overflow)
         values[node.name] = Enclosure(result.centre, radius)
-        trace.steps.append(_step(trace, node, operands, result, local))
+        step = make_step(trace, node, operands, result, local)
+        trace.steps.append(step)
+        strategy.after(trace, step, result, radius)
         if node.name == graph.output:
             break
-    logits = values[graph.output]
-    return LogitBounds(logits.centre, logits.radius, classes, _gap_errors(trace, logits, classes), overflow, certain_overflow)
+    return trace, values[graph.output], overflow, certain_overflow
 
 
-def _step(trace: Trace, node: Node, operands: tuple[Any, ...], result: Bounded, local: Tensor) -> Step:
-    """Charge the binary64 rounding of pulling back to the node's local error.
+class _Settled:
+    """Every neuron in front of a ReLU whose sign is in doubt gets the exact row sums of its functional and of its negative."""
 
-    A pulled-back functional ``g' = W^T g + delta`` with ``|delta| <= k u |W|^T |g|`` loses ``delta d``, at most
-    ``k u |g| |W| e = k u |g| carried``; k counts the roundings of one entry, and of adding functionals that meet.
-    """
-    record = node.record
-    meets = max((trace.fan_out[name] for name in node.operands if name in trace.fan_out), default=1)
-    if record.relax is not None:
-        lines = record.relax(node.attributes, operands[0])
-        # overlapping windows add up to as many functionals as a window has entries
-        area = 1 if lines.chosen is None else operands[0].centre[0, 0].numel()
-        roundings = 4 + area + meets
-        return Step(node, operands, add_up(local, mul_up(lines.reach, roundings * U)), lines, _underflow(operands, roundings))
-    terms = record.transposed_terms(node.attributes, *operands) + meets + 1
-    error = add_up(local, mul_up(result.carried, terms * U))
-    if result.second_order is not None:
-        error = add_up(error, result.second_order.expand_as(error))
-    return Step(node, operands, error, None, _underflow(operands, terms))
+    def __init__(self, costs: _Costs) -> None:
+        self._costs = costs
 
-
-def _underflow(operands: tuple[Any, ...], roundings: int) -> Tensor:
-    """``k eta sum e`` over the operands, with twice eta for the sum's own rounding."""
-    radii = [operand.radius.flatten(1).sum(1) for operand in operands if isinstance(operand, Enclosure)]
-    return mul_up(add_up(torch.zeros_like(radii[0]), *radii), roundings * TINY)
-
-
-def _settle(trace: Trace, name: str, enclosure: Enclosure) -> Enclosure:
-    """Sharpen the ends of the neurons whose sign is in doubt."""
-    if not trace.steps:
-        return enclosure
-    low, high = (end.clone() for end in enclosure.ends())
-    doubt = ~((low >= 0) | (high <= 0))
-    places = doubt.flatten(1).nonzero()
-    if not len(places):
-        return enclosure
-    size = low[0].numel()
-    flat_low, flat_high, centre = low.flatten(1), high.flatten(1), enclosure.centre.flatten(1)
-    for some in places.split(max(1, _ROW_BYTES // (8 * max(size, trace.graph.largest)))):
-        image, neuron = some[:, 0], some[:, 1]
-        g = torch.zeros(len(some), size, dtype=torch.float64, device=low.device)
-        g[torch.arange(len(some)), neuron] = 1.0
-        g = g.reshape(-1, *low.shape[1:])
-        middle = centre[image, neuron]
-        up, down = pull_back(trace, name, g, image), pull_back(trace, name, -g, image)
+    def before(self, trace: Trace, name: str, enclosure: Enclosure, *, rectified: bool) -> Enclosure:
+        """Sharpen the ends of the doubtful neurons."""
+        places = _doubtful(enclosure).flatten(1).nonzero()
+        if not rectified or not len(places):
+            return enclosure
+        low, high = (end.flatten(1).clone() for end in enclosure.ends())
+        up, down = _row_sums(trace, name, enclosure, places, symmetric=False)
+        image, neuron = places[:, 0], places[:, 1]
+        middle = enclosure.centre.flatten(1)[image, neuron]
         slack = (middle.abs() + up + down) * 2.0**-51
-        flat_high[image, neuron] = torch.minimum(flat_high[image, neuron], middle + up + slack)
-        flat_low[image, neuron] = torch.maximum(flat_low[image, neuron], middle - down - slack)
-    low, high = flat_low.reshape(low.shape), flat_high.reshape(high.shape)
+        high[image, neuron] = torch.minimum(high[image, neuron], middle + up + slack)
+        low[image, neuron] = torch.maximum(low[image, neuron], middle - down - slack)
+        shape = enclosure.centre.shape
+        return _with_ends(enclosure, low.reshape(shape), high.reshape(shape))
+
+    def after(self, trace: Trace, step: Step, result: Bounded, radius: Tensor) -> None:
+        """Nothing to note."""
+
+
+class _Screened:
+    """A radius is claimed of each neuron, tested by the sketch, and where the test fails replaced by the exact row sum.
+
+    What is claimed depends on the pilot samples alone, and the outcome is the claim whether the test or the exact row sum confirms
+    it; so all slopes and symbols are independent of the samples that test (theorem 19).
+    """
+
+    def __init__(self, costs: _Costs, effort: float) -> None:
+        self._costs, self._left = costs, effort - PILOT - SAMPLES
+        self._sketch = Sketch(costs.graph, PILOT, SAMPLES, FAILURE)
+
+    def before(self, trace: Trace, name: str, enclosure: Enclosure, *, rectified: bool) -> Enclosure:
+        """Claim, test, settle."""
+        radius = enclosure.radius
+        claim = _claim(enclosure, self._sketch.estimate(name), rectified=rectified)
+        open_ = claim < radius
+        failed = open_ & ~(self._sketch.bound(name) <= claim)
+        places = failed.flatten(1).nonzero()
+        self._left -= len(places) * self._costs.of(name)
+        if self._left < 0:
+            raise _TooMuchWork
+        settled = torch.where(open_, claim, radius).flatten(1)
+        if len(places):
+            exact, _ = _row_sums(trace, name, enclosure, places, symmetric=True)
+            image, neuron = places[:, 0], places[:, 1]
+            claimed = claim.flatten(1)[image, neuron]
+            settled[image, neuron] = torch.where(exact <= claimed, claimed, torch.fmin(radius.flatten(1)[image, neuron], exact))
+        return Enclosure(enclosure.centre, settled.reshape(radius.shape))
+
+    def after(self, trace: Trace, step: Step, result: Bounded, radius: Tensor) -> None:
+        """Carry the sketch on."""
+        self._sketch.step(step.node, step.operands, radius, step.error * _OWN, result.carried, step.lines)
+
+
+class _Predicted:
+    """Believes the estimates of a small sketch, and counts what they say that settling will cost."""
+
+    def __init__(self, costs: _Costs, effort: float) -> None:
+        self._costs, self._left = costs, effort
+        self._sketch = Sketch(costs.graph, _PREDICT, 0, FAILURE)
+        _, factor = rank_and_factor(SAMPLES, FAILURE / 2**18)
+        self._typical = 2 * factor
+
+    def before(self, trace: Trace, name: str, enclosure: Enclosure, *, rectified: bool) -> Enclosure:
+        """Believe the estimate."""
+        estimate = self._sketch.estimate(name)
+        if rectified:
+            doubts = (torch.fmin(enclosure.radius, self._typical * estimate) > enclosure.centre.abs()).sum()
+            self._left -= float(doubts) * self._costs.of(name)
+            if self._left < 0:
+                raise _TooMuchWork
+        claim = torch.fmin(_claim(enclosure, estimate, rectified=False), torch.maximum(estimate, enclosure.centre.abs()))
+        return Enclosure(enclosure.centre, torch.fmin(claim, enclosure.radius))
+
+    def after(self, trace: Trace, step: Step, result: Bounded, radius: Tensor) -> None:
+        """Carry the sketch on."""
+        self._sketch.step(step.node, step.operands, radius, step.error, result.carried, step.lines)
+
+
+def _claim(enclosure: Enclosure, estimate: Tensor, *, rectified: bool) -> Tensor:
+    """A radius that the test will usually confirm, and that fixes the sign of a rectified neuron where that seems possible."""
+    size = enclosure.centre.abs()
+    claim = torch.maximum(_CLAIM * estimate, size / 4)
+    return torch.fmin(torch.fmin(claim, size) if rectified else claim, enclosure.radius)
+
+
+def _doubtful(enclosure: Enclosure) -> Tensor:
+    low, high = enclosure.ends()
+    return ~((low >= 0) | (high <= 0))
+
+
+def _row_sums(trace: Trace, name: str, enclosure: Enclosure, places: Tensor, *, symmetric: bool) -> tuple[Tensor, Tensor]:
+    """Bounds of the deviations of single neurons, upwards and downwards, from functionals that are pulled back to the input."""
+    size = enclosure.centre[0].numel()
+    ups, downs = [], []
+    for some in places.split(max(1, ROW_BYTES // (8 * max(size, trace.graph.largest)))):
+        image, neuron = some[:, 0], some[:, 1]
+        g = torch.zeros(len(some), size, dtype=torch.float64, device=places.device)
+        g[torch.arange(len(some)), neuron] = 1.0
+        g = g.reshape(-1, *enclosure.centre.shape[1:])
+        ups.append(pull_back(trace, name, g, image, symmetric=symmetric))
+        downs.append(ups[-1] if symmetric else pull_back(trace, name, -g, image))
+    return torch.cat(ups), torch.cat(downs)
+
+
+def _with_ends(enclosure: Enclosure, low: Tensor, high: Tensor) -> Enclosure:
     reach = torch.maximum(high - enclosure.centre, enclosure.centre - low).clamp_min(0)
     radius = torch.minimum(enclosure.radius, add_up(reach, (enclosure.centre.abs() + reach) * 2.0**-51))
     return replace(enclosure, radius=radius, low=low, high=high)
-
-
-def _gap_errors(trace: Trace, logits: Enclosure, classes: Tensor) -> Tensor:
-    """Bound the gaps of each image's class, downwards and upwards."""
-    batch, count = logits.centre.shape
-    signs = torch.eye(count, dtype=torch.float64, device=logits.centre.device)
-    g = (signs[classes][:, None, :] - signs[None, :, :]).flatten(0, 1)
-    rows = torch.arange(batch, device=logits.centre.device).repeat_interleave(count)
-    found = []
-    for some, image in zip(g.split(chunk := max(1, _ROW_BYTES // (8 * trace.graph.largest))), rows.split(chunk), strict=True):
-        both = torch.cat([some, -some])
-        bounds = pull_back(trace, trace.graph.output, both, torch.cat([image, image]))
-        found.append(torch.maximum(*bounds.chunk(2)))
-    errors = torch.cat(found).reshape(batch, count)
-    difference = (logits.centre.gather(1, classes[:, None]) - logits.centre).abs()
-    return add_up(errors, mul_up(difference, 2 * U))

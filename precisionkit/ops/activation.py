@@ -43,6 +43,9 @@ def _relu_lines(attributes: Attributes, x: Enclosure) -> Lines:
     at_high = (high - x.centre) * (1 + 2.0**-50) * (1 - chord) + x.centre.clamp_max(0)
     above = torch.maximum(at_low, at_high).clamp_min(0)
     above = add_up(above, (relu + x.centre.abs() + high - low) * 2.0**-48)
+    # relu(c + d) - relu(c) - chord d is least at the kink, d = -c
+    kink = torch.where(on, (1 - chord) * x.centre, -chord * x.centre) * (1 + 2.0**-50)
+    remainder = torch.where(doubtful, torch.maximum(above, kink), torch.zeros_like(above))
     slope = torch.where(positive, 1.0, 0.0).to(chord.dtype)
     nothing = torch.zeros_like(chord)
     return Lines(
@@ -50,7 +53,8 @@ def _relu_lines(attributes: Attributes, x: Enclosure) -> Lines:
         torch.where(doubtful, on.to(chord.dtype), slope),
         torch.where(doubtful, above, nothing),
         nothing,
-        x.radius,
+        torch.where(negative, nothing, x.radius),
+        remainder,
     )
 
 
@@ -100,7 +104,7 @@ def _sigmoid_lines(attributes: Attributes, x: Enclosure) -> Lines:
     remainder = torch.minimum(mul_up(mul_up(radius, radius), 0.0963 / 2), mul_up(radius, 0.25))
     # the slope's own error, with the contract on the sigmoid, acts on the deviation
     remainder = add_up(remainder, mul_up(radius, 16 * BINARY64.unit_roundoff))
-    return Lines(slope, slope, remainder, remainder, mul_up(radius, 0.25))
+    return Lines(slope, slope, remainder, remainder, mul_up(radius, 0.25), remainder)
 
 
 SIGMOID = Operator(

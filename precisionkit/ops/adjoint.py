@@ -15,6 +15,8 @@ from torch import Tensor
 
 from precisionkit.enclosure import Enclosure
 
+Linear = Callable[..., Tensor]
+"""``linear(attributes, deviations, rows, *operands)``: the image of deviations under the linear part, None for no deviation."""
 Transpose = Callable[..., "tuple[Tensor | None, ...]"]
 """``transpose(attributes, g, rows, *operands)``: the functional on each operand that is an activation, None for the others."""
 
@@ -34,6 +36,8 @@ class Lines:
         Offsets, non-negative, rounded up.
     reach : (batch, ...) tensor
         Upper bound of ``slope * |S d|``, which scales the rounding of pulling back.
+    remainder : (batch, ...) tensor
+        Upper bound of ``|f(c + d) - f(c) - upper * S d|``.
     chosen : (batch, ...) int64 tensor or None
         For each entry of the result, the flat index of the operand's entry that S selects within its channel; None for the identity.
     """
@@ -43,10 +47,30 @@ class Lines:
     above: Tensor
     below: Tensor
     reach: Tensor
+    remainder: Tensor
     chosen: Tensor | None = None
+
+    def select(self, deviations: Tensor) -> Tensor:
+        """``S d`` for a batch of deviations of one image."""
+        if self.chosen is None:
+            return deviations
+        chosen = self.chosen.flatten(2).expand(deviations.shape[0], -1, -1)
+        return deviations.flatten(2).gather(2, chosen).reshape(deviations.shape[0], *self.upper.shape[1:])
 
 
 Relax = Callable[[Any, Enclosure], Lines]
+
+
+def linear_by(apply: Callable[..., Tensor]) -> Linear:
+    """Linear part of an operator that is linear in all of its operands together."""
+
+    def linear(attributes: Any, deviations: tuple[Tensor | None, ...], rows: Tensor, *operands: Any) -> Tensor:
+        like = next(d for d in deviations if d is not None)
+        shapes = [(o.centre if isinstance(o, Enclosure) else o).shape[1:] for o in operands]
+        filled = [like.new_zeros(len(rows), *shape) if d is None else d for d, shape in zip(deviations, shapes, strict=True)]
+        return apply(attributes, *filled)
+
+    return linear
 
 
 def autograd_transpose(apply: Callable[..., Tensor]) -> Transpose:

@@ -70,6 +70,15 @@ def _transpose(attributes: Attributes, g: Tensor, rows: Tensor, x: Enclosure, *p
     return (g * _by_channel(scale, g).to(g.dtype), None, None, None, None)
 
 
+def _linear(
+    attributes: Attributes, deviations: tuple[Tensor | None, ...], rows: Tensor, x: Enclosure, *parameters: Tensor | None
+) -> Tensor:
+    deviation = deviations[0]
+    assert deviation is not None
+    image: Tensor = deviation * _by_channel(_scale(attributes, parameters[0], parameters[3]), deviation).to(deviation.dtype)
+    return image
+
+
 def _scale(attributes: Attributes, weight: Tensor | None, var: Any) -> Tensor:
     """``w / sqrt(var + eps)`` in binary64, with an error of at most 5 roundings (the root may be off by an ulp)."""
     scale: Tensor = 1 / (var.double() + attributes["eps"]).sqrt()
@@ -84,6 +93,9 @@ BATCH_NORM = Operator(
     error_rule=_error_rule,
     transpose=_transpose,
     transposed_terms=lambda attributes, *_: 8,
+    linear=_linear,
+    linear_terms=lambda attributes, *_: 8,
+    pointwise=True,
     exact=_exact,
     check=lambda attributes, _: "only evaluation mode is supported; call model.eval()" if attributes.get("training") else None,
     bound=f"|a| e + {_CHAIN + 1} v (|x| + |mean|)|a| + 3 v |b| + underflow, a = w / sqrt(var + eps)",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -13,8 +14,12 @@ from precisionkit.arithmetic import Arithmetic
 from precisionkit.enclosure import Bounded, Enclosure
 from precisionkit.formats import BINARY32, BINARY64, round_to_nearest
 from precisionkit.ops._store import internal_error
+from precisionkit.ops.adjoint import Linear
 from precisionkit.ops.record import Attributes, Operator
 from precisionkit.outward import add_up, mul_up
+
+Partial = Callable[[Any, Any], tuple[Any, Any]]
+"""Derivatives of an operation with respect to its two operands."""
 
 
 def _number(arithmetic: Arithmetic, value: float, like: Tensor) -> Enclosure:
@@ -151,6 +156,22 @@ def _div_transpose(attributes: Attributes, g: Tensor, rows: Tensor, *operands: A
     return _fit(g / b, operands[0]), _fit(-g * (a / b) / b, operands[1])
 
 
+def _linear(partial: Partial) -> Linear:
+    """Sum of the deviations times the partial derivatives at the centre."""
+
+    def linear(attributes: Attributes, deviations: tuple[Tensor | None, ...], rows: Tensor, *operands: Any) -> Tensor:
+        like = next(d for d in deviations if d is not None)
+        slopes = partial(*_factors(attributes, like, rows, operands))
+        parts = [d * slope for d, slope in zip(deviations, slopes, strict=True) if d is not None]
+        shape = torch.broadcast_shapes(
+            *(p.shape for p in parts), *((len(rows), *o.centre.shape[1:]) for o in operands if isinstance(o, Enclosure))
+        )
+        total: Tensor = sum(parts[1:], parts[0])
+        return total.expand(shape)
+
+    return linear
+
+
 def _broadcast_terms(attributes: Attributes, *operands: Any) -> int:
     """Three products or quotients, and a sum over what was broadcast."""
     sizes = [o.centre[0].numel() for o in operands if isinstance(o, Enclosure)]
@@ -165,6 +186,9 @@ ADD = Operator(
     error_rule=lambda arithmetic, attributes, *o: _sum_rule(arithmetic, attributes, o, 1.0),
     transpose=_add_transpose,
     transposed_terms=_broadcast_terms,
+    linear=_linear(lambda a, b: (1.0, 1.0)),
+    linear_terms=lambda *_: 6,
+    pointwise=True,
     exact=lambda context, attributes, *o: np.add(*_exact_values(context, attributes, o)),
     check=_scale_check,
     bound="e_a + e_b, one rounding (the store)",
@@ -178,6 +202,9 @@ SUB = Operator(
     error_rule=lambda arithmetic, attributes, *o: _sum_rule(arithmetic, attributes, o, -1.0),
     transpose=_sub_transpose,
     transposed_terms=_broadcast_terms,
+    linear=_linear(lambda a, b: (1.0, -1.0)),
+    linear_terms=lambda *_: 6,
+    pointwise=True,
     exact=lambda context, attributes, *o: np.subtract(*_exact_values(context, attributes, o)),
     check=_scale_check,
     bound="e_a + e_b, one rounding (the store)",
@@ -191,6 +218,9 @@ RSUB = Operator(
     error_rule=_rsub_rule,
     transpose=lambda attributes, g, rows, *o: _sub_transpose(attributes, -g, rows, *o),
     transposed_terms=_broadcast_terms,
+    linear=_linear(lambda a, b: (-1.0, 1.0)),
+    linear_terms=lambda *_: 6,
+    pointwise=True,
     exact=lambda context, attributes, *o: -np.subtract(*_exact_values(context, attributes, o)),
     check=_scale_check,
     bound="e_a + e_b, one rounding (the store)",
@@ -204,6 +234,9 @@ MUL = Operator(
     error_rule=_mul_rule,
     transpose=_mul_transpose,
     transposed_terms=_broadcast_terms,
+    linear=_linear(lambda a, b: (b, a)),
+    linear_terms=lambda *_: 6,
+    pointwise=True,
     exact=lambda context, attributes, *o: np.multiply(*_exact_values(context, attributes, o)),
     bound="|a| e_b + |b| e_a + e_a e_b, one rounding (the store)",
     source="proofs/bounds.md, theorem 11",
@@ -216,6 +249,9 @@ DIV = Operator(
     error_rule=_div_rule,
     transpose=_div_transpose,
     transposed_terms=_broadcast_terms,
+    linear=_linear(lambda a, b: (1 / b, -(a / b) / b)),
+    linear_terms=lambda *_: 6,
+    pointwise=True,
     exact=lambda context, attributes, *o: np.divide(*_exact_values(context, attributes, o)),
     check=_div_check,
     bound="(e_a + |a/b| e_b) / (|b| - e_b) + 3 v |a/b|",

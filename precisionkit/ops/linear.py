@@ -60,6 +60,8 @@ LINEAR = Operator(
     rounded=_rounded,
     transpose=lambda attributes, g, rows, x, weight, bias=None: (g @ weight.to(g.dtype), None, None),
     transposed_terms=lambda _, x, weight, bias=None: weight.shape[0],
+    linear=lambda attributes, d, rows, x, weight, bias=None: d[0] @ weight.T.to(d[0].dtype),
+    linear_terms=lambda _, x, weight, bias=None: weight.shape[1],
     bound="|W|e + (m-1) v ufp(max(P,N) + (m-1) v S) for any order; half an ulp of every partial sum for a named tree",
     source="proofs/bounds.md, theorems 2 to 5",
 )
@@ -87,6 +89,8 @@ ADDMM = Operator(
     check=_addmm_check,
     transpose=lambda attributes, g, rows, bias, x, weight: (None, g @ weight.T.to(g.dtype), None),
     transposed_terms=lambda _, bias, x, weight: weight.shape[1],
+    linear=lambda attributes, d, rows, bias, x, weight: d[1] @ weight.to(d[1].dtype),
+    linear_terms=lambda _, bias, x, weight: weight.shape[0],
     bound="as linear",
     source="proofs/bounds.md, theorems 2 to 5",
 )
@@ -101,6 +105,8 @@ MM = Operator(
     rounded=lambda arithmetic, attributes, x, w: _rounded(arithmetic, attributes, x, w.T),
     transpose=lambda attributes, g, rows, x, w: (g @ w.T.to(g.dtype), None),
     transposed_terms=lambda _, x, w: w.shape[1],
+    linear=lambda attributes, d, rows, x, w: d[0] @ w.to(d[0].dtype),
+    linear_terms=lambda _, x, w: w.shape[0],
     check=lambda _, shapes: None if len(shapes[1] or ()) == 2 else "only a constant matrix is supported as the second factor",
     bound="as linear",
     source="proofs/bounds.md, theorems 2 to 5",

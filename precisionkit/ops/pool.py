@@ -15,7 +15,7 @@ from precisionkit.arithmetic import Arithmetic
 from precisionkit.enclosure import Bounded, Enclosure
 from precisionkit.formats import ufp
 from precisionkit.ops._store import internal_error
-from precisionkit.ops.adjoint import Lines, autograd_transpose
+from precisionkit.ops.adjoint import Lines, autograd_transpose, linear_by
 from precisionkit.ops.record import Attributes, Operator
 from precisionkit.outward import TINY, add_up, mul_up, own_error, sum_of_products_up
 
@@ -86,6 +86,7 @@ def _max_pool_lines(attributes: Attributes, x: Enclosure) -> Lines:
         torch.where(tracks, overtaken, constant),
         torch.zeros_like(centre),
         widest,
+        torch.where(tracks, overtaken, torch.maximum(constant, widest)),
         chosen,
     )
 
@@ -185,6 +186,8 @@ AVG_POOL2D = Operator(
     error_rule=_avg_pool_rule,
     exact=lambda context, attributes, x: _average_exact(context, lambda t: _avg_pool(attributes, t), x),
     transpose=autograd_transpose(_avg_pool),
+    linear_terms=lambda attributes, x: 4 + _window(attributes),
+    linear=linear_by(_avg_pool),
     transposed_terms=lambda attributes, x: 4 + _window(attributes),
     check=lambda attributes, _: "divisor_override is not supported" if attributes.get("divisor_override") else None,
     bound="mean of e + (n-1) v ufp(S + ...)/n + 5 v S/n",
@@ -213,6 +216,8 @@ ADAPTIVE_AVG_POOL2D = Operator(
     error_rule=_adaptive_rule,
     exact=lambda context, attributes, x: _average_exact(context, lambda t: _adaptive(attributes, t), x),
     transpose=autograd_transpose(_adaptive),
+    linear_terms=lambda attributes, x: 4 + x.centre[0, 0].numel(),
+    linear=linear_by(_adaptive),
     transposed_terms=lambda attributes, x: 4 + x.centre[0, 0].numel(),
     bound="as avg_pool2d",
     source="proofs/bounds.md, theorem 10",
@@ -246,6 +251,8 @@ MEAN = Operator(
     error_rule=_mean_rule,
     exact=lambda context, attributes, x: _average_exact(context, lambda t: _mean(attributes, t), x),
     transpose=autograd_transpose(_mean),
+    linear_terms=lambda attributes, x: 4 + x.centre[0].numel(),
+    linear=linear_by(_mean),
     transposed_terms=lambda attributes, x: 4,
     check=_mean_check,
     bound="as avg_pool2d",

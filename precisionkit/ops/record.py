@@ -15,7 +15,7 @@ from torch import Tensor
 
 from precisionkit.arithmetic import Arithmetic
 from precisionkit.enclosure import Bounded, Enclosure
-from precisionkit.ops.adjoint import Relax, Transpose
+from precisionkit.ops.adjoint import Linear, Relax, Transpose
 
 Attributes = Mapping[str, Any]
 """The arguments of an operator that are not tensors, by the names of its schema."""
@@ -70,6 +70,13 @@ class Operator:
         For an affine operator: ``transpose(attributes, g, rows, *operands)`` pulls functionals back, see `precisionkit.ops.adjoint`.
     transposed_terms : callable
         ``transposed_terms(attributes, *operands) -> int``: an upper bound of the roundings of one entry of the transpose.
+    linear : callable or None
+        For an affine operator: ``linear(attributes, deviations, rows, *operands)``, the image of deviations of the operands (None
+        for no deviation) under its linear part; row k belongs to image ``rows[k]``.
+    linear_terms : callable
+        ``linear_terms(attributes, *operands) -> int``: an upper bound of the roundings of one entry of that image.
+    pointwise : bool
+        Each entry of the result depends on the same entry of the operands alone, as long as these have the result's shape.
     relax : callable or None
         For a nonlinear operator of one operand: ``relax(attributes, operand) -> Lines``.
     bound : str
@@ -91,6 +98,9 @@ class Operator:
     check: Check = no_objection
     transpose: Transpose | None = None
     transposed_terms: Callable[..., int] = one_term
+    linear: Linear | None = None
+    linear_terms: Callable[..., int] = one_term
+    pointwise: bool = False
     relax: Relax | None = None
 
     def __post_init__(self) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 from precisionkit.arithmetic import Arithmetic
 from precisionkit.enclosure import Bounded, Enclosure
 from precisionkit.formats import BINARY64
-from precisionkit.ops.adjoint import autograd_transpose
+from precisionkit.ops.adjoint import autograd_transpose, linear_by
 from precisionkit.ops.record import Attributes, Operator
 from precisionkit.outward import add_up, mul_up
 
@@ -79,6 +79,8 @@ BILINEAR = Operator(
     error_rule=_error_rule,
     exact=_exact,
     transpose=autograd_transpose(_apply),
+    linear=linear_by(_apply),
+    linear_terms=lambda attributes, x: 9 + 14 * (sum(x.centre.shape[-2:]) + 2) * 3,
     transposed_terms=lambda attributes, x: 9 + 14 * (sum(x.centre.shape[-2:]) + 2) * 3 + x.centre[0, 0].numel() * 4,
     bound="mean of e + (9 + 14 (h + w + 2)) v max|x|",
     source="proofs/bounds.md, theorem 12",

@@ -13,7 +13,7 @@ from torch import Tensor
 from precisionkit.arithmetic import Arithmetic
 from precisionkit.enclosure import Bounded, Enclosure
 from precisionkit.formats import round_to_nearest
-from precisionkit.ops.adjoint import autograd_transpose
+from precisionkit.ops.adjoint import autograd_transpose, linear_by
 from precisionkit.ops.record import Attributes, Check, Operator, no_objection
 
 Move = Callable[..., Tensor]
@@ -50,6 +50,7 @@ def _moving(
         error_rule=_rule(move),
         exact=_exact(move),
         transpose=autograd_transpose(move),
+        linear=linear_by(move),
         stores=False,
         check=check,
         bound="e moves along; no rounding",
@@ -148,6 +149,7 @@ SHAPE_OPERATORS = (
         error_rule=_pad_rule,
         exact=_pad_exact,
         transpose=autograd_transpose(_zero_pad),
+        linear=linear_by(_zero_pad),
         check=_pad_check,
         bound="e moves along; a padded constant that the format does not hold has its rounding as radius",
         source="proofs/bounds.md, theorem 8",

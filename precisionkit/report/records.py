@@ -112,6 +112,8 @@ class Input(_Record, frozen=True, kw_only=True):
         The least that the gap to any class is proved to be, in every run of both programs; null where no bound holds.
     method : str
         The sharpest method that was applied to it.
+    failure : float
+        Probability that the method's own random numbers made its bounds wrong; 0 for methods without any.
     reason : str or None
         Why it is not proved.
     """
@@ -126,6 +128,7 @@ class Input(_Record, frozen=True, kw_only=True):
     measured_error: Size | None
     lower_margin: float | None
     method: str
+    failure: Annotated[float, msgspec.Meta(ge=0, le=1)]
     reason: str | None
 
 

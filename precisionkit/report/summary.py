@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -72,9 +74,17 @@ def _figures(report: Report) -> Table:
         ("measured error, median / worst", f"{_number(summary.median_measured_error)} / {_number(summary.worst_measured_error)}"),
         ("time", f"{timing.total_s:.1f} s, {timing.inputs_per_s:.4g} inputs/s on {report.environment.device}"),
     ]
+    rows += [("not proved", f"{count:,}: {reason}") for reason, count in _reasons(report)]
+    if sketched := [i.failure for i in report.inputs if i.failure and i.verdict == "proved"]:
+        rows.append(("proved by sketches", f"{len(sketched):,}; their random numbers fail with probability {sum(sketched):.1g} in all"))
     for row in rows:
         table.add_row(*row)
     return table
+
+
+def _reasons(report: Report) -> list[tuple[str, int]]:
+    """The most frequent reasons why inputs are not proved."""
+    return Counter(i.reason for i in report.inputs if i.reason is not None).most_common(2)
 
 
 def _correct(count: int | None) -> str:

@@ -46,6 +46,7 @@ def item(index=0, verdict="proved", label=1, prediction=1, bound=0.25, reason=No
         measured_error=0.125,
         lower_margin=1.5,
         method="interval",
+        failure=0.0,
         reason=reason,
     )
 

@@ -288,6 +288,8 @@ def test_lines_enclose_the_operator(operator, attributes, shape):
             assert (moved <= lines.upper * selected + lines.above + rounding).all()
             assert (moved >= lines.lower * selected - lines.below - rounding).all()
             assert ((lines.upper * selected).abs() <= lines.reach + rounding).all()
+            assert ((moved - lines.upper * selected).abs() <= lines.remainder + rounding).all()
+            assert torch.equal(selected, lines.select(d)) or enclosure.centre.shape[0] > 1
 
 
 def test_lines_that_are_too_narrow_are_found():
@@ -320,3 +322,7 @@ def test_transposes_are_transposes(case):
     pulled = record.transpose(case.attributes, g, torch.arange(g.shape[0]), *operands)
     left, right = (g * image).sum().item(), sum((pulled[i] * values[i]).sum().item() for i in active)
     assert abs(left - right) <= 2.0**-40 * (g.abs() * image.abs()).sum().item()
+    moved = record.linear(
+        case.attributes, tuple(v if i in active else None for i, v in enumerate(values)), torch.arange(len(image)), *operands
+    )
+    assert ((moved - image).abs() <= 2.0**-40 * image.abs().max()).all()

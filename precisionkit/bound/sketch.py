@@ -1,0 +1,257 @@
+"""Cauchy sketches: row sums of absolute generators for every neuron at once, at the price of a few dozen forward passes.
+
+The zonotope's deviation at neuron i is ``sum_j G_ij s_j`` with ``|s_j| <= 1``, so its radius is ``N_i = sum_j |G_ij|``.  With
+independent standard Cauchy numbers C in place of the symbols, ``sum_j G_ij C_j`` is ``N_i`` times one standard Cauchy number
+(stability; Indyk, J. ACM 53, 2006).  An order statistic of K such samples bounds N_i, with a failure probability that is
+computed, not assumed; nothing is assumed of the rounding errors.  Proof: proofs/bounds.md, theorem 19.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cache, lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from precisionkit.enclosure import Enclosure
+from precisionkit.graph import Graph, Node
+from precisionkit.ops.adjoint import Lines
+from precisionkit.outward import U, add_up, mul_up
+
+_SEED = 20230130
+_KEPT_BYTES = 2**30
+"""Largest size of the random numbers that are kept between images; beyond it they are drawn again, with the same seeds."""
+
+
+_FLOOR = 2.0**-22
+"""Least radius of a symbol, in units of the coordinate's deviation, so that it outweighs the rounding of the samples."""
+
+
+@cache
+def rank_and_factor(samples: int, failure: float) -> tuple[int, float]:
+    """Rank m and factor f such that ``N <= f |X|_(m)`` fails with at most the given probability; f |X|_(m) is typically least.
+
+    It fails if at least m of the K numbers have ``|C| < 1/f``, each with probability ``q = (2 / pi) arctan(1/f)``: a binomial tail.
+    """
+    best = (math.inf, 0, math.inf)
+    for rank in range(samples // 3, samples):
+        low, high = 0.0, 1.0
+        for _ in range(50):
+            q = (low + high) / 2
+            low, high = (q, high) if _binomial_tail(samples, rank, q) <= failure / 2 else (low, q)
+        factor = (1 + 2.0**-40) / math.tan(math.pi / 2 * low) if low > 0 else math.inf
+        best = min(best, (factor * math.tan(math.pi / 2 * (rank - 0.5) / samples), rank, factor))
+    return best[1], best[2]
+
+
+def _binomial_tail(n: int, least: int, q: float) -> float:
+    """Probability of at least so many successes; its rounding, far below a factor of 2, is left to the caller."""
+    return math.fsum(math.comb(n, k) * q**k * (1 - q) ** (n - k) for k in range(least, n + 1))
+
+
+@dataclass(frozen=True)
+class _State:
+    """Sketch of one stored tensor of one image.
+
+    Attributes
+    ----------
+    samples : (pilot + K, ...) tensor or None
+        None where no symbol has been drawn yet.
+    largest : (1, ...) tensor
+        Upper bound of the samples' magnitudes.
+    own : (1, ...) tensor
+        Radius of one symbol a coordinate that has not been drawn yet.
+    lost : (1, ...) tensor
+        Upper bound of the rounding of every sample since its symbols were drawn.
+    """
+
+    samples: Tensor | None
+    largest: Tensor
+    own: Tensor
+    lost: Tensor
+
+
+class Sketch:
+    """Carries samples along the graph, node by node, for one image.
+
+    The first `pilot` samples give estimates that decide what is claimed of each neuron; the others, independent of them, test
+    the claims.
+
+    Parameters
+    ----------
+    graph : Graph
+    pilot, samples : int
+    failure : float
+        Probability that any bound given for this image is wrong.
+    """
+
+    def __init__(self, graph: Graph, pilot: int, samples: int, failure: float) -> None:
+        self._graph, self._pilot, self._samples = graph, pilot, samples
+        self._states: dict[str, _State] = {}
+        self._uses = {name: sum(node.operands.count(name) for node in graph.nodes) for name in graph.names}
+        self._apart = {name for node in graph.nodes if not _is_pointwise(graph, node) for name in node.operands if name is not None}
+        tested = sum(math.prod(node.shape) for node in graph.nodes)
+        self._rank, self._factor = rank_and_factor(samples, failure / tested) if samples else (0, math.inf)
+        self._share = 0.0
+        """Largest ratio of a drawn symbol's radius to the rounding that it stands for."""
+
+    def step(
+        self,
+        node: Node,
+        operands: tuple[Enclosure | Tensor | None, ...],
+        reach: Tensor,
+        radius: Tensor,
+        carried: Tensor,
+        lines: Lines | None,
+    ) -> None:
+        """Add one node.
+
+        Parameters
+        ----------
+        reach : (1, ...) tensor
+            Radius of the node's result.
+        radius : (1, ...) tensor
+            Radius of the node's own symbols, one a coordinate.
+        carried : (1, ...) tensor
+            What the operands' radii can move the result by.
+        lines : Lines or None
+            For a nonlinear node: slope `upper`, and the symbol of radius `remainder`.
+        """
+        states = tuple(self._states.get(name) if name is not None else None for name in node.operands)
+        if lines is not None:
+            state = self._through_lines(states[0], radius, lines)
+        else:
+            state = self._through_linear(node, states, operands, radius, carried)
+        name = node.name
+        if name in self._apart or self._uses[name] > 1:
+            state = self._drawn(name, state, reach)
+        self._states[name] = state
+        for used in node.operands:
+            if used is not None and used in self._uses:
+                self._uses[used] -= 1
+                if not self._uses[used]:
+                    self._states.pop(used, None)
+
+    def _through_lines(self, state: _State | None, radius: Tensor, lines: Lines) -> _State:
+        own = add_up(lines.remainder, radius)
+        if state is None:
+            return _State(None, torch.zeros_like(own), own, torch.zeros_like(own))
+        slope = lines.upper
+        samples = None if state.samples is None else lines.select(state.samples) * slope
+        largest, before = lines.select(state.largest), lines.select(state.own)
+        largest = mul_up(largest, slope)
+        lost = add_up(mul_up(lines.select(state.lost), slope), mul_up(largest, U))
+        return _State(samples, largest, add_up(own, mul_up(before, slope)), lost)
+
+    def _through_linear(
+        self,
+        node: Node,
+        states: tuple[_State | None, ...],
+        operands: tuple[Enclosure | Tensor | None, ...],
+        radius: Tensor,
+        carried: Tensor,
+    ) -> _State:
+        record = node.record
+        assert record.linear is not None
+
+        def image(parts: tuple[Tensor | None, ...]) -> Tensor:
+            assert record.linear is not None
+            rows = torch.zeros(next(p.shape[0] for p in parts if p is not None), dtype=torch.int64, device=radius.device)
+            return record.linear(node.attributes, parts, rows, *operands)
+
+        drawn = tuple(None if state is None else state.samples for state in states)
+        samples = None if all(part is None for part in drawn) else image(drawn)
+        zero = torch.zeros_like(radius)
+        terms = record.linear_terms(node.attributes, *operands) + 2 if record.stores or node.operator == "pad" else 0
+        if _is_pointwise(self._graph, node):
+            own, lost, largest = radius, zero, zero
+            for place, state in enumerate(states):
+                if state is None:
+                    continue
+                for_one = [image(_only(place, len(states), part)).abs() * (1 + 2.0**-48) for part in (state.own, state.lost, state.largest)]
+                own, lost, largest = add_up(own, for_one[0]), add_up(lost, for_one[1]), add_up(largest, for_one[2])
+            return _State(samples, largest, own, add_up(lost, mul_up(largest, terms * U)))
+        if samples is None:
+            return _State(None, zero, radius, zero)
+        # |A| |sample| <= ratio |A| e with e the operands' radii, so the roundings are at most terms u ratio carried
+        ratio = max(self._ratio(state, operand) for state, operand in zip(states, operands, strict=True))
+        return _State(samples, samples.abs().amax(0, keepdim=True), radius, mul_up(carried, terms * U * ratio))
+
+    @staticmethod
+    def _ratio(state: _State | None, operand: Enclosure | Tensor | None) -> float:
+        if state is None or not isinstance(operand, Enclosure):
+            return 0.0
+        ratio = torch.where(state.largest > 0, state.largest / operand.radius, torch.zeros_like(state.largest))
+        return float(ratio.amax()) * (1 + 2.0**-50)
+
+    def _drawn(self, name: str, state: _State, reach: Tensor) -> _State:
+        """Draw the symbols that are still open, and let their radii stand for the rounding so far.
+
+        Where every run stores the same number there is nothing to stand for.
+        """
+        own = torch.where(reach == 0, 0.0, torch.maximum(state.own, reach * _FLOOR))
+        self._share = max(self._share, float(torch.where(reach == 0, 0.0, state.lost / own).amax()) * (1 + 2.0**-50))
+        added = self._noise(name, tuple(own.shape[1:])).to(own.device) * own
+        samples = added if state.samples is None else added.add_(state.samples)
+        largest = samples.abs().amax(0, keepdim=True)
+        # the product and the sum round, each relative to numbers that |sample| and the former largest bound
+        lost = torch.where(reach == 0, 0.0, mul_up(add_up(largest, state.largest), 3 * U))
+        return _State(samples, largest, torch.zeros_like(own), lost)
+
+    def _noise(self, name: str, shape: tuple[int, ...]) -> Tensor:
+        total = sum(math.prod(node.shape) for node in self._graph.nodes)
+        place = self._graph.names.index(name)
+        count = self._pilot + self._samples
+        return (_kept if 8 * count * total <= _KEPT_BYTES else _draw)(place, count, shape)
+
+    def estimate(self, name: str) -> Tensor:
+        """Estimates of the row sums, from the pilot samples: nothing is proved of them."""
+        state = self._states[name]
+        if state.samples is None:
+            return state.own
+        return state.own + _order_statistic(state.samples[: self._pilot], (self._pilot + 1) // 2)
+
+    def bound(self, name: str) -> Tensor:
+        """Upper bounds of the row sums, all of them with the probability ``1 - failure``.
+
+        With E the rounding of a sample, ``N <= f |X|_(m) <= f (|X + E|_(m) + share N + lost)``, solved for N.
+        """
+        state = self._states[name]
+        if state.samples is None:
+            return state.own
+        if self._factor * self._share >= 0.5:
+            return torch.full_like(state.own, torch.inf)
+        quantile = _order_statistic(state.samples[self._pilot :], self._rank)
+        factor = self._factor / (1 - self._factor * self._share) * (1 + 2.0**-40)
+        return add_up(state.own, mul_up(add_up(quantile, state.lost), factor))
+
+
+def _is_pointwise(graph: Graph, node: Node) -> bool:
+    """Whether each entry of the result depends on the same entries of the operands alone."""
+    if node.record.relax is not None:
+        return node.operator != "max_pool2d"
+    shapes = dict(((graph.input, graph.input_shape), *((n.name, n.shape) for n in graph.nodes)))
+    return node.record.pointwise and all(shapes[name] == node.shape for name in node.operands if name in shapes)
+
+
+def _only(place: int, count: int, part: Tensor) -> tuple[Tensor | None, ...]:
+    return tuple(part if i == place else None for i in range(count))
+
+
+def _order_statistic(samples: Tensor, rank: int) -> Tensor:
+    """The rank-th smallest magnitude; (1, ...)."""
+    magnitudes = samples.abs()
+    if magnitudes.device.type == "cpu":
+        return torch.from_numpy(np.partition(magnitudes.numpy(), rank - 1, axis=0)[rank - 1 : rank])
+    return magnitudes.kthvalue(rank, dim=0, keepdim=True).values
+
+
+def _draw(place: int, count: int, shape: tuple[int, ...]) -> Tensor:
+    generator = torch.Generator().manual_seed(_SEED + place)
+    return torch.empty(count, *shape, dtype=torch.float64).cauchy_(generator=generator)
+
+
+_kept = lru_cache(maxsize=64)(_draw)
