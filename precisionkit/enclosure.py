@@ -63,6 +63,8 @@ class Bounded:
         Bound on the magnitude of every intermediate result; None where there is none beside the result.
     peak_format : Format or None
         Format of those intermediate results.
+    stored_before : non-negative tensor or None
+        Bound on the magnitude of an intermediate result that may be stored in the storage format.
     second_order : non-negative tensor or None
         The part of `carried` that is not linear in the deviations of the activations: of products and quotients of activations, and
         of Python numbers, which backends may round.
@@ -75,3 +77,4 @@ class Bounded:
     peak: Tensor | None = None
     peak_format: Format | None = None
     second_order: Tensor | None = None
+    stored_before: Tensor | None = None

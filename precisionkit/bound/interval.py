@@ -55,6 +55,8 @@ def stored(arithmetic: Arithmetic, result: Bounded) -> tuple[Tensor, Tensor, Ten
     excluded = (magnitude < storage.overflow_threshold).flatten(1).all(1)
     if result.peak is not None and result.peak_format is not None:
         excluded = excluded & (result.peak <= result.peak_format.max).flatten(1).all(1)
+    if result.stored_before is not None:
+        excluded = excluded & (result.stored_before < storage.overflow_threshold).flatten(1).all(1)
     least = result.centre.abs() * (1 - 2.0**-50) - before
     certain = (least >= storage.overflow_threshold).flatten(1).any(1)
     return add_up(result.carried, local), local, excluded, certain

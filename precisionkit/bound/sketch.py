@@ -176,16 +176,9 @@ class Sketch:
             return _State(samples, largest, own, add_up(lost, mul_up(largest, terms * U)))
         if samples is None:
             return _State(None, zero, radius, zero)
-        # |A| |sample| <= ratio |A| e with e the operands' radii, so the roundings are at most terms u ratio carried
-        ratio = max(self._ratio(state, operand) for state, operand in zip(states, operands, strict=True))
-        return _State(samples, samples.abs().amax(0, keepdim=True), radius, mul_up(carried, terms * U * ratio))
-
-    @staticmethod
-    def _ratio(state: _State | None, operand: Enclosure | Tensor | None) -> float:
-        if state is None or not isinstance(operand, Enclosure):
-            return 0.0
-        ratio = torch.where(state.largest > 0, state.largest / operand.radius, torch.zeros_like(state.largest))
-        return float(ratio.amax()) * (1 + 2.0**-50)
+        # terms u |A| |sample| + |A| lost <= ratio |A| e with e the operands' radii
+        ratio = max(_ratio(state, operand, terms) for state, operand in zip(states, operands, strict=True))
+        return _State(samples, samples.abs().amax(0, keepdim=True), radius, mul_up(carried, ratio))
 
     def _drawn(self, name: str, state: _State, reach: Tensor) -> _State:
         """Draw the symbols that are still open, and let their radii stand for the rounding so far.
@@ -235,6 +228,15 @@ def _is_pointwise(graph: Graph, node: Node) -> bool:
         return node.operator != "max_pool2d"
     shapes = dict(((graph.input, graph.input_shape), *((n.name, n.shape) for n in graph.nodes)))
     return node.record.pointwise and all(shapes[name] == node.shape for name in node.operands if name in shapes)
+
+
+def _ratio(state: _State | None, operand: Enclosure | Tensor | None, terms: int) -> float:
+    """Largest ratio of what a sample and its rounding can lose in so many roundings, to the operand's radius."""
+    if state is None or not isinstance(operand, Enclosure):
+        return 0.0
+    losing = add_up(mul_up(state.largest, terms * U), state.lost)
+    ratio = torch.where(operand.radius == 0, torch.where(state.largest + state.lost > 0, torch.inf, 0.0), losing / operand.radius)
+    return float(ratio.amax()) * (1 + 2.0**-50)
 
 
 def _only(place: int, count: int, part: Tensor) -> tuple[Tensor | None, ...]:

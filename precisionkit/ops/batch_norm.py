@@ -10,7 +10,7 @@ from torch import Tensor
 
 from precisionkit.arithmetic import SQRT_ULPS, Arithmetic
 from precisionkit.enclosure import Bounded, Enclosure
-from precisionkit.formats import BINARY64, Format
+from precisionkit.formats import BINARY32, BINARY64, Format
 from precisionkit.ops._store import internal_error
 from precisionkit.ops.record import Attributes, Operator
 from precisionkit.outward import add_up, mul_up
@@ -55,7 +55,8 @@ def _error_rule(
     underflow = mul_up(add_up(inputs, 4.0 + _by_channel(weight.abs(), centre)), arithmetic.internal.eta)
     fresh = add_up(_rounding(arithmetic.internal, product, bias_c, underflow), _rounding(BINARY64, product, bias_c, 2.0**-1000))
     factors = add_up(_by_channel(inverse, centre), scale_c, mul_up(mean_c, scale_c), bias_c)
-    peak = torch.maximum(torch.maximum(largest, inputs), factors)
+    normalised = mul_up(inputs, _by_channel(inverse, centre) * (1 + 16 * 2.0**-53))
+    peak = torch.maximum(torch.maximum(largest, normalised), torch.maximum(inputs, factors))
     return Bounded(centre, carried, fresh, arithmetic.internal, add_up(peak, fresh), arithmetic.internal)
 
 
@@ -85,6 +86,14 @@ def _scale(attributes: Attributes, weight: Tensor | None, var: Any) -> Tensor:
     return scale if weight is None else scale * weight.double()
 
 
+def _check(attributes: Attributes, shapes: Any) -> str | None:
+    if attributes.get("training"):
+        return "only evaluation mode is supported; call model.eval()"
+    if 0 < attributes["eps"] < BINARY32.smallest_normal:
+        return f"eps = {attributes['eps']:g} is below {BINARY32.smallest_normal:g}, the normal range of binary32; choose a larger one"
+    return None
+
+
 BATCH_NORM = Operator(
     name="batch_norm",
     targets=("aten._native_batch_norm_legit_no_training.default", "aten.batch_norm.default"),
@@ -97,7 +106,7 @@ BATCH_NORM = Operator(
     linear_terms=lambda attributes, *_: 8,
     pointwise=True,
     exact=_exact,
-    check=lambda attributes, _: "only evaluation mode is supported; call model.eval()" if attributes.get("training") else None,
+    check=_check,
     bound=f"|a| e + {_CHAIN + 1} v (|x| + |mean|)|a| + 3 v |b| + underflow, a = w / sqrt(var + eps)",
     source="proofs/bounds.md, theorem 7",
 )

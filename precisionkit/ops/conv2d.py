@@ -117,9 +117,10 @@ def _error_rule(arithmetic: Arithmetic, attributes: Attributes, x: Enclosure, we
     steps = tensor_core_steps(unit, weight.shape[1], taps) if unit else 0
     largest = torch.maximum((x.centre.abs() + x.radius).flatten(1).amax(1), size.max())
     fresh, peak = dot_errors(arithmetic, sums, dots, steps, largest.reshape(-1, 1, 1, 1))
+    before = None
     if bias is not None and arithmetic.accumulate != arithmetic.storage:
-        fresh = add_up(fresh, _first_store(arithmetic, sums, fresh, bias))
-    return Bounded(sums.centre, sums.carried, fresh, arithmetic.accumulate, peak, arithmetic.accumulate)
+        fresh, before = _first_store(arithmetic, sums, fresh, bias)
+    return Bounded(sums.centre, sums.carried, fresh, arithmetic.accumulate, peak, arithmetic.accumulate, stored_before=before)
 
 
 def _products_that_count(attributes: Attributes, x: Enclosure, weight: Tensor) -> Tensor:
@@ -132,10 +133,18 @@ def _products_that_count(attributes: Attributes, x: Enclosure, weight: Tensor) -
     return torch.minimum(inputs.repeat_interleave(weight.shape[0] // groups, 1), weights[:, None, None])
 
 
-def _first_store(arithmetic: Arithmetic, sums: Sums, fresh: Tensor, bias: Tensor) -> Tensor:
-    """One more store, of the sum without its bias: torch with cuDNN stores the convolution and then adds the bias."""
+def _first_store(arithmetic: Arithmetic, sums: Sums, fresh: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+    """One more store, of the sum without its bias: torch with cuDNN stores the convolution and then adds the bias.
+
+    Returns the error with it, and the magnitude of what is stored.  The sum itself, and the sum of what was stored and the bias,
+    each differ by a rounding in the accumulator from what `fresh` speaks of.
+    """
+    v = arithmetic.accumulate.unit_roundoff
+    roundings = mul_up(add_up(sums.centre.abs(), sums.carried, fresh), 2 * v)
     difference = (sums.centre - bias[None, :, None, None]).abs()
-    return store_error(arithmetic.storage, add_up(mul_up(difference, 1 + 2.0**-52), sums.carried, fresh))
+    magnitude = add_up(mul_up(difference, 1 + 2.0**-52), sums.carried, fresh, roundings)
+    first = store_error(arithmetic.storage, magnitude)
+    return add_up(fresh, roundings, first, mul_up(first, 2 * v)), magnitude
 
 
 def _transpose(attributes: Attributes, g: Tensor, rows: Tensor, x: Enclosure, weight: Tensor, bias: Any = None) -> tuple[Any, ...]:

@@ -111,7 +111,13 @@ def _div_rule(arithmetic: Arithmetic, attributes: Attributes, *operands: Any) ->
     second = mul_up(mul_up(carried, b.radius) / size, 1 + 2.0**-50)
     factor = torch.ones_like(centre) if operands[0] is None else mul_up(centre.abs(), 1 + 2.0**-50)
     second = add_up(second, mul_up(mul_up(factor, _spread(operands, a, b)) / size, 1 + 2.0**-50))
-    return replace(_rounding(arithmetic, centre, carried, tensors=tensors, chain=2), second_order=second)
+    result = _rounding(arithmetic, centre, carried, tensors=tensors, chain=2)
+    if result.fresh is None or result.peak is None:
+        return replace(result, second_order=second)
+    # a reciprocal below the normal range errs by eta, and a reciprocal of a tiny number overflows
+    reciprocal = torch.where(least > 0, (1 / least) * (1 + 2.0**-50), torch.full_like(least, torch.inf))
+    fresh = add_up(result.fresh, mul_up(add_up(a.centre.abs(), a.radius), 2 * arithmetic.internal.eta))
+    return replace(result, fresh=fresh, peak=torch.maximum(result.peak, reciprocal), second_order=second)
 
 
 def _div_check(attributes: Attributes, shapes: Any) -> str | None:
@@ -174,8 +180,10 @@ def _linear(partial: Partial) -> Linear:
 
 def _broadcast_terms(attributes: Attributes, *operands: Any) -> int:
     """Three products or quotients, and a sum over what was broadcast."""
-    sizes = [o.centre[0].numel() for o in operands if isinstance(o, Enclosure)]
-    return 3 + max(sizes) // min(sizes)
+    shapes = [(o.centre if isinstance(o, Enclosure) else o).shape for o in operands if o is not None]
+    sizes = [o.centre.numel() for o in operands if isinstance(o, Enclosure)]
+    largest: int = torch.broadcast_shapes(*shapes).numel()
+    return 3 + largest // min(sizes)
 
 
 ADD = Operator(

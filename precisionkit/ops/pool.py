@@ -77,7 +77,7 @@ def _max_pool_lines(attributes: Attributes, x: Enclosure) -> Lines:
     winner_low = low.flatten(2).gather(2, chosen.flatten(2)).reshape(centre.shape)
     widest = _max_pool(attributes, x.radius)
     slack = (centre.abs() + 2 * widest) * 2.0**-50
-    overtaken = torch.where(others > winner_low, (others - winner_low) + slack, torch.zeros_like(slack))
+    overtaken = torch.where(others >= winner_low, (others - winner_low) + slack, torch.zeros_like(slack))
     constant = (windows.amax(2).reshape(centre.shape) - centre).clamp_min(0) + slack
     tracks = overtaken <= constant
     return Lines(
@@ -115,6 +115,14 @@ def _pair(value: Any) -> tuple[int, int]:
     return (values[0], values[-1])
 
 
+def _max_pool_check(attributes: Attributes, shapes: Any) -> str | None:
+    if len(shapes[0] or ()) != 4:
+        return "only batches of images, four dimensions, are supported"
+    if any(d > size for d, size in zip(_pair(attributes.get("dilation", 1)), shapes[0][2:], strict=True)):
+        return "the dilation exceeds the image, so that windows may be empty"
+    return None
+
+
 MAX_POOL2D = Operator(
     name="max_pool2d",
     targets=("aten.max_pool2d.default", "aten.max_pool2d_with_indices.default"),
@@ -123,6 +131,7 @@ MAX_POOL2D = Operator(
     error_rule=_max_pool_rule,
     exact=_max_pool_exact,
     relax=_max_pool_lines,
+    check=_max_pool_check,
     stores=False,
     bound="the largest e of the window, or the reach of the window's enclosures; no rounding",
     source="proofs/bounds.md, theorem 8",

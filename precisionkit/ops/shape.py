@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -149,6 +150,7 @@ SHAPE_OPERATORS = (
         error_rule=_pad_rule,
         exact=_pad_exact,
         transpose=autograd_transpose(_zero_pad),
+        transposed_terms=lambda attributes, x: math.prod(1 + abs(p) for p in attributes["pad"]),
         linear=linear_by(_zero_pad),
         check=_pad_check,
         bound="e moves along; a padded constant that the format does not hold has its rounding as radius",

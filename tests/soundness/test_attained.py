@@ -186,3 +186,50 @@ def test_batch_normalisation_is_within_a_small_factor_of_its_bound():
     result, _, _ = bounded(case, arithmetic, enclosed(case, values))
     run = runs(case, arithmetic, values, rng)[0]
     assert share(distance(run, exact(case, values)), result.fresh) >= 0.1
+
+
+OVERFLOWS = {
+    "the store of a convolution before its bias": (
+        Case("conv2d", {}, ((1, 1, 1, 1),), {1: (2, 1, 1, 1), 2: (2,)}),
+        ("fp16",),
+        ([[[[258.0]]]], [[[[256.0]]], [[[250.0]]]], [-3000.0, 0.0]),
+    ),
+    "normalising before scaling": (
+        Case("batch_norm", {"eps": 1e-5, "training": False}, ((1, 1),), {1: (1,), 2: (1,), 3: (1,), 4: (1,)}),
+        ("fp32",),
+        ([[2.0**121]], [1e-3], [0.0], [0.0], [0.0]),
+    ),
+    "the reciprocal of a tiny number": (
+        Case("div", {"other": 2.0**-140}, ((1, 1),), {1: None}),
+        ("fp32",),
+        ([[2.0**-142]], None),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OVERFLOWS)
+def test_overflow_on_the_way_is_not_excluded(name):
+    """A permitted evaluation overflows in the middle, although the result is small enough."""
+    case, arithmetic, values = OVERFLOWS[name]
+    tensors = [None if v is None else torch.tensor(v, dtype=torch.float64) for v in values]
+    _, _, excluded = bounded(case, parse_arithmetic(*arithmetic), enclosed(case, tensors))
+    assert not excluded.any()
+
+
+def test_a_subnormal_reciprocal_is_covered():
+    a, b = 1.348055803143616e30, 3.4001946632765593e38
+    case = Case("div", {"other": b}, ((1, 1),), {1: None})
+    result, radius, excluded = bounded(case, parse_arithmetic("fp32"), enclosed(case, [torch.tensor([[a]], dtype=torch.float64), None]))
+    run = torch.tensor(a, dtype=torch.float32) * (1 / torch.tensor(b, dtype=torch.float64)).float()
+    assert excluded.all()
+    assert abs(run.item() - result.centre.item()) <= radius.item()
+
+
+def test_the_line_of_a_maximum_whose_ends_seem_to_meet():
+    """The rounded ends of two entries are equal, the exact ones cross: the maximum may move, by less than an ulp."""
+    c = -13.829217099145081
+    centre = torch.tensor([c, c], dtype=torch.float64).reshape(1, 1, 1, 2)
+    radius = torch.tensor([0.0, 3.77e-16], dtype=torch.float64).reshape(1, 1, 1, 2)
+    lines = BY_NAME["max_pool2d"].relax({"kernel_size": (1, 2)}, Enclosure(centre, radius))
+    assert lines.above.item() >= 3.77e-16
+    assert lines.remainder.item() >= 3.77e-16
