@@ -29,6 +29,9 @@ _KEPT_BYTES = 2**30
 _FLOOR = 2.0**-22
 """Least radius of a symbol, in units of the coordinate's deviation, so that it outweighs the rounding of the samples."""
 
+_UNDERFLOW = 2.0**-1000
+"""More than functionals that are pulled back lose below the normal range."""
+
 
 @cache
 def rank_and_factor(samples: int, failure: float) -> tuple[int, float]:
@@ -213,13 +216,14 @@ class Sketch:
         With E the rounding of a sample, ``N <= f |X|_(m) <= f (|X + E|_(m) + share N + lost)``, solved for N.
         """
         state = self._states[name]
+        own = add_up(state.own, _UNDERFLOW)
         if state.samples is None:
-            return state.own
+            return own
         if self._factor * self._share >= 0.5:
-            return torch.full_like(state.own, torch.inf)
+            return torch.full_like(own, torch.inf)
         quantile = _order_statistic(state.samples[self._pilot :], self._rank)
         factor = self._factor / (1 - self._factor * self._share) * (1 + 2.0**-40)
-        return add_up(state.own, mul_up(add_up(quantile, state.lost), factor))
+        return add_up(own, mul_up(add_up(quantile, state.lost), factor))
 
 
 def _is_pointwise(graph: Graph, node: Node) -> bool:

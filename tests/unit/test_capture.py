@@ -98,7 +98,6 @@ REFUSED = {
     "softmax": (lambda self, x: self.linear(F.softmax(x, 1)), r"node 'softmax' .* is supported as the last layer only"),
     "softmax over another dimension": (lambda self, x: F.softmax(self.linear(x), 0), r"is not taken over the classes"),
     "constants": (lambda self, x: self.linear(x) + F.relu(self.linear.bias), r"computes with constants alone; compute it when the model is built, as a buffer"),
-    "tiny eps": (lambda self, x: F.batch_norm(self.linear(x), self.linear.bias, self.linear.bias, eps=1e-40), r"eps = 1e-40 is below 1.17549e-38, the normal range of binary32; choose a larger one"),
     "pooled without channels": (lambda self, x: self.linear(F.max_pool2d(x.reshape(-1, 2, 3), 1).reshape(-1, 6)), r"only batches of images, four dimensions, are supported"),
     "wide dilation": (lambda self, x: self.linear(F.pad(F.max_pool2d(x.reshape(-1, 1, 2, 3), 2, 1, 1, 3).flatten(1), (0, 4))), r"the dilation exceeds the image, so that windows may be empty"),
     "alpha": (lambda self, x: self.linear(torch.add(x, x, alpha=2)), r"only alpha = 1 is supported"),
@@ -110,6 +109,11 @@ def test_what_is_unsupported_is_refused_with_its_place(name):
     function, message = REFUSED[name]
     with pytest.raises(UnsupportedOperatorError, match=message):
         capture(Of(function), (6,))
+
+
+def test_an_epsilon_below_the_normal_range_is_refused():
+    with pytest.raises(UnsupportedOperatorError, match=r"eps = 1e-40 is below 1.17549e-38, the normal range of binary32; choose a larger"):
+        capture(nn.Sequential(nn.Linear(6, 3), nn.BatchNorm1d(3, eps=1e-40)), (6,))
 
 
 class Erf(nn.Module):
