@@ -108,7 +108,7 @@ def certify(
     device, analysis = _devices(settings.device)
     native = _runs_native(settings, arithmetic)
     images = model.preprocess(data.images[:1])
-    graph = capture(model.module, tuple(images.shape[1:]))
+    graph = _captured(model, data, tuple(images.shape[1:]))
     _check_labels(data, graph)
     worker = _Worker(graph, arithmetic, ladder(_method(settings.method), settings.effort), device, analysis, native)
     size = settings.batch_size or max(1, min(512, _BATCH_BYTES // (8 * graph.largest)))
@@ -176,6 +176,19 @@ def _runs_native(settings: Settings, arithmetic: Arithmetic) -> bool:
             "leave out --native."
         )
     return settings.native or on_device
+
+
+def _captured(model: LoadedModel, data: Dataset, shape: tuple[int, ...]) -> Graph:
+    try:
+        return capture(model.module, shape)
+    except UnusableModelError as error:
+        if model.input_shape is None or tuple(model.input_shape) == shape:
+            raise
+        given, wanted = ("x".join(map(str, s)) for s in (shape, model.input_shape))
+        raise UnusableDataError(
+            f"The data set '{data.name}' gives inputs of shape {given}, but the model '{model.arch}' takes {wanted}; "
+            "use the model with the data set that it was trained for."
+        ) from error
 
 
 def _check_labels(data: Dataset, graph: Graph) -> None:

@@ -83,7 +83,7 @@ class _Request:
 @click.option(
     "--data-root", type=click.Path(path_type=Path, file_okay=False), help="Folder with named data sets [default: $PRECISIONKIT_DATA]."
 )
-@click.option("--split", default="test", show_default=True)
+@click.option("--split", default="test", show_default=True, help="test or train, of a named set.")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Take the first N inputs.")
 @click.option("--normalize", metavar="MEANS/STDS", help="Per channel, e.g. 0.1307/0.3081, or 'none' [default: what the model says].")
 @click.option("--storage", default="fp16", show_default=True, metavar="FORMAT", help="fp16, bf16, or fp32 (fp32 against itself).")
@@ -95,9 +95,19 @@ class _Request:
     metavar="ORDER",
     help="Order of sums: any, sequential, pairwise, blocked:K, tensorcore:volta|ampere|hopper.",
 )
-@click.option("--method", type=click.Choice(["auto", "interval", "zonotope", "adjoint"]), default="auto", show_default=True)
 @click.option(
-    "--effort", type=click.FloatRange(0), metavar="N", help="Limit of the zonotope method's work for one input, in forward passes."
+    "--method",
+    type=click.Choice(["auto", "interval", "zonotope", "adjoint"]),
+    default="auto",
+    show_default=True,
+    help="interval: fast, for one or two layers. zonotope: correlations kept, for deep networks. auto: the cheapest that decides each "
+    "input. adjoint: not in this version.",
+)
+@click.option(
+    "--effort",
+    type=click.FloatRange(0),
+    metavar="N",
+    help="Limit of the zonotope method's work for one input, in forward passes [default: 3000]; beyond it interval bounds remain.",
 )
 @click.option(
     "--confidence",
@@ -105,9 +115,9 @@ class _Request:
     default=1e-6,
     show_default=True,
     metavar="P",
-    help="Failure probability of a 'probable' verdict.",
+    help="Failure probability of a 'probable' verdict (no method of this version gives one).",
 )
-@click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1 or mps.")
+@click.option("--device", default="cpu", show_default=True, help="Where both programs run: cpu, cuda, cuda:1 or mps.")
 @click.option("--batch-size", type=click.IntRange(min=1), metavar="N", help="[default: by the size of the network]")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), metavar="FILE", help="Write the whole report as JSON.")
 @click.option("--table", "table_file", type=click.Path(path_type=Path), metavar="FILE", help="Write one row an input, .csv or .parquet.")

@@ -29,7 +29,7 @@ FAILURE = 1e-13
 """Probability that a sketch is wrong anywhere, for one input: 1e-9 for 10,000 inputs."""
 _CLAIM = 10.0
 """What is claimed of a neuron's row sum, in units of its estimate."""
-_PREDICT = 16
+_PREDICT = 8
 """Samples that predict the work."""
 _OWN = 1 + 2.0**-10
 """Inflation of the sketch's symbols: an exact row sum, with its rounding, then never exceeds what the sketch bounds."""

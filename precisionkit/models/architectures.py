@@ -44,10 +44,19 @@ def mnist_cnn_small() -> nn.Sequential:
 
 def mnist_6_100() -> nn.Sequential:
     """Build 784-100-100-100-100-100-10 with ReLU (the ERAN network mnist_relu_6_100); layers are numbered."""
+    return _hidden(5, 100)
+
+
+def mnist_9_200() -> nn.Sequential:
+    """Build 784, nine layers of 200, 10, with ReLU; layers are numbered."""
+    return _hidden(9, 200)
+
+
+def _hidden(count: int, width: int) -> nn.Sequential:
     layers: list[nn.Module] = [nn.Flatten()]
-    for width in (784, 100, 100, 100, 100):
-        layers += [nn.Linear(width, 100), nn.ReLU()]
-    return nn.Sequential(*layers, nn.Linear(100, 10))
+    for before in (784, *[width] * (count - 1)):
+        layers += [nn.Linear(before, width), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Linear(width, 10))
 
 
 def cifar_conv_small_sigmoid() -> nn.Sequential:

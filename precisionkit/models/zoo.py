@@ -86,6 +86,7 @@ _ENTRIES = (
     ZooEntry("mnist_fc_3layer", nets.mnist_fc_3layer, (1, 28, 28), 10, _PLAIN, "MNIST, fully connected 784-128-64-10, ReLU"),
     ZooEntry("mnist_cnn_small", nets.mnist_cnn_small, (1, 28, 28), 10, _PLAIN, "MNIST, two convolutions and two linear layers, ReLU"),
     ZooEntry("mnist_6_100", nets.mnist_6_100, (1, 28, 28), 10, _PLAIN, "MNIST, fully connected with 5 hidden layers of 100, ReLU"),
+    ZooEntry("mnist_9_200", nets.mnist_9_200, (1, 28, 28), 10, _PLAIN, "MNIST, fully connected with 9 hidden layers of 200, ReLU"),
     ZooEntry("lenet5", nets.lenet5, (1, 32, 32), 10, _MNIST, "MNIST, LeNet-5 on images resized to 32x32", _LENET_RENAMES),
     *(_resnet(depth) for depth in (20, 32, 44, 56, 110)),
     ZooEntry(

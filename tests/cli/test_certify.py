@@ -343,7 +343,10 @@ def test_an_unusable_model_is_refused(tmp_path, kind, message):
 
 DATA = {
     "unknown set": (lambda _: "imagenet", r"imagenet.*(digits|mnist)"),
-    "wrong shape": (lambda f: f / "wide.npz", r"^The model does not run on an input of shape 1x28x28: "),
+    "wrong shape": (
+        lambda f: f / "wide.npz",
+        r"gives inputs of shape 1x28x28, but the model .digits_cnn. takes 1x8x8; use the model with the data",
+    ),
     "labels": (
         lambda f: f / "labels.npz",
         r"has the label 12, but the model has 10 classes, 0 to 9; use the model with the data set that it was trained for\.$",

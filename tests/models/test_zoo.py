@@ -58,7 +58,7 @@ def test_an_unknown_bundled_network() -> None:
 
 def test_training_again_gives_a_network_as_good(tmp_path: Path) -> None:
     out = tmp_path / "again.pt"
-    command = [sys.executable, "-m", "precisionkit.models.train_digits", "--out", str(out)]
+    command = [sys.executable, "-m", "precisionkit.models.train", "digits_cnn", "--out", str(out)]
     text = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300).stdout
     assert "of 360 test images right" in text
     assert int(text.split()[1]) >= 349  # 97 %; the last bits depend on the processor
