@@ -158,6 +158,14 @@ class Arithmetic:
         return f"{self.storage.option}/{self.accumulate.option}-{self.order.name}"
 
     @property
+    def unbiased_sums(self) -> bool:
+        """Whether the model of random rounding covers dot products: rounded to nearest, in a format wider than the stored numbers.
+
+        Truncation has a bias, and so have sums that swamp their terms.
+        """
+        return self.order == ANY and self.accumulate.unit_roundoff <= BINARY32.unit_roundoff
+
+    @property
     def product_roundoff(self) -> float:
         """Relative error of one product in the accumulator's format: 0 where products are exact, else u."""
         return 0.0 if self.storage.products_exact_in(self.accumulate) else self.accumulate.unit_roundoff

@@ -65,6 +65,8 @@ class Bounded:
         Format of those intermediate results.
     stored_before : non-negative tensor or None
         Bound on the magnitude of an intermediate result that may be stored in the storage format.
+    bias : non-negative tensor or None
+        The part of `fresh` that the model of random rounding does not cover; None where that is all of it.
     second_order : non-negative tensor or None
         The part of `carried` that is not linear in the deviations of the activations: of products and quotients of activations, and
         of Python numbers, which backends may round.
@@ -77,4 +79,5 @@ class Bounded:
     peak: Tensor | None = None
     peak_format: Format | None = None
     second_order: Tensor | None = None
+    bias: Tensor | None = None
     stored_before: Tensor | None = None

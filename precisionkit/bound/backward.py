@@ -9,12 +9,14 @@ to 18.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from precisionkit.bound.interval import Stored
 from precisionkit.enclosure import Bounded, Enclosure
 from precisionkit.graph import Graph, Node
 from precisionkit.ops.adjoint import Lines
@@ -34,6 +36,8 @@ class Step:
         Enclosures of activations, constants, None.
     error : (batch, ...) tensor
         Local error, and the rounding of pulling functionals back through this node.
+    unbiased, bias : (batch, ...) tensors
+        The same in two parts: roundings of mean zero under the model of random rounding, and the rest.
     lines : Lines or None
         For a nonlinear operator.
     underflow : (batch,) tensor
@@ -43,6 +47,8 @@ class Step:
     node: Node
     operands: tuple[Any, ...]
     error: Tensor
+    unbiased: Tensor
+    bias: Tensor
     lines: Lines | None
     underflow: Tensor
 
@@ -61,7 +67,7 @@ class Trace:
         return add_up(torch.zeros_like(self.steps[0].underflow), *(step.underflow for step in self.steps))
 
 
-def pull_back(trace: Trace, name: str, g: Tensor, rows: Tensor, *, symmetric: bool = False) -> Tensor:
+def pull_back(trace: Trace, name: str, g: Tensor, rows: Tensor, deviate: float | None = None) -> Tensor:
     """Upper bounds of ``sum g * (run - centre)`` over every run, for functionals of one node's stored result.
 
     Parameters
@@ -72,22 +78,42 @@ def pull_back(trace: Trace, name: str, g: Tensor, rows: Tensor, *, symmetric: bo
         One functional a row.
     rows : (rows,) int64 tensor
         The image that each belongs to.
-    symmetric : bool
-        One slope with a symbol for each nonlinear coordinate instead of an upper and a lower line: the bounds hold for -g too.
+    deviate : float or None
+        None: no run exceeds the bound.  A number t: under the model of random rounding, a run exceeds it with a probability of at
+        most ``exp(-t**2 / 2)`` (theorem 20).
     """
+    return _pull(trace, name, g, rows, _through_lines, deviate)[0]
+
+
+def pull_back_both(trace: Trace, name: str, g: Tensor, rows: Tensor, deviate: float | None = None) -> tuple[Tensor, Tensor]:
+    """Upper bounds for g and for -g in one pass, with one slope for each nonlinear coordinate instead of two lines.
+
+    With `deviate`, each of the two is exceeded with the probability of `pull_back`.
+    """
+    up, down = _pull(trace, name, g, rows, _through_slope, deviate)
+    return up, down
+
+
+Through = Callable[[Lines, Tensor, Tensor, Enclosure], tuple[tuple[Tensor, ...], Tensor]]
+"""Costs of passing a nonlinear node, one for each bound that is sought, and the functional before it."""
+
+
+def _pull(trace: Trace, name: str, g: Tensor, rows: Tensor, through: Through, deviate: float | None) -> tuple[Tensor, ...]:
     functionals: dict[str, Tensor] = {name: g}
-    total = torch.zeros(g.shape[0], dtype=g.dtype, device=g.device)
-    terms = 0
+    common = torch.zeros(g.shape[0], dtype=g.dtype, device=g.device)
+    variance, terms = torch.zeros_like(common), 0
+    offsets: tuple[Tensor, ...] = (torch.zeros_like(common),) * 2
     for step in reversed(trace.steps):
         g_here = functionals.pop(step.node.name, None)
         if g_here is None:
             continue
-        total += (g_here.abs() * _of(step.error, rows)).flatten(1).sum(1)
-        terms += g_here[0].numel() + 2
+        common += (g_here.abs() * _of(step.error if deviate is None else step.bias, rows)).flatten(1).sum(1)
+        if deviate is not None:
+            variance += (g_here * _of(step.unbiased, rows)).square_().flatten(1).sum(1)
+        terms += 2 * g_here[0].numel() + 4
         if step.lines is not None:
-            through = _through_slope if symmetric else _through_lines
-            cost, g_here = through(step.lines, g_here, rows, step.operands[0])
-            total += cost
+            costs, g_here = through(step.lines, g_here, rows, step.operands[0])
+            offsets = tuple(offset + cost for offset, cost in zip(offsets, costs, strict=False))
             terms += 2 * g_here[0].numel() + 4
             pulled: tuple[Tensor | None, ...] = (g_here,)
         elif all(operand == trace.graph.input for operand in step.node.operands if operand not in trace.graph.constants):
@@ -99,7 +125,11 @@ def pull_back(trace: Trace, name: str, g: Tensor, rows: Tensor, *, symmetric: bo
             if operand is None or part is None or operand == trace.graph.input:
                 continue
             functionals[operand] = functionals[operand] + part if operand in functionals else part
-    return mul_up(add_up(total, terms * TINY, trace.underflow[rows]), 1 + 4 * terms * U)
+    lost = add_up(trace.underflow[rows], terms * TINY)
+    if deviate is not None:
+        likely = mul_up(add_up(variance, terms * TINY), 1 + 4 * terms * U).sqrt() * (1 + 2.0**-51)
+        lost = add_up(lost, mul_up(likely, deviate))
+    return tuple(mul_up(add_up(common + offset, lost), 1 + 4 * terms * U) for offset in offsets)
 
 
 def _of(values: Tensor, rows: Tensor) -> Tensor:
@@ -107,17 +137,19 @@ def _of(values: Tensor, rows: Tensor) -> Tensor:
     return values if values.shape[0] == 1 else values[rows]
 
 
-def _through_lines(lines: Lines, g: Tensor, rows: Tensor, operand: Enclosure) -> tuple[Tensor, Tensor]:
+def _through_lines(lines: Lines, g: Tensor, rows: Tensor, operand: Enclosure) -> tuple[tuple[Tensor, ...], Tensor]:
     """``g f(d) <= g+ (upper S d + above) - g- (lower S d - below)`` with g = g+ - g-."""
     positive, negative = g.clamp_min(0), (-g).clamp_min(0)
     cost = (positive * _of(lines.above, rows) + negative * _of(lines.below, rows)).flatten(1).sum(1)
-    return cost, _to_chosen(lines, positive * _of(lines.upper, rows) - negative * _of(lines.lower, rows), rows, operand)
+    return (cost,), _to_chosen(lines, positive * _of(lines.upper, rows) - negative * _of(lines.lower, rows), rows, operand)
 
 
-def _through_slope(lines: Lines, g: Tensor, rows: Tensor, operand: Enclosure) -> tuple[Tensor, Tensor]:
-    """``|g f(d) - g upper S d| <= |g| remainder``."""
-    cost = (g.abs() * _of(lines.remainder, rows)).flatten(1).sum(1)
-    return cost, _to_chosen(lines, g * _of(lines.upper, rows), rows, operand)
+def _through_slope(lines: Lines, g: Tensor, rows: Tensor, operand: Enclosure) -> tuple[tuple[Tensor, ...], Tensor]:
+    """``-under <= f(d) - upper S d <= above``."""
+    positive, negative = g.clamp_min(0), (-g).clamp_min(0)
+    above, under = _of(lines.above, rows), _of(lines.under, rows)
+    costs = tuple((p * above + n * under).flatten(1).sum(1) for p, n in ((positive, negative), (negative, positive)))
+    return costs, _to_chosen(lines, g * _of(lines.upper, rows), rows, operand)
 
 
 def _to_chosen(lines: Lines, g: Tensor, rows: Tensor, operand: Enclosure) -> Tensor:
@@ -128,7 +160,7 @@ def _to_chosen(lines: Lines, g: Tensor, rows: Tensor, operand: Enclosure) -> Ten
     return flat.scatter_add(2, lines.chosen[rows].flatten(2), g.flatten(2)).reshape(g.shape[0], *operand.centre.shape[1:])
 
 
-def make_step(trace: Trace, node: Node, operands: tuple[Any, ...], result: Bounded, local: Tensor) -> Step:
+def make_step(trace: Trace, node: Node, operands: tuple[Any, ...], result: Bounded, store: Stored) -> Step:
     """Charge the binary64 rounding of pulling back to the node's local error.
 
     A pulled-back functional ``g' = W^T g + delta`` with ``|delta| <= k u |W|^T |g|`` loses ``delta d``, at most
@@ -136,17 +168,20 @@ def make_step(trace: Trace, node: Node, operands: tuple[Any, ...], result: Bound
     """
     record = node.record
     meets = max((trace.fan_out[name] for name in node.operands if name in trace.fan_out), default=1)
+    lines: Lines | None = None
     if record.relax is not None:
         lines = record.relax(node.attributes, operands[0])
         # overlapping windows add up to as many functionals as a window has entries
         area = 1 if lines.chosen is None else operands[0].centre[0, 0].numel()
         roundings = 4 + area + meets
-        return Step(node, operands, add_up(local, mul_up(lines.reach, roundings * U)), lines, _underflow(operands, roundings))
-    terms = record.transposed_terms(node.attributes, *operands) + meets + 1
-    error = add_up(local, mul_up(result.carried, terms * U))
-    if result.second_order is not None:
-        error = add_up(error, result.second_order.expand_as(error))
-    return Step(node, operands, error, None, _underflow(operands, terms))
+        charge = mul_up(lines.reach, roundings * U)
+    else:
+        roundings = record.transposed_terms(node.attributes, *operands) + meets + 1
+        charge = mul_up(result.carried, roundings * U)
+        if result.second_order is not None:
+            charge = add_up(charge, result.second_order.expand_as(charge))
+    error, bias = add_up(store.local, charge), add_up(store.bias, charge)
+    return Step(node, operands, error, store.unbiased, bias, lines, _underflow(operands, roundings))
 
 
 def _underflow(operands: tuple[Any, ...], roundings: int) -> Tensor:
@@ -155,8 +190,8 @@ def _underflow(operands: tuple[Any, ...], roundings: int) -> Tensor:
     return mul_up(add_up(torch.zeros_like(radii[0]), *radii), roundings * TINY)
 
 
-def gap_errors(trace: Trace, logits: Enclosure, classes: Tensor) -> Tensor:
-    """Bound the gaps of each image's class, downwards and upwards."""
+def gap_errors(trace: Trace, logits: Enclosure, classes: Tensor, deviate: float | None = None) -> Tensor:
+    """Bound the gaps of each image's class, downwards and upwards; `deviate` as for `pull_back`."""
     batch, count = logits.centre.shape
     signs = torch.eye(count, dtype=torch.float64, device=logits.centre.device)
     g = (signs[classes][:, None, :] - signs[None, :, :]).flatten(0, 1)
@@ -164,7 +199,7 @@ def gap_errors(trace: Trace, logits: Enclosure, classes: Tensor) -> Tensor:
     found = []
     for some, image in zip(g.split(chunk := max(1, ROW_BYTES // (8 * trace.graph.largest))), rows.split(chunk), strict=True):
         both = torch.cat([some, -some])
-        bounds = pull_back(trace, trace.graph.output, both, torch.cat([image, image]))
+        bounds = pull_back(trace, trace.graph.output, both, torch.cat([image, image]), deviate)
         found.append(torch.maximum(*bounds.chunk(2)))
     errors = torch.cat(found).reshape(batch, count)
     difference = (logits.centre.gather(1, classes[:, None]) - logits.centre).abs()

@@ -31,27 +31,45 @@ class _Last:
     local: Tensor
 
 
-def stored(arithmetic: Arithmetic, result: Bounded) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Add the store to an operator's result.
+@dataclass(frozen=True)
+class Stored:
+    """An operator's result after its store.
 
-    Returns
-    -------
+    Attributes
+    ----------
     radius : tensor
         Deviation of every stored value from the centre.
     local : tensor
         The part of it that this operator added.
+    unbiased, bias : tensors
+        The same in two parts, together at least `local`: a sum of roundings of mean zero under the model of random rounding, and
+        the rest.
     excluded : (batch,) bool tensor
         Overflow is excluded, of the store and of every intermediate result.
     certain : (batch,) bool tensor
         Some stored value overflows in every run.
     """
+
+    radius: Tensor
+    local: Tensor
+    unbiased: Tensor
+    bias: Tensor
+    excluded: Tensor
+    certain: Tensor
+
+
+def stored(arithmetic: Arithmetic, result: Bounded) -> Stored:
+    """Add the store to an operator's result."""
+    nothing = torch.zeros_like(result.carried)
     if result.fresh is None:
-        nothing = torch.zeros((), dtype=torch.bool, device=result.centre.device).expand(result.centre.shape[0])
-        return result.carried, torch.zeros_like(result.carried), ~nothing, nothing
+        no = torch.zeros((), dtype=torch.bool, device=result.centre.device).expand(result.centre.shape[0])
+        return Stored(result.carried, nothing, nothing, nothing, ~no, no)
     before = add_up(result.carried, result.fresh)
     magnitude = add_up(result.centre.abs(), before)
     storage = arithmetic.storage
-    local = result.fresh if result.form == storage else add_up(result.fresh, store_error(storage, magnitude))
+    store = nothing if result.form == storage else store_error(storage, magnitude)
+    local = result.fresh if result.form == storage else add_up(result.fresh, store)
+    unbiased, bias = (store, result.fresh) if result.bias is None else (local, result.bias)
     excluded = (magnitude < storage.overflow_threshold).flatten(1).all(1)
     if result.peak is not None and result.peak_format is not None:
         excluded = excluded & (result.peak <= result.peak_format.max).flatten(1).all(1)
@@ -59,7 +77,7 @@ def stored(arithmetic: Arithmetic, result: Bounded) -> tuple[Tensor, Tensor, Ten
         excluded = excluded & (result.stored_before < storage.overflow_threshold).flatten(1).all(1)
     least = result.centre.abs() * (1 - 2.0**-50) - before
     certain = (least >= storage.overflow_threshold).flatten(1).any(1)
-    return add_up(result.carried, local), local, excluded, certain
+    return Stored(add_up(result.carried, local), local, unbiased, bias, excluded, certain)
 
 
 def interval(
@@ -96,13 +114,13 @@ def interval(
     def run_node(node: Node, operands: tuple[Any, ...]) -> Enclosure:
         nonlocal overflow, certain_overflow, last
         result = node.record.error_rule(arithmetic, node.attributes, *operands)
-        radius, local, excluded, certain = stored(arithmetic, result)
+        store = stored(arithmetic, result)
         place = places[node.name]
-        certain_overflow = torch.where((overflow < 0) & certain & (certain_overflow < 0), place, certain_overflow)
-        overflow = torch.where((overflow < 0) & ~excluded, place, overflow)
+        certain_overflow = torch.where((overflow < 0) & store.certain & (certain_overflow < 0), place, certain_overflow)
+        overflow = torch.where((overflow < 0) & ~store.excluded, place, overflow)
         if node.name == graph.output:
-            last = _Last(node, operands, local)
-        enclosure = Enclosure(result.centre, radius)
+            last = _Last(node, operands, store.local)
+        enclosure = Enclosure(result.centre, store.radius)
         if observe is not None:
             observe(node, enclosure)
         return enclosure

@@ -12,7 +12,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from precisionkit.bound.backward import ROW_BYTES, Step, Trace, gap_errors, make_step, pull_back
+from precisionkit.bound.backward import ROW_BYTES, Step, Trace, gap_errors, make_step, pull_back, pull_back_both
 from precisionkit.bound.interval import interval, stored
 from precisionkit.bound.result import LogitBounds
 from precisionkit.bound.sketch import Sketch, rank_and_factor
@@ -137,13 +137,13 @@ def _walk(program: Program, inputs: Tensor, strategy: _Strategy) -> tuple[Trace,
             values[name] = strategy.before(trace, name, values[name], rectified=node.operator == "relu")
         operands = tuple(None if name is None else values.get(name, constants.get(name)) for name in node.operands)
         result = node.record.error_rule(program.arithmetic, node.attributes, *operands)
-        radius, local, excluded, certain = stored(program.arithmetic, result)
-        certain_overflow = torch.where((overflow < 0) & certain & (certain_overflow < 0), place, certain_overflow)
-        overflow = torch.where((overflow < 0) & ~excluded, place, overflow)
-        values[node.name] = Enclosure(result.centre, radius)
-        step = make_step(trace, node, operands, result, local)
+        store = stored(program.arithmetic, result)
+        certain_overflow = torch.where((overflow < 0) & store.certain & (certain_overflow < 0), place, certain_overflow)
+        overflow = torch.where((overflow < 0) & ~store.excluded, place, overflow)
+        values[node.name] = Enclosure(result.centre, store.radius)
+        step = make_step(trace, node, operands, result, store)
         trace.steps.append(step)
-        strategy.after(trace, step, result, radius)
+        strategy.after(trace, step, result, store.radius)
         if node.name == graph.output:
             break
     return trace, values[graph.output], overflow, certain_overflow
@@ -197,7 +197,7 @@ class _Screened:
             raise _TooMuchWork
         settled = torch.where(open_, claim, radius).flatten(1)
         if len(places):
-            exact, _ = _row_sums(trace, name, enclosure, places, symmetric=True)
+            exact = torch.maximum(*_row_sums(trace, name, enclosure, places, symmetric=True))
             image, neuron = places[:, 0], places[:, 1]
             claimed = claim.flatten(1)[image, neuron]
             settled[image, neuron] = torch.where(exact <= claimed, claimed, torch.fmin(radius.flatten(1)[image, neuron], exact))
@@ -254,8 +254,9 @@ def _row_sums(trace: Trace, name: str, enclosure: Enclosure, places: Tensor, *, 
         g = torch.zeros(len(some), size, dtype=torch.float64, device=places.device)
         g[torch.arange(len(some)), neuron] = 1.0
         g = g.reshape(-1, *enclosure.centre.shape[1:])
-        ups.append(pull_back(trace, name, g, image, symmetric=symmetric))
-        downs.append(ups[-1] if symmetric else pull_back(trace, name, -g, image))
+        up, down = pull_back_both(trace, name, g, image) if symmetric else (pull_back(trace, name, s, image) for s in (g, -g))
+        ups.append(up)
+        downs.append(down)
     return torch.cat(ups), torch.cat(downs)
 
 

@@ -45,7 +45,6 @@ def _relu_lines(attributes: Attributes, x: Enclosure) -> Lines:
     above = add_up(above, (relu + x.centre.abs() + high - low) * 2.0**-48)
     # relu(c + d) - relu(c) - chord d is least at the kink, d = -c
     kink = torch.where(on, (1 - chord) * x.centre, -chord * x.centre) * (1 + 2.0**-50)
-    remainder = torch.where(doubtful, torch.maximum(above, kink), torch.zeros_like(above))
     slope = torch.where(positive, 1.0, 0.0).to(chord.dtype)
     nothing = torch.zeros_like(chord)
     return Lines(
@@ -54,7 +53,7 @@ def _relu_lines(attributes: Attributes, x: Enclosure) -> Lines:
         torch.where(doubtful, above, nothing),
         nothing,
         torch.where(negative, nothing, x.radius),
-        remainder,
+        torch.where(doubtful, kink, nothing),
     )
 
 

@@ -36,8 +36,8 @@ class Lines:
         Offsets, non-negative, rounded up.
     reach : (batch, ...) tensor
         Upper bound of ``slope * |S d|``, which scales the rounding of pulling back.
-    remainder : (batch, ...) tensor
-        Upper bound of ``|f(c + d) - f(c) - upper * S d|``.
+    under : (batch, ...) tensor
+        Upper bound of ``upper * S d - (f(c + d) - f(c))``, non-negative.
     chosen : (batch, ...) int64 tensor or None
         For each entry of the result, the flat index of the operand's entry that S selects within its channel; None for the identity.
     """
@@ -47,8 +47,13 @@ class Lines:
     above: Tensor
     below: Tensor
     reach: Tensor
-    remainder: Tensor
+    under: Tensor
     chosen: Tensor | None = None
+
+    @property
+    def remainder(self) -> Tensor:
+        """Upper bound of ``|f(c + d) - f(c) - upper * S d|``."""
+        return torch.maximum(self.above, self.under)
 
     def select(self, deviations: Tensor) -> Tensor:
         """``S d`` for a batch of deviations of one image."""

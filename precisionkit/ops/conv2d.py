@@ -120,7 +120,16 @@ def _error_rule(arithmetic: Arithmetic, attributes: Attributes, x: Enclosure, we
     before = None
     if bias is not None and arithmetic.accumulate != arithmetic.storage:
         fresh, before = _first_store(arithmetic, sums, fresh, bias)
-    return Bounded(sums.centre, sums.carried, fresh, arithmetic.accumulate, peak, arithmetic.accumulate, stored_before=before)
+    return Bounded(
+        sums.centre,
+        sums.carried,
+        fresh,
+        arithmetic.accumulate,
+        peak,
+        arithmetic.accumulate,
+        bias=sums.own if arithmetic.unbiased_sums else None,
+        stored_before=before,
+    )
 
 
 def _products_that_count(attributes: Attributes, x: Enclosure, weight: Tensor) -> Tensor:

@@ -60,9 +60,10 @@ def _rounding(arithmetic: Arithmetic, centre: Tensor, carried: Tensor, *, tensor
     magnitude = add_up(centre.abs(), own, carried)
     once = chain == 1 and arithmetic.rounds_once and (tensors or arithmetic.internal == arithmetic.storage)
     if once:
-        return Bounded(centre, carried, own, None)
+        return Bounded(centre, carried, own, None, bias=own)
     fresh = add_up(own, internal_error(arithmetic.internal, magnitude, chain, chain * arithmetic.internal.eta))
-    return Bounded(centre, carried, fresh, arithmetic.internal, add_up(magnitude, fresh), arithmetic.internal)
+    bias = own if chain == 1 else None
+    return Bounded(centre, carried, fresh, arithmetic.internal, add_up(magnitude, fresh), arithmetic.internal, bias=bias)
 
 
 def _scale_check(attributes: Attributes, shapes: Any) -> str | None:

@@ -47,7 +47,8 @@ def error_rule(arithmetic: Arithmetic, attributes: Attributes, x: Enclosure, wei
     steps = tensor_core_steps(unit, products, 1) if unit else 0
     largest = torch.maximum((x.centre.abs() + x.radius).flatten(1).amax(1), size.max())
     fresh, peak = dot_errors(arithmetic, sums, dots, steps, largest.reshape(-1, *[1] * (x.centre.dim() - 1)))
-    return Bounded(sums.centre, sums.carried, fresh, arithmetic.accumulate, peak, arithmetic.accumulate)
+    bias_part = sums.own if arithmetic.unbiased_sums else None
+    return Bounded(sums.centre, sums.carried, fresh, arithmetic.accumulate, peak, arithmetic.accumulate, bias=bias_part)
 
 
 LINEAR = Operator(

@@ -86,7 +86,7 @@ def _max_pool_lines(attributes: Attributes, x: Enclosure) -> Lines:
         torch.where(tracks, overtaken, constant),
         torch.zeros_like(centre),
         widest,
-        torch.where(tracks, overtaken, torch.maximum(constant, widest)),
+        torch.where(tracks, torch.zeros_like(widest), widest),
         chosen,
     )
 

@@ -96,7 +96,8 @@ def native_runs(case: Case, arithmetic: Arithmetic, values: list[Tensor | None])
 def bounded(case: Case, arithmetic: Arithmetic, given: list[Any]) -> tuple[Bounded, Tensor, Tensor]:
     """The error rule, the radius after the store, and for which images overflow is excluded."""
     result = BY_NAME[case.operator].error_rule(arithmetic, case.attributes, *given)
-    radius, _, excluded, _ = stored(arithmetic, result)
+    store = stored(arithmetic, result)
+    radius, excluded = store.radius, store.excluded
     return result, radius, excluded
 
 

@@ -169,7 +169,7 @@ def test_a_stored_addition_attains_its_bound():
     arithmetic = parse_arithmetic("fp16", "fp32")
     a, b = column(1.0), column(BINARY16.unit_roundoff)
     result = BY_NAME["add"].error_rule(arithmetic, {}, Enclosure.exact(a), Enclosure.exact(b))
-    radius, _, _, _ = stored(arithmetic, result)
+    radius = stored(arithmetic, result).radius
     case = Case("add", {}, ((1, 1), (1, 1)))
     run = kept(case, arithmetic, runs(case, arithmetic, [a, b], np.random.default_rng(0))[0])
     assert share(distance(run, exact(case, [a, b])), radius) >= 1 - 1e-9

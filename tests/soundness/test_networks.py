@@ -156,7 +156,7 @@ def adversary(made, inputs, classes, target, seed):
 
     def shifted(node, operands):
         known = [Enclosure.exact(o) if name in names else o for name, o in zip(node.operands, operands, strict=True)]
-        error = stored(made.arithmetic, node.record.error_rule(made.arithmetic, node.attributes, *known))[1]
+        error = stored(made.arithmetic, node.record.error_rule(made.arithmetic, node.attributes, *known)).local
         return node.record.apply(node.attributes, *operands) + signs[node.name] * error * (1 - 2.0**-30)
 
     names = set(made.graph.names)
@@ -288,7 +288,7 @@ def test_lines_enclose_the_operator(operator, attributes, shape):
             assert (moved <= lines.upper * selected + lines.above + rounding).all()
             assert (moved >= lines.lower * selected - lines.below - rounding).all()
             assert ((lines.upper * selected).abs() <= lines.reach + rounding).all()
-            assert ((moved - lines.upper * selected).abs() <= lines.remainder + rounding).all()
+            assert (moved >= lines.upper * selected - lines.under - rounding).all()
             assert torch.equal(selected, lines.select(d)) or enclosure.centre.shape[0] > 1
 
 

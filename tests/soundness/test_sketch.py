@@ -50,7 +50,7 @@ class Watched(_Screened):
 
     def before(self, trace, name, enclosure, *, rectified):
         places = torch.ones_like(enclosure.centre, dtype=torch.bool).flatten(1).nonzero()
-        exact, _ = _row_sums(trace, name, enclosure, places, symmetric=True)
+        exact = torch.maximum(*_row_sums(trace, name, enclosure, places, symmetric=True))
         self.seen.append((self._sketch.bound(name).flatten(), self._sketch.estimate(name).flatten(), exact))
         return super().before(trace, name, enclosure, rectified=rectified)
 
