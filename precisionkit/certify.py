@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from precisionkit.arithmetic import REFERENCE, Arithmetic
-from precisionkit.bound import EFFORT, METHODS, LogitBounds, Method, ladder
+from precisionkit.bound import CONFIDENCE, EFFORT, METHODS, Ladder, LogitBounds, Method
+from precisionkit.bound.adjoint import MODEL
 from precisionkit.capture import capture
 from precisionkit.data import Dataset
-from precisionkit.decide import Decision, Side, contradictions, decide
+from precisionkit.decide import Decision, Side, contradictions, decide, with_probable
 from precisionkit.errors import RefutedError, UnsupportedArithmeticError, UnusableDataError, UnusableModelError, UsageError
 from precisionkit.evaluate import Program, Run, device_flags, execute, has_fast_run
 from precisionkit.formats import BINARY32
@@ -40,7 +41,7 @@ class Settings:
     method : str
         ``interval``, ``zonotope``, or ``auto`` for the cheapest that decides each input.
     effort : float
-        Limit of the zonotope method's work for one input, in forward passes.
+        Limit of the zonotope and of the adjoint method's work for one input, in forward passes.
     confidence : float
         Failure probability of a `probable` verdict.
     device : str
@@ -53,7 +54,7 @@ class Settings:
 
     method: str = "auto"
     effort: float = EFFORT
-    confidence: float = 1e-6
+    confidence: float = CONFIDENCE
     device: str = "cpu"
     batch_size: int | None = None
     native: bool = False
@@ -110,7 +111,8 @@ def certify(
     images = model.preprocess(data.images[:1])
     graph = _captured(model, data, tuple(images.shape[1:]))
     _check_labels(data, graph)
-    worker = _Worker(graph, arithmetic, ladder(_method(settings.method), settings.effort), device, analysis, native)
+    ladder = Ladder.of(_method(settings.method), arithmetic, settings.effort, settings.confidence)
+    worker = _Worker(graph, arithmetic, ladder, device, analysis, native)
     size = settings.batch_size or max(1, min(512, _BATCH_BYTES // (8 * graph.largest)))
     total, inputs, complete = len(data.images), list[Input](), True
     with device_flags(arithmetic) as flags:
@@ -132,7 +134,7 @@ def certify(
             accumulate=arithmetic.accumulate.name,
             order=arithmetic.order.name,
             reference=REFERENCE.name,
-            assumptions=_assumptions(arithmetic, graph),
+            assumptions=_assumptions(arithmetic, graph, probable=any(i.verdict == "probable" for i in inputs)),
         ),
         method=_method(settings.method),
         confidence=settings.confidence,
@@ -203,9 +205,10 @@ def _check_labels(data: Dataset, graph: Graph) -> None:
         )
 
 
-def _assumptions(arithmetic: Arithmetic, graph: Graph) -> tuple[str, ...]:
+def _assumptions(arithmetic: Arithmetic, graph: Graph, *, probable: bool) -> tuple[str, ...]:
     """Of both programs, and of the input."""
     decided = (f"Decided on the logits, before {', '.join(graph.removed)}.",) if graph.removed else ()
+    model = (MODEL,) if probable else ()
     return (
         *arithmetic.assumptions,
         "The reference program stores and sums in binary32 (no TF32), in any order, under the same assumptions.",
@@ -213,6 +216,7 @@ def _assumptions(arithmetic: Arithmetic, graph: Graph) -> tuple[str, ...]:
         "A prediction is the first index among the largest logits.",
         "The bounds are computed in IEEE binary64 by direct sums, with subnormal numbers kept.",
         *decided,
+        *model,
     )
 
 
@@ -229,12 +233,12 @@ class _Worker:
         self,
         graph: Graph,
         arithmetic: Arithmetic,
-        methods: tuple[tuple[str, Method], ...],
+        ladder: Ladder,
         device: torch.device,
         analysis: torch.device,
         native: bool,
     ) -> None:
-        self._graph, self._methods, self._native, self._device, self._analysis = graph, methods, native, device, analysis
+        self._graph, self._ladder, self._native, self._device, self._analysis = graph, ladder, native, device, analysis
         self._runs = Program.of(graph, REFERENCE, device), Program.of(graph, arithmetic, device)
         self._bounds = Program.of(graph, REFERENCE, analysis), Program.of(graph, arithmetic, analysis)
         self._same = arithmetic == REFERENCE
@@ -253,18 +257,24 @@ class _Worker:
             half_run = self._half_run(stored[1].to(self._device))
         runs = reference_run, half_run
         with self.clock.time("bound"):
-            (name, method), *sharper = self._methods
+            (name, method), *sharper = self._ladder.proofs
             bounds = self._bound(method, stored, None)
             decision, used = self._decide(bounds, runs, first), [name] * len(images)
             for name, method in sharper:
-                rows = torch.tensor([i for i, verdict in enumerate(decision.verdict) if verdict == "observed"], dtype=torch.int64)
+                rows = _observed(decision)
                 if not len(rows):
                     break
                 bounds = self._sharpen(method, stored, bounds, rows.to(self._analysis))
                 decision = self._decide(bounds, runs, first)
                 for row in rows.tolist():
                     used[row] = name
-        return self._rows(decision, bounds, runs, used, first, labels)
+            likely = bounds
+            if self._ladder.likely is not None and len(rows := _observed(decision)):
+                likely = self._sharpen(self._ladder.likely, stored, bounds, rows.to(self._analysis))
+                decision = self._with_probable(decision, likely, runs)
+                for row in (i for i in rows.tolist() if decision.verdict[i] == "probable"):
+                    used[row] = "adjoint"
+        return self._rows(decision, bounds, likely, runs, used, first, labels)
 
     def _bound(self, method: Method, stored: tuple[Tensor, Tensor], classes: Tensor | None) -> tuple[LogitBounds, LogitBounds]:
         """Bounds of both programs, on the gaps of the same class."""
@@ -302,6 +312,12 @@ class _Worker:
             )
         return decision
 
+    def _with_probable(self, decision: Decision, likely: tuple[LogitBounds, LogitBounds], runs: tuple[Run, Run]) -> Decision:
+        """Take the verdicts of bounds that hold with a probability, where the runs made do not contradict them."""
+        classes = likely[0].classes.cpu().numpy()
+        sides = _side(likely[0], runs[0]), _side(likely[1], runs[1])
+        return with_probable(decision, decide(*sides, classes), ~contradictions(*sides, classes))
+
     def _half_run(self, inputs: Tensor) -> Run:
         """One run; for binary32 against itself in batches of another size, which torch's kernels sum in another order."""
         if self._runs[1].arithmetic.storage != BINARY32:
@@ -313,6 +329,7 @@ class _Worker:
         self,
         decision: Decision,
         bounds: tuple[LogitBounds, LogitBounds],
+        likely: tuple[LogitBounds, LogitBounds],
         runs: tuple[Run, Run],
         used: list[str],
         first: int,
@@ -331,15 +348,20 @@ class _Worker:
                 measured_error=_finite(decision.measured_error[i]),
                 lower_margin=_finite(decision.lower_margin[i]),
                 method=used[i],
-                failure=float(bounds[0].failure[i] if self._same else bounds[0].failure[i] + bounds[1].failure[i]),
+                failure=self._failure(likely if decision.verdict[i] == "probable" else bounds, i),
                 reason=reasons[i],
             )
             for i in range(len(decision.verdict))
         ]
 
+    def _failure(self, bounds: tuple[LogitBounds, LogitBounds], row: int) -> float:
+        """Probability that the bounds of one input are wrong, for either program."""
+        reference, half = (float(bound.failure[row]) for bound in bounds)
+        return reference if self._same else reference + half
+
     def _reason(self, verdict: str, row: int, bounds: tuple[LogitBounds, LogitBounds], runs: tuple[Run, Run]) -> str | None:
         """Why an input is not proved."""
-        if verdict == "proved":
+        if verdict in ("proved", "probable"):
             return None
         nodes, programs = self._graph.nodes, ("reference", "half")
         for name, run, bound, program in zip(programs, runs, bounds, self._bounds, strict=True):
@@ -354,6 +376,10 @@ class _Worker:
             if bound.overflow[row] >= 0:
                 return f"the bound does not exclude overflow in the {name} program at {nodes[int(bound.overflow[row])]}"
         return "the bound does not stay below the margin"
+
+
+def _observed(decision: Decision) -> Tensor:
+    return torch.tensor([i for i, verdict in enumerate(decision.verdict) if verdict == "observed"], dtype=torch.int64)
 
 
 def _side(bounds: LogitBounds, run: Run) -> Side:

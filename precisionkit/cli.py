@@ -101,13 +101,14 @@ class _Request:
     default="auto",
     show_default=True,
     help="interval: fast, for one or two layers. zonotope: correlations kept, for deep networks. auto: the cheapest that decides each "
-    "input. adjoint: not in this version.",
+    "input. adjoint: probabilities under a model of random rounding.",
 )
 @click.option(
     "--effort",
     type=click.FloatRange(0),
     metavar="N",
-    help="Limit of the zonotope method's work for one input, in forward passes [default: 3000]; beyond it interval bounds remain.",
+    help="Limit of the zonotope and adjoint methods' work for one input, in forward passes [default: 3000]; beyond it "
+    "interval bounds remain.",
 )
 @click.option(
     "--confidence",
@@ -115,7 +116,7 @@ class _Request:
     default=1e-6,
     show_default=True,
     metavar="P",
-    help="Failure probability of a 'probable' verdict (no method of this version gives one).",
+    help="Largest probability that a 'probable' verdict is wrong, under the model of random rounding.",
 )
 @click.option("--device", default="cpu", show_default=True, help="Where both programs run: cpu, cuda, cuda:1 or mps.")
 @click.option("--batch-size", type=click.IntRange(min=1), metavar="N", help="[default: by the size of the network]")

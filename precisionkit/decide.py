@@ -119,6 +119,28 @@ def decide(reference: Side, half: Side, classes: Integers) -> Decision:
     )
 
 
+def with_probable(proved: Decision, likely: Decision, allowed: Flags) -> Decision:
+    """Turn ``observed`` into ``probable`` where the bounds of `likely`, which hold with a probability, decide.
+
+    Parameters
+    ----------
+    proved, likely : Decision
+        By bounds that hold for every run, and by sharper ones that hold with a probability.
+    allowed : (batch,) bool array
+        Where the runs made stay inside the latter.
+    """
+    taken = np.asarray([a == "observed" and b == "proved" for a, b in zip(proved.verdict, likely.verdict, strict=True)]) & allowed
+    return Decision(
+        ["probable" if take else verdict for take, verdict in zip(taken, proved.verdict, strict=True)],
+        proved.prediction_reference,
+        proved.prediction_half,
+        np.where(taken, likely.margin, proved.margin),
+        np.where(taken, likely.bound, proved.bound),
+        np.where(taken, likely.measured_error, proved.measured_error),
+        np.where(taken, likely.lower_margin, proved.lower_margin),
+    )
+
+
 def contradictions(reference: Side, half: Side, classes: Integers) -> Flags:
     """Inputs on which a run left what its bounds allow: a bug, or a device that does not obey the arithmetic.
 

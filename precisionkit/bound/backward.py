@@ -22,6 +22,8 @@ from precisionkit.graph import Graph, Node
 from precisionkit.ops.adjoint import Lines
 from precisionkit.outward import TINY, U, add_up, mul_up
 
+_SQUARE = 2.0**-600
+"""More than the square of a functional's entry below the normal range contributes, times that of any local error."""
 ROW_BYTES = 2**23
 """Largest size aimed at for the rows of one node."""
 
@@ -107,9 +109,9 @@ def _pull(trace: Trace, name: str, g: Tensor, rows: Tensor, through: Through, de
         g_here = functionals.pop(step.node.name, None)
         if g_here is None:
             continue
-        common += (g_here.abs() * _of(step.error if deviate is None else step.bias, rows)).flatten(1).sum(1)
+        common += _weighted(g_here.abs(), step.error if deviate is None else step.bias, rows)
         if deviate is not None:
-            variance += (g_here * _of(step.unbiased, rows)).square_().flatten(1).sum(1)
+            variance += _weighted(g_here * g_here, step.unbiased * step.unbiased, rows)
         terms += 2 * g_here[0].numel() + 4
         if step.lines is not None:
             costs, g_here = through(step.lines, g_here, rows, step.operands[0])
@@ -127,9 +129,16 @@ def _pull(trace: Trace, name: str, g: Tensor, rows: Tensor, through: Through, de
             functionals[operand] = functionals[operand] + part if operand in functionals else part
     lost = add_up(trace.underflow[rows], terms * TINY)
     if deviate is not None:
-        likely = mul_up(add_up(variance, terms * TINY), 1 + 4 * terms * U).sqrt() * (1 + 2.0**-51)
+        likely = mul_up(add_up(variance, terms * _SQUARE), 1 + 4 * terms * U).sqrt() * (1 + 2.0**-51)
         lost = add_up(lost, mul_up(likely, deviate))
     return tuple(mul_up(add_up(common + offset, lost), 1 + 4 * terms * U) for offset in offsets)
+
+
+def _weighted(g: Tensor, values: Tensor, rows: Tensor) -> Tensor:
+    """Sum of the products of each row with the values of its image."""
+    if values.shape[0] == 1:
+        return g.flatten(1) @ values.flatten()
+    return (g * values[rows]).flatten(1).sum(1)
 
 
 def _of(values: Tensor, rows: Tensor) -> Tensor:
@@ -145,11 +154,12 @@ def _through_lines(lines: Lines, g: Tensor, rows: Tensor, operand: Enclosure) ->
 
 
 def _through_slope(lines: Lines, g: Tensor, rows: Tensor, operand: Enclosure) -> tuple[tuple[Tensor, ...], Tensor]:
-    """``-under <= f(d) - upper S d <= above``."""
-    positive, negative = g.clamp_min(0), (-g).clamp_min(0)
-    above, under = _of(lines.above, rows), _of(lines.under, rows)
-    costs = tuple((p * above + n * under).flatten(1).sum(1) for p, n in ((positive, negative), (negative, positive)))
-    return costs, _to_chosen(lines, g * _of(lines.upper, rows), rows, operand)
+    """``-under <= f(d) - upper S d <= above``: half the distance in either direction, and the middle with the sign of g."""
+    # the sum with signs may cancel: its rounding is relative to the one without
+    slack = 1 + 4 * (g[0].numel() + 4) * U
+    half = _weighted(g.abs(), mul_up(add_up(lines.above, lines.under), 0.5 * (1 + 2.0**-50)), rows) * slack
+    tilt = _weighted(g, (lines.above - lines.under) / 2, rows)
+    return (half + tilt, half - tilt), _to_chosen(lines, g * _of(lines.upper, rows), rows, operand)
 
 
 def _to_chosen(lines: Lines, g: Tensor, rows: Tensor, operand: Enclosure) -> Tensor:

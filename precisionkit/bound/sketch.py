@@ -9,6 +9,7 @@ computed, not assumed; nothing is assumed of the rounding errors.  Proof: proofs
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cache, lru_cache
 
@@ -22,7 +23,7 @@ from precisionkit.ops.adjoint import Lines
 from precisionkit.outward import U, add_up, mul_up
 
 _SEED = 20230130
-_KEPT_BYTES = 2**30
+_KEPT_BYTES = 3 * 2**29
 """Largest size of the random numbers that are kept between images; beyond it they are drawn again, with the same seeds."""
 
 
@@ -55,16 +56,25 @@ def _binomial_tail(n: int, least: int, q: float) -> float:
     return math.fsum(math.comb(n, k) * q**k * (1 - q) ** (n - k) for k in range(least, n + 1))
 
 
+def normal_factor(samples: int, failure: float) -> float:
+    """Return T such that ``|Y| <= T rms(X)`` fails with at most half the given probability (the other half is for rounding).
+
+    X are K independent normal numbers of variance s**2 and Y, independent of them, exceeds ``t s`` with a probability of at most
+    ``2 exp(-t**2 / 2)``; on average over X that is ``2 (1 + T**2 / K)**(-K / 2)``.
+    """
+    return math.sqrt(samples * math.expm1(2 / samples * math.log(4 / failure))) * (1 + 2.0**-40)
+
+
 @dataclass(frozen=True)
 class _State:
     """Sketch of one stored tensor of one image.
 
     Attributes
     ----------
-    samples : (pilot + K, ...) tensor or None
-        None where no symbol has been drawn yet.
+    samples : (1 + pilot + K, ...) tensor or None
+        First the shift, which is not random; None where there is none and no symbol has been drawn yet.
     largest : (1, ...) tensor
-        Upper bound of the samples' magnitudes.
+        Upper bound of their magnitudes.
     own : (1, ...) tensor
         Radius of one symbol a coordinate that has not been drawn yet.
     lost : (1, ...) tensor
@@ -76,8 +86,13 @@ class _State:
     own: Tensor
     lost: Tensor
 
+    @property
+    def shift(self) -> Tensor:
+        """Magnitude of the part that is not random; (1, ...)."""
+        return torch.zeros_like(self.own) if self.samples is None else self.samples[:1].abs()
 
-class Sketch:
+
+class Sketch(ABC):
     """Carries samples along the graph, node by node, for one image.
 
     The first `pilot` samples give estimates that decide what is claimed of each neuron; the others, independent of them, test
@@ -96,10 +111,31 @@ class Sketch:
         self._states: dict[str, _State] = {}
         self._uses = {name: sum(node.operands.count(name) for node in graph.nodes) for name in graph.names}
         self._apart = {name for node in graph.nodes if not _is_pointwise(graph, node) for name in node.operands if name is not None}
-        tested = sum(math.prod(node.shape) for node in graph.nodes)
-        self._rank, self._factor = rank_and_factor(samples, failure / tested) if samples else (0, math.inf)
+        self._symbols = sum(math.prod(node.shape) for node in graph.nodes)
+        relied = {node.operands[0] for node in graph.nodes if node.record.relax is not None}
+        self._failure = failure / max(1, sum(math.prod(node.shape) for node in graph.nodes if node.name in relied))
         self._share = 0.0
         """Largest ratio of a drawn symbol's radius to the rounding that it stands for."""
+
+    @abstractmethod
+    def estimate(self, name: str) -> Tensor:
+        """Estimates of what `bound` bounds, from the pilot samples: nothing is proved of them."""
+
+    @abstractmethod
+    def bound(self, name: str) -> Tensor:
+        """Bounds for the coordinates of one node, from the other samples."""
+
+    @abstractmethod
+    def _joined(self, a: Tensor, b: Tensor) -> Tensor:
+        """Radius of one symbol in place of two independent ones, rounded up."""
+
+    @abstractmethod
+    def _of_lines(self, lines: Lines) -> tuple[Tensor, Tensor | None]:
+        """Radius and centre of a nonlinear operator's own symbol."""
+
+    @abstractmethod
+    def _noise(self, name: str, shape: tuple[int, ...]) -> Tensor:
+        """Random numbers for the symbols of one node; (pilot + K, ...)."""
 
     def step(
         self,
@@ -121,7 +157,7 @@ class Sketch:
         carried : (1, ...) tensor
             What the operands' radii can move the result by.
         lines : Lines or None
-            For a nonlinear node: slope `upper`, and the symbol of radius `remainder`.
+            For a nonlinear node: slope `upper`, and a symbol for what lies between `above` and `under`.
         """
         states = tuple(self._states.get(name) if name is not None else None for name in node.operands)
         if lines is not None:
@@ -139,15 +175,26 @@ class Sketch:
                     self._states.pop(used, None)
 
     def _through_lines(self, state: _State | None, radius: Tensor, lines: Lines) -> _State:
-        own = add_up(lines.remainder, radius)
+        symbol, centre = self._of_lines(lines)
+        own, zero = self._joined(symbol, radius), torch.zeros_like(symbol)
         if state is None:
-            return _State(None, torch.zeros_like(own), own, torch.zeros_like(own))
+            # the operand is the same in every run, so that the lines do not matter
+            return _State(None, zero, own, zero)
         slope = lines.upper
         samples = None if state.samples is None else lines.select(state.samples) * slope
         largest, before = lines.select(state.largest), lines.select(state.own)
         largest = mul_up(largest, slope)
         lost = add_up(mul_up(lines.select(state.lost), slope), mul_up(largest, U))
-        return _State(samples, largest, add_up(own, mul_up(before, slope)), lost)
+        if centre is not None:
+            samples = torch.zeros(self._rows, *own.shape[1:], dtype=own.dtype, device=own.device) if samples is None else samples
+            samples[:1] += centre
+            largest = add_up(largest, centre.abs())
+            lost = add_up(lost, mul_up(largest, U))
+        return _State(samples, largest, self._joined(own, mul_up(before, slope)), lost)
+
+    @property
+    def _rows(self) -> int:
+        return 1 + self._pilot + self._samples
 
     def _through_linear(
         self,
@@ -175,7 +222,7 @@ class Sketch:
                 if state is None:
                     continue
                 for_one = [image(_only(place, len(states), part)).abs() * (1 + 2.0**-48) for part in (state.own, state.lost, state.largest)]
-                own, lost, largest = add_up(own, for_one[0]), add_up(lost, for_one[1]), add_up(largest, for_one[2])
+                own, lost, largest = self._joined(own, for_one[0]), add_up(lost, for_one[1]), add_up(largest, for_one[2])
             return _State(samples, largest, own, add_up(lost, mul_up(largest, terms * U)))
         if samples is None:
             return _State(None, zero, radius, zero)
@@ -190,30 +237,55 @@ class Sketch:
         """
         own = torch.where(reach == 0, 0.0, torch.maximum(state.own, reach * _FLOOR))
         self._share = max(self._share, float(torch.where(reach == 0, 0.0, state.lost / own).amax()) * (1 + 2.0**-50))
-        added = self._noise(name, tuple(own.shape[1:])).to(own.device) * own
-        samples = added if state.samples is None else added.add_(state.samples)
+        noise = self._noise(name, tuple(own.shape[1:])).to(own.device)
+        samples = torch.zeros(self._rows, *own.shape[1:], dtype=own.dtype, device=own.device)
+        if state.samples is None:
+            torch.mul(noise, own, out=samples[1:])
+        else:  # not in place: these may be a view of another node's
+            torch.addcmul(state.samples[1:], noise, own, out=samples[1:])
+            samples[:1] = state.samples[:1]
         largest = samples.abs().amax(0, keepdim=True)
         # the product and the sum round, each relative to numbers that |sample| and the former largest bound
         lost = torch.where(reach == 0, 0.0, mul_up(add_up(largest, state.largest), 3 * U))
         return _State(samples, largest, torch.zeros_like(own), lost)
 
+    def _keeps_noise(self) -> bool:
+        return 8 * (self._pilot + self._samples) * self._symbols <= _KEPT_BYTES
+
+    def _place(self, name: str) -> int:
+        return self._graph.names.index(name)
+
+
+class CauchySketch(Sketch):
+    """Sketches the sums of absolute generators: nothing is assumed of the symbols."""
+
+    def __init__(self, graph: Graph, pilot: int, samples: int, failure: float) -> None:
+        super().__init__(graph, pilot, samples, failure)
+        self._rank, self._factor = rank_and_factor(samples, self._failure) if samples else (0, math.inf)
+
+    def _joined(self, a: Tensor, b: Tensor) -> Tensor:
+        return add_up(a, b)
+
+    def _of_lines(self, lines: Lines) -> tuple[Tensor, Tensor | None]:
+        """The middle between the lines, and half the distance, with the rounding of the middle."""
+        radius = mul_up(add_up(lines.above, lines.under), 0.5 * (1 + 2.0**-50))
+        return radius, (lines.above - lines.under) / 2
+
     def _noise(self, name: str, shape: tuple[int, ...]) -> Tensor:
-        total = sum(math.prod(node.shape) for node in self._graph.nodes)
-        place = self._graph.names.index(name)
-        count = self._pilot + self._samples
-        return (_kept if 8 * count * total <= _KEPT_BYTES else _draw)(place, count, shape)
+        return (_kept_cauchy if self._keeps_noise() else _draw_cauchy)(self._place(name), self._pilot + self._samples, shape)
 
     def estimate(self, name: str) -> Tensor:
-        """Estimates of the row sums, from the pilot samples: nothing is proved of them."""
+        """From medians."""
         state = self._states[name]
         if state.samples is None:
             return state.own
-        return state.own + _order_statistic(state.samples[: self._pilot], (self._pilot + 1) // 2)
+        return state.own + state.shift + _order_statistic(state.samples[1 : 1 + self._pilot], (self._pilot + 1) // 2)
 
     def bound(self, name: str) -> Tensor:
-        """Upper bounds of the row sums, all of them with the probability ``1 - failure``.
+        """Upper bounds of the deviations, ``|shift| + N``, all of them with the probability ``1 - failure``.
 
-        With E the rounding of a sample, ``N <= f |X|_(m) <= f (|X + E|_(m) + share N + lost)``, solved for N.
+        With E the rounding of a sample, ``N <= f |X|_(m) <= f (|X + E|_(m) + share N + lost)``, solved for N; the shift has lost at
+        most as much as a sample.
         """
         state = self._states[name]
         own = add_up(state.own, _UNDERFLOW)
@@ -221,9 +293,49 @@ class Sketch:
             return own
         if self._factor * self._share >= 0.5:
             return torch.full_like(own, torch.inf)
-        quantile = _order_statistic(state.samples[self._pilot :], self._rank)
-        factor = self._factor / (1 - self._factor * self._share) * (1 + 2.0**-40)
-        return add_up(own, mul_up(add_up(quantile, state.lost), factor))
+        quantile = _order_statistic(state.samples[1 + self._pilot :], self._rank)
+        factor = self._factor / (1 - self._factor * self._share) * (1 + self._share) * (1 + 2.0**-40)
+        return add_up(own, state.shift, state.lost, mul_up(add_up(quantile, state.lost), factor))
+
+
+class NormalSketch(Sketch):
+    """Sketches the standard deviations of sums of independent symbols of mean zero; nonlinear operators add none of their own."""
+
+    def __init__(self, graph: Graph, pilot: int, samples: int, failure: float) -> None:
+        super().__init__(graph, pilot, samples, failure)
+        self._factor = normal_factor(samples, self._failure)
+
+    def _joined(self, a: Tensor, b: Tensor) -> Tensor:
+        return mul_up(torch.hypot(a, b), 1 + 2.0**-50)
+
+    def _of_lines(self, lines: Lines) -> tuple[Tensor, Tensor | None]:
+        return torch.zeros_like(lines.above), None
+
+    def _noise(self, name: str, shape: tuple[int, ...]) -> Tensor:
+        return (_kept_normal if self._keeps_noise() else _draw_normal)(self._place(name), self._pilot + self._samples, shape)
+
+    def estimate(self, name: str) -> Tensor:
+        """From root mean squares."""
+        state = self._states[name]
+        samples = state.samples
+        if samples is None:
+            return state.own * self._factor
+        return self._joined(state.own, _root_mean_square(samples[1 : 1 + self._pilot])) * self._factor
+
+    def bound(self, name: str) -> Tensor:
+        """Bounds that the sum of the symbols exceeds anywhere with at most the probability `failure`, samples included.
+
+        Rounding moves a sample by at most ``share sqrt(number of symbols)`` standard deviations and `lost`; up to 2**-12 standard
+        deviations are covered by the reserve of `normal_factor`: ``exp(T**2 2**-13) (1 - 2**-12)**(-K / 2) < 2``.
+        """
+        state = self._states[name]
+        own = add_up(state.own, _UNDERFLOW)
+        if state.samples is None:
+            return mul_up(own, self._factor)
+        if self._share * math.sqrt(self._symbols) > 2.0**-12:
+            return torch.full_like(own, torch.inf)
+        rms = _root_mean_square(state.samples[1 + self._pilot :]) * (1 + self._samples * 2.0**-50)
+        return mul_up(self._joined(own, add_up(rms, state.lost)), self._factor)
 
 
 def _is_pointwise(graph: Graph, node: Node) -> bool:
@@ -255,9 +367,17 @@ def _order_statistic(samples: Tensor, rank: int) -> Tensor:
     return magnitudes.kthvalue(rank, dim=0, keepdim=True).values
 
 
-def _draw(place: int, count: int, shape: tuple[int, ...]) -> Tensor:
-    generator = torch.Generator().manual_seed(_SEED + place)
-    return torch.empty(count, *shape, dtype=torch.float64).cauchy_(generator=generator)
+def _root_mean_square(samples: Tensor) -> Tensor:
+    mean: Tensor = samples.square().mean(0, keepdim=True)
+    return mean.sqrt()
 
 
-_kept = lru_cache(maxsize=64)(_draw)
+def _draw_cauchy(place: int, count: int, shape: tuple[int, ...]) -> Tensor:
+    return torch.empty(count, *shape, dtype=torch.float64).cauchy_(generator=torch.Generator().manual_seed(_SEED + place))
+
+
+def _draw_normal(place: int, count: int, shape: tuple[int, ...]) -> Tensor:
+    return torch.empty(count, *shape, dtype=torch.float64).normal_(generator=torch.Generator().manual_seed(_SEED - 1 - place))
+
+
+_kept_cauchy, _kept_normal = lru_cache(maxsize=64)(_draw_cauchy), lru_cache(maxsize=64)(_draw_normal)

@@ -113,7 +113,8 @@ class Input(_Record, frozen=True, kw_only=True):
     method : str
         The sharpest method that was applied to it.
     failure : float
-        Probability that the method's own random numbers made its bounds wrong; 0 for methods without any.
+        Probability that the bounds are wrong: over the method's own random numbers, and for a `probable` verdict over the model of
+        random rounding; 0 for methods without either.
     reason : str or None
         Why it is not proved.
     """

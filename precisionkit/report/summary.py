@@ -77,6 +77,8 @@ def _figures(report: Report) -> Table:
     rows += [("not proved", f"{count:,}: {reason}") for reason, count in _reasons(report)]
     if sketched := [i.failure for i in report.inputs if i.failure and i.verdict == "proved"]:
         rows.append(("proved by sketches", f"{len(sketched):,}; their random numbers fail with probability {sum(sketched):.1g} in all"))
+    if likely := [i.failure for i in report.inputs if i.verdict == "probable"]:
+        rows.append(("probable", f"{len(likely):,}; each verdict is wrong with a probability of at most {max(likely):.1g}"))
     for row in rows:
         table.add_row(*row)
     return table

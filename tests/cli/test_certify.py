@@ -403,7 +403,7 @@ def test_an_unsupported_network_is_refused(in_folder, kind):
         (("--order", "random"), r"^The order 'random' is not known"),
         (("--storage", "fp8"), r"^The format 'fp8' is not known"),
         (("--storage", "fp32", "--accumulate", "fp16"), r"^The accumulator fp16 does not hold every number"),
-        (("--method", "adjoint"), r"^The method 'adjoint' is not available in this version; choose one of auto"),
+        (("--method", "adjoint", "--accumulate", "fp16"), r"^The adjoint method takes rounding errors for unbiased.*--method zonotope\.$"),
         (("--device", "cuda:7"), r"^The device 'cuda:7' cannot be used here \(.*\); choose --device cpu\.$"),
         (("--device", "toaster"), r"^The device 'toaster' cannot be used here"),
         (("--normalize", "1,2"), r"1,2"),

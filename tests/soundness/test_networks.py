@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from precisionkit.arithmetic import parse_arithmetic
-from precisionkit.bound import ladder
+from precisionkit.arithmetic import REFERENCE, parse_arithmetic
+from precisionkit.bound import Ladder
 from precisionkit.bound.interval import interval, stored
 from precisionkit.bound.substitution import substitution
 from precisionkit.capture import capture
@@ -85,7 +85,7 @@ ARITHMETICS = [
     parse_arithmetic(*a)
     for a in (("fp16",), ("bf16",), ("fp32",), ("fp16", "fp16", "pairwise"), ("bf16", "bf16", "any"), ("fp16", "fp32", "tensorcore:volta"))
 ]
-METHODS = dict(ladder("auto"))
+METHODS = dict(Ladder.of("auto", REFERENCE).proofs)
 EVERY = [pytest.param(n, a, id=f"{n}-{a.name}") for n in NETWORKS for a in ARITHMETICS]
 
 

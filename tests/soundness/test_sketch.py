@@ -10,8 +10,9 @@ from scipy.stats import binom
 from precisionkit.arithmetic import parse_arithmetic
 from precisionkit.bound import substitution as module_function
 from precisionkit.bound.interval import interval
-from precisionkit.bound.sketch import Sketch, rank_and_factor
-from precisionkit.bound.substitution import FAILURE, PILOT, SAMPLES, _bounds, _Costs, _row_sums, _Screened
+from precisionkit.bound.sketch import CauchySketch, rank_and_factor
+from precisionkit.bound.substitution import FAILURE, PILOT, SAMPLES, Screened
+from precisionkit.bound.walk import Costs, bounds, row_sums
 from precisionkit.evaluate import execute
 
 from .test_networks import NETWORKS, adversary, assert_inside, program
@@ -41,7 +42,7 @@ def test_a_factor_for_a_large_failure_fails_as_often_as_that():
     assert binom.ppf(1e-6, 4000, 0.14) <= failed <= binom.isf(1e-6, 4000, 0.16)
 
 
-class Watched(_Screened):
+class Watched(Screened):
     """Keeps what the sketch says in front of every nonlinear operator, and the exact row sums."""
 
     def __init__(self, costs, seen):
@@ -50,23 +51,23 @@ class Watched(_Screened):
 
     def before(self, trace, name, enclosure, *, rectified):
         places = torch.ones_like(enclosure.centre, dtype=torch.bool).flatten(1).nonzero()
-        exact = torch.maximum(*_row_sums(trace, name, enclosure, places, symmetric=True))
+        exact = torch.maximum(*row_sums(trace, name, enclosure, places, symmetric=True))
         self.seen.append((self._sketch.bound(name).flatten(), self._sketch.estimate(name).flatten(), exact))
         return super().before(trace, name, enclosure, rectified=rectified)
 
 
 def screened(made, row, classes, strategy=None):
-    costs = _Costs(made.graph)
+    costs = Costs(made.graph)
     with torch.no_grad():
-        return _bounds(made, row, classes, strategy or _Screened(costs, math.inf))
+        return bounds(made, row, classes, strategy or Screened(costs, math.inf))
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_sketches_bound_exact_row_sums_and_estimate_them(name):
+def test_sketches_bound_exactrow_sums_and_estimate_them(name):
     made, inputs = program(name, parse_arithmetic("fp16"), batch=2)
     classes, seen = interval(made, inputs).classes, []
     for row in range(2):
-        screened(made, inputs[row : row + 1], classes[row : row + 1], Watched(_Costs(made.graph), seen))
+        screened(made, inputs[row : row + 1], classes[row : row + 1], Watched(Costs(made.graph), seen))
     bound, estimate, exact = (torch.cat(parts) for parts in zip(*seen, strict=True))
     assert (exact <= bound).all()
     ratio = (estimate / exact)[exact > 2.0**-30]
@@ -92,7 +93,7 @@ def test_claims_and_not_random_numbers_decide(monkeypatch):
     made, inputs = program("residual", parse_arithmetic("fp16"), batch=1)
     classes = interval(made, inputs).classes
     first = screened(made, inputs, classes)
-    noise = Sketch._noise
+    noise = CauchySketch._noise
 
     def other(self, name, shape):
         drawn = noise(self, name, shape)
@@ -104,7 +105,7 @@ def test_claims_and_not_random_numbers_decide(monkeypatch):
         return torch.cat([drawn[:PILOT], torch.empty_like(drawn[PILOT:]).cauchy_(generator=generator)])
 
     for replacement in (other, fresh):
-        monkeypatch.setattr(Sketch, "_noise", replacement)
+        monkeypatch.setattr(CauchySketch, "_noise", replacement)
         again = screened(made, inputs, classes)
         assert torch.equal(again.gap_error, first.gap_error)
 
@@ -127,7 +128,7 @@ def test_a_program_whose_rounding_the_samples_cannot_bear_gets_no_bound():
 
     class Keeping(Watched):
         def __init__(self):
-            super().__init__(_Costs(made.graph), seen)
+            super().__init__(Costs(made.graph), seen)
             self._sketch._share = 1.0
 
     screened(made, inputs, interval(made, inputs).classes, Keeping())

@@ -1,0 +1,153 @@
+"""The adjoint method: bounds that hold except with a stated probability, under the model of random rounding.
+
+The model: rounding errors of stores and of dot products have mean zero given all earlier ones, and are bounded as ever.  A
+functional of them then exceeds ``t sqrt(sum (g r)**2)`` with a probability of at most ``exp(-t**2 / 2)`` (Azuma 1967; Higham and
+Mary 2019; Connolly, Higham and Mary 2021).  Errors that the model does not cover, and what lies between the lines around a
+neuron whose sign is open, enter in the worst case.  Every neuron whose enclosure is relied on is counted in the union bound.
+Proof: proofs/bounds.md, theorem 20.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from precisionkit.bound.backward import Step, Trace
+from precisionkit.bound.interval import interval
+from precisionkit.bound.result import LogitBounds
+from precisionkit.bound.sketch import CauchySketch, NormalSketch
+from precisionkit.bound.substitution import EFFORT, Doubts, Settled
+from precisionkit.bound.walk import Costs, TooMuchWork, bounds, row_sums, sharpened
+from precisionkit.enclosure import Bounded, Enclosure
+from precisionkit.evaluate import Program
+from precisionkit.graph import Graph
+
+MODEL = (
+    "For 'probable' verdicts, a model of rounding: the rounding errors of stores and of dot products have mean zero given all earlier ones."
+)
+PILOT, RANDOM, WORST = 32, 96, 192
+"""Samples of the sketches: that choose what is claimed, and that test it for random and for worst-case errors."""
+CONFIDENCE = 1e-6
+"""Default of the largest probability that a `probable` verdict is wrong; each of the two programs gets half of it."""
+_DOUBT, _CLAIM = 1.25, 2.0
+"""A neuron is in doubt below the first, and at most the second is claimed of it, in units of what its estimate would prove."""
+_FLOOR = 0.75
+"""Least estimate, in units of the mean of a channel."""
+_TYPICAL = 2.3
+"""What a Cauchy sketch typically proves, in units of its estimate."""
+
+
+def adjoint(
+    program: Program, inputs: Tensor, classes: Tensor | None = None, effort: float = EFFORT, confidence: float = CONFIDENCE / 2
+) -> LogitBounds:
+    """Bound the logits and the gaps of a batch under the model of random rounding; other arguments and result as for `interval`.
+
+    Parameters
+    ----------
+    effort : float
+        Limit of the work for one input, in forward passes.  An input that would cost more keeps the bounds of the interval method.
+    confidence : float
+        Probability with which any bound of one input may fail.
+
+    Notes
+    -----
+    Half of the probability is left to the gaps, a quarter to neurons that are settled one by one, a quarter to sketches.
+    Assumes: the model, beside `Arithmetic.assumptions`.
+    """
+    costs = Costs(program.graph)
+    doubts = Doubts(costs, inputs)
+    base = interval(program, inputs, classes, observe=doubts.count)
+    deviations = _Deviations.of(program.graph, confidence)
+    with torch.no_grad(), torch.backends.cudnn.flags(enabled=False):
+        cheap = doubts.passes <= min(effort, 2 * PILOT + RANDOM + WORST)
+        within = cheap.nonzero().flatten()
+        if len(within):
+            found = bounds(program, inputs[within], base.classes[within], Settled(deviations.neurons), deviations.gaps)
+            base = base.sharpened(within, _likely(found, confidence))
+        for row in (~cheap).nonzero().flatten():
+            one = row[None]
+            strategy = _Tested(costs, effort, deviations.neurons, confidence / 4)
+            try:
+                found = bounds(program, inputs[one], base.classes[one], strategy, deviations.gaps)
+            except (TooMuchWork, _Contradicted):
+                continue
+            base = base.sharpened(one, _likely(found, confidence))
+    return base
+
+
+def _likely(found: LogitBounds, confidence: float) -> LogitBounds:
+    nowhere = torch.full_like(found.certain_overflow, -1)
+    return replace(found, certain_overflow=nowhere, failure=torch.full_like(found.failure, confidence))
+
+
+class _Contradicted(Exception):  # noqa: N818
+    """What was claimed of a neuron turned out to be too little; the input gets no bound."""
+
+
+class _Deviations:
+    """How many standard deviations to allow for."""
+
+    def __init__(self, neurons: float, gaps: float) -> None:
+        self.neurons, self.gaps = neurons, gaps
+
+    @classmethod
+    def of(cls, graph: Graph, confidence: float) -> _Deviations:
+        """Both directions of each neuron in front of a nonlinear operator, and of each gap."""
+        shapes = {node.name: math.prod(node.shape) for node in graph.nodes}
+        relied = sum(shapes.get(node.operands[0] or "", 0) for node in graph.nodes if node.record.relax is not None)
+        return cls(_deviate(confidence / 4 / max(2 * relied, 1)), _deviate(confidence / 2 / (2 * graph.classes)))
+
+
+def _deviate(failure: float) -> float:
+    """Return t with ``exp(-t**2 / 2) <= failure``."""
+    return math.sqrt(-2 * math.log(failure)) * (1 + 2.0**-40)
+
+
+class _Tested:
+    """A radius is claimed of each neuron from pilot samples, and tested; neurons in doubt are settled one by one.
+
+    Whether a neuron is in doubt, what is claimed of it, and so every slope and radius depend on the pilot samples alone; a claim
+    that neither the test nor an exact row sum confirms ends the work on the input (theorem 20).
+    """
+
+    def __init__(self, costs: Costs, effort: float, deviate: float, failure: float) -> None:
+        self._costs, self._deviate, self._left = costs, deviate, effort - 2 * PILOT - RANDOM - WORST
+        self._random = NormalSketch(costs.graph, PILOT, RANDOM, failure / 2)
+        self._worst = CauchySketch(costs.graph, PILOT, WORST, failure / 2)
+
+    def before(self, trace: Trace, name: str, enclosure: Enclosure, *, rectified: bool) -> Enclosure:
+        """Settle what is in doubt, claim and test the rest."""
+        size, radius = enclosure.centre.abs(), enclosure.radius
+        estimate = _smoothed(self._random.estimate(name)) + _TYPICAL * _smoothed(self._worst.estimate(name))
+        doubtful = (torch.fmin(_DOUBT * estimate, radius) > size) & rectified
+        claim = torch.fmin(torch.fmin(_CLAIM * estimate, size) if rectified else _CLAIM * estimate, radius)
+        tested = self._random.bound(name) + self._worst.bound(name)
+        failed = ~doubtful & (claim < radius) & ~(tested * (1 + 2.0**-50) <= claim)
+        settled = (doubtful | failed).flatten(1).nonzero()
+        self._left -= len(settled) * self._costs.of(name)
+        if self._left < 0:
+            raise TooMuchWork
+        claimed = Enclosure(enclosure.centre, torch.where(doubtful, radius, claim))
+        if not len(settled):
+            return claimed
+        up, down = row_sums(trace, name, enclosure, settled, symmetric=True, deviate=self._deviate)
+        image, neuron = settled[:, 0], settled[:, 1]
+        open_ = doubtful.flatten(1)[image, neuron]
+        if not (open_ | (torch.maximum(up, down) <= claim.flatten(1)[image, neuron])).all():
+            raise _Contradicted
+        return sharpened(claimed, settled[open_], up[open_], down[open_])
+
+    def after(self, trace: Trace, step: Step, result: Bounded, radius: Tensor) -> None:
+        """Carry both sketches on."""
+        self._random.step(step.node, step.operands, radius, step.unbiased, result.carried, step.lines)
+        self._worst.step(step.node, step.operands, radius, step.bias, result.carried, step.lines)
+
+
+def _smoothed(estimate: Tensor) -> Tensor:
+    """Raise estimates that are far below those of the other neurons of their channel: few samples scatter."""
+    if estimate.dim() < 4:
+        return estimate
+    return torch.maximum(estimate, _FLOOR * estimate.mean((2, 3), keepdim=True))

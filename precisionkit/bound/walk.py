@@ -1,0 +1,125 @@
+"""Bounding node by node, with a strategy that sharpens enclosures in front of nonlinear operators on the way."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from precisionkit.bound.backward import ROW_BYTES, Step, Trace, gap_errors, make_step, pull_back, pull_back_both
+from precisionkit.bound.interval import stored
+from precisionkit.bound.result import LogitBounds
+from precisionkit.enclosure import Bounded, Enclosure
+from precisionkit.evaluate import Program
+from precisionkit.graph import Graph
+from precisionkit.outward import add_up
+
+
+class TooMuchWork(Exception):  # noqa: N818
+    """The effort is spent."""
+
+
+class Costs:
+    """What pulling a functional back from each node to the input costs, in forward passes."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.rectified = {node.operands[0] for node in graph.nodes if node.operator == "relu"}
+        total, before = 0.0, {}
+        for node in graph.nodes:
+            total += graph.multiplications(node)
+            before[node.name] = total
+        self._of = {name: cost / max(total, 1.0) for name, cost in before.items()}
+
+    def of(self, name: str) -> float:
+        """Of one functional of one node."""
+        return self._of.get(name, 0.0)
+
+
+class Strategy(Protocol):
+    """How enclosures in front of nonlinear operators are sharpened on the way."""
+
+    def before(self, trace: Trace, name: str, enclosure: Enclosure, *, rectified: bool) -> Enclosure:
+        """Sharpen the enclosure of a node in front of a nonlinear operator."""
+
+    def after(self, trace: Trace, step: Step, result: Bounded, radius: Tensor) -> None:
+        """Take note of a node."""
+
+
+def bounds(program: Program, inputs: Tensor, classes: Tensor, strategy: Strategy, deviate: float | None = None) -> LogitBounds:
+    """Bound node by node, then the gaps; `deviate` as for `pull_back`."""
+    trace, logits, overflow, certain_overflow = walk(program, inputs, strategy)
+    return LogitBounds.of(logits, classes, gap_errors(trace, logits, classes, deviate), overflow, certain_overflow)
+
+
+def walk(program: Program, inputs: Tensor, strategy: Strategy) -> tuple[Trace, Enclosure, Tensor, Tensor]:
+    """Bound node by node: the trace, the logits, and the places of the first possible and the first certain overflow."""
+    graph = program.graph
+    constants = {name: value.double() for name, value in program.constants.items()}
+    values: dict[str, Enclosure] = {graph.input: Enclosure.exact(inputs.double())}
+    overflow = torch.full((inputs.shape[0],), -1, dtype=torch.int64, device=inputs.device)
+    certain_overflow = overflow.clone()
+    trace = Trace(graph, fan_out={name: sum(n.operands.count(name) for n in graph.nodes) for name in graph.names})
+    for place, node in enumerate(graph.nodes):
+        name = node.operands[0]
+        if node.record.relax is not None and name is not None and name != graph.input:
+            values[name] = strategy.before(trace, name, values[name], rectified=node.operator == "relu")
+        operands = tuple(None if name is None else values.get(name, constants.get(name)) for name in node.operands)
+        result = node.record.error_rule(program.arithmetic, node.attributes, *operands)
+        store = stored(program.arithmetic, result)
+        certain_overflow = torch.where((overflow < 0) & store.certain & (certain_overflow < 0), place, certain_overflow)
+        overflow = torch.where((overflow < 0) & ~store.excluded, place, overflow)
+        values[node.name] = Enclosure(result.centre, store.radius)
+        step = make_step(trace, node, operands, result, store)
+        trace.steps.append(step)
+        strategy.after(trace, step, result, store.radius)
+        if node.name == graph.output:
+            break
+    return trace, values[graph.output], overflow, certain_overflow
+
+
+def doubtful(enclosure: Enclosure) -> Tensor:
+    """Where the sign is not certain."""
+    low, high = enclosure.ends()
+    return ~((low >= 0) | (high <= 0))
+
+
+def row_sums(
+    trace: Trace, name: str, enclosure: Enclosure, places: Tensor, *, symmetric: bool, deviate: float | None = None
+) -> tuple[Tensor, Tensor]:
+    """Bounds of the deviations of single neurons, upwards and downwards, from functionals that are pulled back to the input."""
+    size = enclosure.centre[0].numel()
+    ups, downs = [], []
+    for some in places.split(max(1, ROW_BYTES // (8 * max(size, trace.graph.largest)))):
+        image, neuron = some[:, 0], some[:, 1]
+        g = torch.zeros(len(some), size, dtype=torch.float64, device=places.device)
+        g[torch.arange(len(some)), neuron] = 1.0
+        g = g.reshape(-1, *enclosure.centre.shape[1:])
+        up, down = (
+            pull_back_both(trace, name, g, image, deviate)
+            if symmetric
+            else (pull_back(trace, name, sign, image, deviate) for sign in (g, -g))
+        )
+        ups.append(up)
+        downs.append(down)
+    return torch.cat(ups), torch.cat(downs)
+
+
+def sharpened(enclosure: Enclosure, places: Tensor, up: Tensor, down: Tensor) -> Enclosure:
+    """Intersect the enclosures of single neurons with the bounds of their deviations, upwards and downwards."""
+    low, high = (end.flatten(1).clone() for end in enclosure.ends())
+    image, neuron = places[:, 0], places[:, 1]
+    middle = enclosure.centre.flatten(1)[image, neuron]
+    slack = (middle.abs() + up + down) * 2.0**-51
+    high[image, neuron] = torch.minimum(high[image, neuron], middle + up + slack)
+    low[image, neuron] = torch.maximum(low[image, neuron], middle - down - slack)
+    shape = enclosure.centre.shape
+    return _with_ends(enclosure, low.reshape(shape), high.reshape(shape))
+
+
+def _with_ends(enclosure: Enclosure, low: Tensor, high: Tensor) -> Enclosure:
+    reach = torch.maximum(high - enclosure.centre, enclosure.centre - low).clamp_min(0)
+    radius = torch.minimum(enclosure.radius, add_up(reach, (enclosure.centre.abs() + reach) * 2.0**-51))
+    return replace(enclosure, radius=radius, low=low, high=high)
