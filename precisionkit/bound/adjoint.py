@@ -10,7 +10,7 @@ Proof: proofs/bounds.md, theorem 20.
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -23,17 +23,44 @@ from precisionkit.bound.substitution import EFFORT, Doubts, Settled
 from precisionkit.bound.walk import Costs, TooMuchWork, bounds, row_sums, sharpened
 from precisionkit.enclosure import Bounded, Enclosure
 from precisionkit.evaluate import Program
+from precisionkit.formats import BINARY32
 from precisionkit.graph import Graph
 
 MODEL = (
     "For 'probable' verdicts, a model of rounding: the rounding errors of stores and of dot products have mean zero given all earlier ones."
 )
-PILOT, RANDOM, WORST = 32, 96, 192
-"""Samples of the sketches: that choose what is claimed, and that test it for random and for worst-case errors."""
+
+
+@dataclass(frozen=True)
+class Samples:
+    """How to sketch.
+
+    Attributes
+    ----------
+    pilot, random, worst : int
+        Numbers of samples: that choose what is claimed, and that test it for random and for worst-case errors.
+    claim : float
+        At most this is claimed of a neuron, in units of what its estimate would prove: the less, the sharper; the more, the fewer
+        claims fail.
+    """
+
+    pilot: int
+    random: int
+    worst: int
+    claim: float
+
+    @property
+    def total(self) -> int:
+        """Forward passes of both sketches."""
+        return 2 * self.pilot + self.random + self.worst
+
+
+FINE, COARSE = Samples(32, 96, 192, claim=2.0), Samples(16, 32, 48, claim=8.0)
+"""For storage in 16 bits, and in more, whose errors are far below the margins."""
 CONFIDENCE = 1e-6
 """Default of the largest probability that a `probable` verdict is wrong; each of the two programs gets half of it."""
-_DOUBT, _CLAIM = 1.25, 2.0
-"""A neuron is in doubt below the first, and at most the second is claimed of it, in units of what its estimate would prove."""
+_DOUBT = 1.25
+"""A neuron is in doubt below this, in units of what its estimate would prove."""
 _FLOOR = 0.75
 """Least estimate, in units of the mean of a channel."""
 _TYPICAL = 2.3
@@ -60,16 +87,17 @@ def adjoint(
     costs = Costs(program.graph)
     doubts = Doubts(costs, inputs)
     base = interval(program, inputs, classes, observe=doubts.count)
+    samples = COARSE if program.arithmetic.storage.precision >= BINARY32.precision else FINE
     deviations = _Deviations.of(program.graph, confidence)
     with torch.no_grad(), torch.backends.cudnn.flags(enabled=False):
-        cheap = doubts.passes <= min(effort, 2 * PILOT + RANDOM + WORST)
+        cheap = doubts.passes <= min(effort, samples.total)
         within = cheap.nonzero().flatten()
         if len(within):
             found = bounds(program, inputs[within], base.classes[within], Settled(deviations.neurons), deviations.gaps)
             base = base.sharpened(within, _likely(found, confidence))
         for row in (~cheap).nonzero().flatten():
             one = row[None]
-            strategy = _Tested(costs, effort, deviations.neurons, confidence / 4)
+            strategy = _Tested(costs, samples, effort, deviations.neurons, confidence / 4)
             try:
                 found = bounds(program, inputs[one], base.classes[one], strategy, deviations.gaps)
             except (TooMuchWork, _Contradicted):
@@ -87,11 +115,12 @@ class _Contradicted(Exception):  # noqa: N818
     """What was claimed of a neuron turned out to be too little; the input gets no bound."""
 
 
+@dataclass(frozen=True)
 class _Deviations:
     """How many standard deviations to allow for."""
 
-    def __init__(self, neurons: float, gaps: float) -> None:
-        self.neurons, self.gaps = neurons, gaps
+    neurons: float
+    gaps: float
 
     @classmethod
     def of(cls, graph: Graph, confidence: float) -> _Deviations:
@@ -113,17 +142,19 @@ class _Tested:
     that neither the test nor an exact row sum confirms ends the work on the input (theorem 20).
     """
 
-    def __init__(self, costs: Costs, effort: float, deviate: float, failure: float) -> None:
-        self._costs, self._deviate, self._left = costs, deviate, effort - 2 * PILOT - RANDOM - WORST
-        self._random = NormalSketch(costs.graph, PILOT, RANDOM, failure / 2)
-        self._worst = CauchySketch(costs.graph, PILOT, WORST, failure / 2)
+    def __init__(self, costs: Costs, samples: Samples, effort: float, deviate: float, failure: float) -> None:
+        self._costs, self._deviate, self._left = costs, deviate, effort - samples.total
+        self._claim = samples.claim
+        self._random = NormalSketch(costs.graph, samples.pilot, samples.random, failure / 2)
+        self._worst = CauchySketch(costs.graph, samples.pilot, samples.worst, failure / 2)
 
     def before(self, trace: Trace, name: str, enclosure: Enclosure, *, rectified: bool) -> Enclosure:
         """Settle what is in doubt, claim and test the rest."""
         size, radius = enclosure.centre.abs(), enclosure.radius
         estimate = _smoothed(self._random.estimate(name)) + _TYPICAL * _smoothed(self._worst.estimate(name))
         doubtful = (torch.fmin(_DOUBT * estimate, radius) > size) & rectified
-        claim = torch.fmin(torch.fmin(_CLAIM * estimate, size) if rectified else _CLAIM * estimate, radius)
+        claim = self._claim * estimate
+        claim = torch.fmin(torch.fmin(claim, size) if rectified else claim, radius)
         tested = self._random.bound(name) + self._worst.bound(name)
         failed = ~doubtful & (claim < radius) & ~(tested * (1 + 2.0**-50) <= claim)
         settled = (doubtful | failed).flatten(1).nonzero()
