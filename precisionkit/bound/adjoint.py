@@ -97,10 +97,10 @@ def adjoint(
             base = base.sharpened(within, _likely(found, confidence))
         for row in (~cheap).nonzero().flatten():
             one = row[None]
-            strategy = _Tested(costs, samples, effort, deviations.neurons, confidence / 4)
+            strategy = Claimed(costs, samples, effort, deviations.neurons, confidence / 4)
             try:
                 found = bounds(program, inputs[one], base.classes[one], strategy, deviations.gaps)
-            except (TooMuchWork, _Contradicted):
+            except (TooMuchWork, Contradicted):
                 continue
             base = base.sharpened(one, _likely(found, confidence))
     return base
@@ -111,7 +111,7 @@ def _likely(found: LogitBounds, confidence: float) -> LogitBounds:
     return replace(found, certain_overflow=nowhere, failure=torch.full_like(found.failure, confidence))
 
 
-class _Contradicted(Exception):  # noqa: N818
+class Contradicted(Exception):  # noqa: N818
     """What was claimed of a neuron turned out to be too little; the input gets no bound."""
 
 
@@ -135,7 +135,7 @@ def _deviate(failure: float) -> float:
     return math.sqrt(-2 * math.log(failure)) * (1 + 2.0**-40)
 
 
-class _Tested:
+class Claimed:
     """A radius is claimed of each neuron from pilot samples, and tested; neurons in doubt are settled one by one.
 
     Whether a neuron is in doubt, what is claimed of it, and so every slope and radius depend on the pilot samples alone; a claim
@@ -168,7 +168,7 @@ class _Tested:
         image, neuron = settled[:, 0], settled[:, 1]
         open_ = doubtful.flatten(1)[image, neuron]
         if not (open_ | (torch.maximum(up, down) <= claim.flatten(1)[image, neuron])).all():
-            raise _Contradicted
+            raise Contradicted
         return sharpened(claimed, settled[open_], up[open_], down[open_])
 
     def after(self, trace: Trace, step: Step, result: Bounded, radius: Tensor) -> None:

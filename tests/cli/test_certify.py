@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import jsonschema
 import numpy as np
@@ -18,6 +19,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 import precisionkit.certify
+from precisionkit.bound import Ladder, interval
 from precisionkit.cli import main
 from precisionkit.errors import RefutedError
 from precisionkit.models import ZOO, bundled_model, load_model
@@ -467,3 +469,32 @@ def test_the_interval_method_proves_98_percent_of_mnist(shared, tmp_path):
     summary = json.loads((tmp_path / "r.json").read_text())["summary"]
     assert (summary["inputs"], summary["correct_reference"]) == (10_000, 9752)
     assert summary["proved"] >= 9_800
+
+
+def test_probable_verdicts_come_with_their_probability_and_their_model(tmp_path):
+    file = tmp_path / "r.json"
+    result = run(DIGITS, "--data", "digits", "--storage", "bf16", "--method", "adjoint", "--confidence", 1e-9, "--json", file)
+    report = json.loads(file.read_text())
+    probable = [i for i in report["inputs"] if i["verdict"] == "probable"]
+    assert result.exit_code == (report["summary"]["flipped"] > 0)
+    assert len(probable) == report["summary"]["probable"] > 0
+    assert all(0 < i["failure"] <= 1e-9 and i["method"] == "adjoint" and i["lower_margin"] > 0 and i["reason"] is None for i in probable)
+    assert all(i["failure"] == 0 for i in report["inputs"] if i["verdict"] != "probable")
+    model = "For 'probable' verdicts, a model of rounding: the rounding errors of stores and of dot products have mean zero"
+    assert sum(sentence.startswith(model) for sentence in report["arithmetic"]["assumptions"]) == 1
+    assert "each verdict is wrong with a probability of at most 1e-09" in result.output
+
+
+def test_a_run_that_leaves_what_the_model_allows_is_not_probable(monkeypatch, tmp_path):
+    """A model that is contradicted by a run gives no verdict; it is no bug either."""
+    file = tmp_path / "r.json"
+    monkeypatch.setattr("precisionkit.certify.Ladder.of", lambda *_: Ladder((("interval", interval),), too_sharp))
+    result = run(DIGITS, "--data", "digits", "--storage", "bf16", "--json", file)
+    summary = json.loads(file.read_text())["summary"]
+    assert result.exit_code == (summary["flipped"] > 0)
+    assert summary["probable"] == 0 < summary["observed"]
+
+
+def too_sharp(program, inputs, classes):
+    found = interval(program, inputs, classes)
+    return replace(found, gap_error=found.gap_error * 0)

@@ -1,12 +1,14 @@
 """The repaired lemma, and the decision that rests on it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from precisionkit.decide import Side, contradictions, decide
+from precisionkit.decide import Side, contradictions, decide, with_probable
 from precisionkit.lemma import gaps, keeps_argmax, least_gaps, predictions, published_lemma, repaired_lemma
 
 small = st.integers(-6, 6).map(lambda n: n / 4)
@@ -91,3 +93,17 @@ def test_a_run_outside_its_bounds_is_a_contradiction():
     assert contradictions(inside, outside, np.array([0])).tolist() == [True]
     unbounded = side([2.0, 0.0], 0.5, [1.25, 0.0], bounded=False)
     assert contradictions(inside, unbounded, np.array([0])).tolist() == [False]
+
+
+def test_bounds_with_a_probability_turn_observed_into_probable_and_nothing_else():
+    classes = np.zeros(4, dtype=int)
+    yes, logits = np.ones(4, dtype=bool), np.array([[2.0, 0.0], [2.0, 0.0], [0.0, 2.0], [2.0, 0.0]])
+    centre = np.tile([2.0, 0.0], (4, 1))
+    wide, sharp = (Side(centre, np.full((4, 2), error), yes, ~yes, logits, yes) for error in (3.0, 1.0))
+    wide.gap_error[3] = 1.5
+    proved, likely = decide(wide, wide, classes), decide(sharp, sharp, classes)
+    assert proved.verdict == ["observed", "observed", "observed", "proved"]  # two equal runs
+    found = with_probable(proved, replace(likely, verdict=["proved", "proved", "observed", "proved"]), np.array([True, False, True, True]))
+    assert found.verdict == ["probable", "observed", "observed", "proved"]
+    assert found.bound[0] == likely.bound[0] < proved.bound[0]
+    assert found.bound[1:].tolist() == proved.bound[1:].tolist()
