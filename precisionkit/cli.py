@@ -107,7 +107,7 @@ class _Request:
     "--effort",
     type=click.FloatRange(0),
     metavar="N",
-    help="Limit of the zonotope and adjoint methods' work for one input, in forward passes [default: 3000]; beyond it "
+    help="Limit of the zonotope and adjoint methods' work for one input, in forward passes [default: 6000]; beyond it "
     "interval bounds remain.",
 )
 @click.option(

@@ -42,12 +42,15 @@ class Samples:
     claim : float
         At most this is claimed of a neuron, in units of what its estimate would prove: the less, the sharper; the more, the fewer
         claims fail.
+    symmetric : bool
+        Settle both directions of a neuron in one pass, with one slope; else in two, with lines: sharper, at twice the price.
     """
 
     pilot: int
     random: int
     worst: int
     claim: float
+    symmetric: bool = True
 
     @property
     def total(self) -> int:
@@ -57,6 +60,10 @@ class Samples:
 
 FINE, COARSE = Samples(32, 96, 192, claim=2.0), Samples(16, 32, 48, claim=8.0)
 """For storage in 16 bits, and in more, whose errors are far below the margins."""
+FINEST = replace(FINE, claim=2.5, symmetric=False)
+"""For what is left undecided."""
+_ATTEMPTS = 2
+"""The probability of an input is shared by so many attempts."""
 CONFIDENCE = 1e-6
 """Default of the largest probability that a `probable` verdict is wrong; each of the two programs gets half of it."""
 _DOUBT = 1.25
@@ -81,29 +88,45 @@ def adjoint(
 
     Notes
     -----
-    Half of the probability is left to the gaps, a quarter to neurons that are settled one by one, a quarter to sketches.
+    A second, sharper attempt is made where the first does not keep the class; each may fail with half of the probability.  Of
+    that, half is left to the gaps, a quarter to neurons that are settled one by one, a quarter to sketches.
     Assumes: the model, beside `Arithmetic.assumptions`.
     """
     costs = Costs(program.graph)
     doubts = Doubts(costs, inputs)
     base = interval(program, inputs, classes, observe=doubts.count)
-    samples = COARSE if program.arithmetic.storage.precision >= BINARY32.precision else FINE
-    deviations = _Deviations.of(program.graph, confidence)
+    fine = program.arithmetic.storage.precision < BINARY32.precision
+    attempts = (FINE, FINEST) if fine else (COARSE, FINEST)
+    assert len(attempts) == _ATTEMPTS
+    each = confidence / _ATTEMPTS
     with torch.no_grad(), torch.backends.cudnn.flags(enabled=False):
-        cheap = doubts.passes <= min(effort, samples.total)
+        cheap = doubts.passes <= min(effort, attempts[0].total)
         within = cheap.nonzero().flatten()
         if len(within):
+            deviations = _Deviations.of(program.graph, confidence)
             found = bounds(program, inputs[within], base.classes[within], Settled(deviations.neurons), deviations.gaps)
             base = base.sharpened(within, _likely(found, confidence))
         for row in (~cheap).nonzero().flatten():
             one = row[None]
-            strategy = Claimed(costs, samples, effort, deviations.neurons, confidence / 4)
-            try:
-                found = bounds(program, inputs[one], base.classes[one], strategy, deviations.gaps)
-            except (TooMuchWork, Contradicted):
-                continue
-            base = base.sharpened(one, _likely(found, confidence))
+            for samples in attempts:
+                found_or_not = _claimed(program, inputs[one], base.classes[one], costs, samples, effort, each)
+                if found_or_not is not None:
+                    base = base.sharpened(one, found_or_not)
+                if base.keeps_class()[row]:
+                    break
     return base
+
+
+def _claimed(
+    program: Program, inputs: Tensor, classes: Tensor, costs: Costs, samples: Samples, effort: float, confidence: float
+) -> LogitBounds | None:
+    """One attempt at one input; None where it costs more than the effort, or claimed too little."""
+    deviations = _Deviations.of(program.graph, confidence)
+    strategy = Claimed(costs, samples, effort, deviations.neurons, confidence / 4)
+    try:
+        return _likely(bounds(program, inputs, classes, strategy, deviations.gaps), confidence)
+    except (TooMuchWork, Contradicted):
+        return None
 
 
 def _likely(found: LogitBounds, confidence: float) -> LogitBounds:
@@ -144,7 +167,7 @@ class Claimed:
 
     def __init__(self, costs: Costs, samples: Samples, effort: float, deviate: float, failure: float) -> None:
         self._costs, self._deviate, self._left = costs, deviate, effort - samples.total
-        self._claim = samples.claim
+        self._claim, self._symmetric = samples.claim, samples.symmetric
         self._random = NormalSketch(costs.graph, samples.pilot, samples.random, failure / 2)
         self._worst = CauchySketch(costs.graph, samples.pilot, samples.worst, failure / 2)
 
@@ -158,13 +181,13 @@ class Claimed:
         tested = self._random.bound(name) + self._worst.bound(name)
         failed = ~doubtful & (claim < radius) & ~(tested * (1 + 2.0**-50) <= claim)
         settled = (doubtful | failed).flatten(1).nonzero()
-        self._left -= len(settled) * self._costs.of(name)
+        self._left -= len(settled) * self._costs.of(name) * (1 if self._symmetric else 2)
         if self._left < 0:
             raise TooMuchWork
         claimed = Enclosure(enclosure.centre, torch.where(doubtful, radius, claim))
         if not len(settled):
             return claimed
-        up, down = row_sums(trace, name, enclosure, settled, symmetric=True, deviate=self._deviate)
+        up, down = row_sums(trace, name, enclosure, settled, symmetric=self._symmetric, deviate=self._deviate)
         image, neuron = settled[:, 0], settled[:, 1]
         open_ = doubtful.flatten(1)[image, neuron]
         if not (open_ | (torch.maximum(up, down) <= claim.flatten(1)[image, neuron])).all():

@@ -27,7 +27,7 @@ _KEPT_BYTES = 3 * 2**29
 """Largest size of the random numbers that are kept between images; beyond it they are drawn again, with the same seeds."""
 
 
-_FLOOR = 2.0**-22
+_FLOOR = 2.0**-18
 """Least radius of a symbol, in units of the coordinate's deviation, so that it outweighs the rounding of the samples."""
 
 _UNDERFLOW = 2.0**-1000

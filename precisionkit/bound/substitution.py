@@ -20,7 +20,7 @@ from precisionkit.enclosure import Bounded, Enclosure
 from precisionkit.evaluate import Program
 from precisionkit.graph import Node
 
-EFFORT = 3000.0
+EFFORT = 6000.0
 """Default limit of the work for one input, in forward passes."""
 PILOT, SAMPLES = 32, 96
 """Samples of the sketch that choose what is claimed, and that test it."""
