@@ -145,17 +145,26 @@ class Arithmetic:
         Order of those sums.
     internal : Format
         Format in which elementwise operations, normalisations, reductions and pooling compute before the one store.
+    fused : bool
+        Chains of a dot product, batch normalisation, addition and ReLU are stored once, at their end.  False covers that as well
+        as one store for each operator.
     """
 
     storage: Format
     accumulate: Format
     order: Order = ANY
     internal: Format = BINARY32
+    fused: bool = False
 
     @property
     def name(self) -> str:
-        """Name as in the theory's table, ``half/fp32-any`` written with the options' words: ``fp16/fp32-any``."""
-        return f"{self.storage.option}/{self.accumulate.option}-{self.order.name}"
+        """Name in the options' words: ``fp16/fp32-any``, ``fp16/fp32-any-fused``."""
+        return f"{self.storage.option}/{self.accumulate.option}-{self.order.name}" + ("-fused" if self.fused else "")
+
+    @property
+    def stores_before_bias(self) -> bool:
+        """Whether a convolution may store its sum before it adds its bias."""
+        return self.accumulate != self.storage and not self.fused
 
     @property
     def unbiased_sums(self) -> bool:
@@ -176,25 +185,26 @@ class Arithmetic:
         return 0.0 if self.storage.products_never_underflow_in(self.accumulate) else self.accumulate.eta
 
     @property
-    def rounds_once(self) -> bool:
-        """Whether one operation ``+ - * /`` in the internal format and then the store amount to a single rounding.
-
-        True when the internal format is the storage format, or has ``p >= 2 p_storage + 2`` bits (Figueroa 1995).
-        """
-        return self.internal == self.storage or self.internal.precision >= 2 * self.storage.precision + 2
-
-    @property
     def assumptions(self) -> tuple[str, ...]:
         """What a proof in this arithmetic takes for granted, one sentence each."""
-        store = f"Every operator stores its result once in {self.storage.name}, rounded to nearest even; subnormal numbers are kept."
-        sentences = [store, self._dot_product_assumption]
-        if self.storage != self.accumulate:
+        sentences = [self._store_assumption, self._dot_product_assumption]
+        if self.stores_before_bias:
             sentences.append("A convolution may store its sum once more before it adds its bias.")
         return (
             *sentences,
             "Convolutions and matrix products are computed directly, not by Winograd, FFT or Strassen algorithms.",
             f"Elementwise operations, normalisation, reductions and pooling compute in {self.internal.name}, reductions in any order.",
             f"Square roots err by at most {SQRT_ULPS} ulps and sigmoids by at most {SIGMOID_ULPS} ulps of {self.internal.name}.",
+        )
+
+    @property
+    def _store_assumption(self) -> str:
+        kept = f"stores its result once in {self.storage.name}, rounded to nearest even; subnormal numbers are kept."
+        if not self.fused:
+            return f"Every operator {kept}"
+        return (
+            "A convolution or linear layer, with the batch normalisation and the addition behind it where each is the only use of the "
+            f"one before, {kept} So does every other operator. Batch normalisation is not folded into the rounded weights."
         )
 
     @property
@@ -215,14 +225,14 @@ REFERENCE = Arithmetic(BINARY32, BINARY32)
 """The arithmetic of the reference program: binary32 throughout, any order, no TF32."""
 
 
-def parse_arithmetic(storage: str = "fp16", accumulate: str = "fp32", order: str = "any") -> Arithmetic:
+def parse_arithmetic(storage: str = "fp16", accumulate: str = "fp32", order: str = "any", fuse: str = "none") -> Arithmetic:
     """Build the arithmetic that the options of a command name.
 
     Raises
     ------
     UnsupportedArithmeticError
-        A name is unknown, the accumulator is narrower than the storage format, or a tensor core is asked for formats that
-        it does not have.
+        A name is unknown, the accumulator is narrower than the storage format, a tensor core is asked for formats that it does not
+        have, or fusion for storage in binary32.
     """
     kept, accumulator, sum_order = parse_format(storage), parse_format(accumulate), parse_order(order)
     if kept not in (BINARY16, BFLOAT16, BINARY32):
@@ -237,4 +247,10 @@ def parse_arithmetic(storage: str = "fp16", accumulate: str = "fp32", order: str
         raise UnsupportedArithmeticError(
             f"The order {order} needs --storage fp16 or bf16 with --accumulate fp32, not {kept.option} with {accumulator.option}."
         )
-    return Arithmetic(kept, accumulator, sum_order)
+    if fuse not in ("none", "epilogue"):
+        raise UnsupportedArithmeticError(f"The fusion '{fuse}' is not known; choose --fuse none or --fuse epilogue.")
+    if fuse == "epilogue" and kept == BINARY32:
+        raise UnsupportedArithmeticError(
+            "--fuse epilogue leaves out stores in half precision, of which --storage fp32 has none; choose --fuse none."
+        )
+    return Arithmetic(kept, accumulator, sum_order, fused=fuse == "epilogue")

@@ -18,9 +18,10 @@ from torch import Tensor
 from precisionkit.arithmetic import REFERENCE, Arithmetic
 from precisionkit.bound import CONFIDENCE, EFFORT, METHODS, Ladder, LogitBounds, Method
 from precisionkit.bound.adjoint import MODEL
+from precisionkit.bound.linearised import linearised
 from precisionkit.capture import capture
 from precisionkit.data import Dataset
-from precisionkit.decide import Decision, Side, contradictions, decide, with_probable
+from precisionkit.decide import Decision, Side, contradictions, decide, total_error, with_probable
 from precisionkit.errors import RefutedError, UnsupportedArithmeticError, UnusableDataError, UnusableModelError, UsageError
 from precisionkit.evaluate import Program, Run, device_flags, execute, has_fast_run
 from precisionkit.formats import BINARY32
@@ -50,6 +51,8 @@ class Settings:
         None chooses it from the size of the network's largest tensor.
     native : bool
         On a CPU, run the real half kernels, which are slow, instead of binary32 kernels with one rounding each.
+    linearised : bool
+        Report first-order numbers as well.
     """
 
     method: str = "auto"
@@ -58,6 +61,7 @@ class Settings:
     device: str = "cpu"
     batch_size: int | None = None
     native: bool = False
+    linearised: bool = False
 
 
 @dataclass
@@ -112,7 +116,7 @@ def certify(
     graph = _captured(model, data, tuple(images.shape[1:]))
     _check_labels(data, graph)
     ladder = Ladder.of(_method(settings.method), arithmetic, settings.effort, settings.confidence)
-    worker = _Worker(graph, arithmetic, ladder, device, analysis, native)
+    worker = _Worker(graph, arithmetic, ladder, device, analysis, native, settings.confidence if settings.linearised else None)
     size = settings.batch_size or max(1, min(512, _BATCH_BYTES // (8 * graph.largest)))
     total, inputs, complete = len(data.images), list[Input](), True
     with device_flags(arithmetic) as flags:
@@ -133,6 +137,7 @@ def certify(
             storage=arithmetic.storage.name,
             accumulate=arithmetic.accumulate.name,
             order=arithmetic.order.name,
+            fuse="epilogue" if arithmetic.fused else "none",
             reference=REFERENCE.name,
             assumptions=_assumptions(arithmetic, graph, probable=any(i.verdict == "probable" for i in inputs)),
         ),
@@ -171,6 +176,12 @@ def _runs_native(settings: Settings, arithmetic: Arithmetic) -> bool:
     """Whether the half run uses the device's half kernels."""
     on_device = torch.device(settings.device).type != "cpu"
     if arithmetic.storage == BINARY32:
+        return False
+    if arithmetic.fused:  # torch's eager kernels store every result
+        if settings.native:
+            raise UnsupportedArithmeticError(
+                "torch's half kernels store every operator's result, which is no run of --fuse epilogue; leave out --native."
+            )
         return False
     if settings.native and not on_device and not has_fast_run(arithmetic):
         raise UnsupportedArithmeticError(
@@ -237,11 +248,13 @@ class _Worker:
         device: torch.device,
         analysis: torch.device,
         native: bool,
+        linearised: float | None,
     ) -> None:
         self._graph, self._ladder, self._native, self._device, self._analysis = graph, ladder, native, device, analysis
         self._runs = Program.of(graph, REFERENCE, device), Program.of(graph, arithmetic, device)
         self._bounds = Program.of(graph, REFERENCE, analysis), Program.of(graph, arithmetic, analysis)
         self._same = arithmetic == REFERENCE
+        self._linearised_failure = linearised
         self.clock = _Clock()
 
     def batch(self, images: Tensor, first: int, labels: NDArray[np.int64] | None) -> list[Input]:
@@ -274,7 +287,8 @@ class _Worker:
                 decision = self._with_probable(decision, likely, runs)
                 for row in (i for i in rows.tolist() if decision.verdict[i] == "probable"):
                     used[row] = "adjoint"
-        return self._rows(decision, bounds, likely, runs, used, first, labels)
+            first_order = self._linearised(stored, bounds, runs, decision)
+        return self._rows(decision, bounds, likely, first_order, runs, used, first, labels)
 
     def _bound(self, method: Method, stored: tuple[Tensor, Tensor], classes: Tensor | None) -> tuple[LogitBounds, LogitBounds]:
         """Bounds of both programs, on the gaps of the same class."""
@@ -295,6 +309,24 @@ class _Worker:
         if len(rows):
             reference = reference.sharpened(rows, method(self._bounds[0], stored[0].to(self._analysis)[rows], half.classes[rows]))
         return reference, half
+
+    def _linearised(
+        self, stored: tuple[Tensor, Tensor], bounds: tuple[LogitBounds, LogitBounds], runs: tuple[Run, Run], decision: Decision
+    ) -> NDArray[np.float64]:
+        """First-order counterparts of the decision's bounds, worst case and random; NaN where not asked for.  (2, batch)."""
+        row, classes = np.arange(len(decision.rival)), bounds[0].classes
+        found = np.full((2, len(row)), np.nan)
+        if self._linearised_failure is None:
+            return found
+        errors = [
+            linearised(p, inputs.to(self._analysis), classes, self._linearised_failure / 2)
+            for p, inputs in zip(self._bounds, stored, strict=True)
+        ]
+        sides = _side(bounds[0], runs[0]), _side(bounds[1], runs[1])
+        for kind in range(2 if self._runs[1].arithmetic.unbiased_sums else 1):
+            reference, half = (error[kind].cpu().numpy() for error in errors)
+            found[kind] = total_error(*sides, reference, half, classes.cpu().numpy())[row, decision.rival]
+        return found
 
     def _decide(self, bounds: tuple[LogitBounds, LogitBounds], runs: tuple[Run, Run], first: int) -> Decision:
         """Verdicts; stops at the first input whose runs contradict its bounds."""
@@ -330,6 +362,7 @@ class _Worker:
         decision: Decision,
         bounds: tuple[LogitBounds, LogitBounds],
         likely: tuple[LogitBounds, LogitBounds],
+        first_order: NDArray[np.float64],
         runs: tuple[Run, Run],
         used: list[str],
         first: int,
@@ -347,6 +380,8 @@ class _Worker:
                 bound=_finite(decision.bound[i]),
                 measured_error=_finite(decision.measured_error[i]),
                 lower_margin=_finite(decision.lower_margin[i]),
+                linearised_worst=_finite(first_order[0, i]),
+                linearised_random=_finite(first_order[1, i]),
                 method=used[i],
                 failure=self._failure(likely if decision.verdict[i] == "probable" else bounds, i),
                 reason=reasons[i],

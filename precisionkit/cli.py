@@ -60,6 +60,7 @@ class _Request:
     storage: str
     accumulate: str
     order: str
+    fuse: str
     method: str
     effort: float | None
     confidence: float
@@ -69,6 +70,7 @@ class _Request:
     table_file: Path | None
     fail_under: float | None
     native: bool
+    linearised: bool
     trust: bool
     download: bool
     quiet: bool
@@ -94,6 +96,14 @@ class _Request:
     show_default=True,
     metavar="ORDER",
     help="Order of sums: any, sequential, pairwise, blocked:K, tensorcore:volta|ampere|hopper.",
+)
+@click.option(
+    "--fuse",
+    type=click.Choice(["none", "epilogue"]),
+    default="none",
+    show_default=True,
+    help="What is stored once: none: every operator; covers fused kernels too. epilogue: a convolution or linear layer with its batch "
+    "normalisation, addition and ReLU, as TensorRT and compiled kernels do.",
 )
 @click.option(
     "--method",
@@ -124,6 +134,7 @@ class _Request:
 @click.option("--table", "table_file", type=click.Path(path_type=Path), metavar="FILE", help="Write one row an input, .csv or .parquet.")
 @click.option("--fail-under", type=click.FloatRange(0, 100), metavar="PERCENT", help="Exit with 1 if fewer are certified.")
 @click.option("--native", is_flag=True, help="On a CPU, run the real half kernels (slow) instead of fp32 kernels with one rounding each.")
+@click.option("--linearised", is_flag=True, help="Report first-order numbers as well: how far a sharper method could get. Never a verdict.")
 @click.option("--trust", is_flag=True, help="Load files that can run code: pickled modules, TorchScript, .pt2.")
 @click.option("--download/--no-download", default=True, show_default=True, help="Fetch a missing named data set.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress on stderr.")
@@ -162,9 +173,9 @@ def _run(request: _Request, talk: Console) -> Report:
     from precisionkit.certify import Settings
     from precisionkit.certify import certify as certify_data
 
-    arithmetic = parse_arithmetic(request.storage, request.accumulate, request.order)
+    arithmetic = parse_arithmetic(request.storage, request.accumulate, request.order, request.fuse)
     effort = EFFORT if request.effort is None else request.effort
-    settings = Settings(request.method, effort, request.confidence, request.device, request.batch_size, request.native)
+    settings = Settings(request.method, effort, request.confidence, request.device, request.batch_size, request.native, request.linearised)
     model, data = _load(request)
     with _memory_errors(), _progress(talk, quiet=request.quiet) as advance:
         return certify_data(model, data, arithmetic, settings, advance)

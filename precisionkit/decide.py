@@ -61,6 +61,8 @@ class Decision:
         The same difference between the two runs made.
     lower_margin : float array
         The least that any gap of the class is, in every run of both programs; -inf where no bound holds.
+    rival : int array
+        The other class of that gap.
     """
 
     verdict: list[Verdict]
@@ -70,6 +72,7 @@ class Decision:
     bound: Floats
     measured_error: Floats
     lower_margin: Floats
+    rival: Integers
 
 
 def decide(reference: Side, half: Side, classes: Integers) -> Decision:
@@ -98,8 +101,7 @@ def decide(reference: Side, half: Side, classes: Integers) -> Decision:
     ranked = np.where(np.isfinite(least), least, gaps_reference)
     ranked[row, classes] = np.inf
     rival = ranked.argmin(axis=1)
-    middle = np.abs(gaps_half - gaps_reference)
-    total = np.nextafter(np.nextafter(errors[0] + errors[1], np.inf) + np.nextafter(middle, np.inf), np.inf)
+    total = total_error(reference, half, errors[0], errors[1], classes)
     with np.errstate(invalid="ignore"):
         difference = gaps(half.logits, classes) - gaps(reference.logits, classes)
     least[row, classes] = np.inf
@@ -116,7 +118,15 @@ def decide(reference: Side, half: Side, classes: Integers) -> Decision:
         total[row, rival],
         np.abs(difference)[row, rival],
         least.min(axis=1),
+        rival,
     )
+
+
+def total_error(reference: Side, half: Side, error_reference: Floats, error_half: Floats, classes: Integers) -> Floats:
+    """Errors of both programs, and how far rounding the weights and the input moves the gaps of the centres; rounded up."""
+    middle = np.abs(gaps(half.centre, classes) - gaps(reference.centre, classes))
+    total: Floats = np.nextafter(np.nextafter(error_reference + error_half, np.inf) + np.nextafter(middle, np.inf), np.inf)
+    return total
 
 
 def with_probable(proved: Decision, likely: Decision, allowed: Flags) -> Decision:
@@ -138,6 +148,7 @@ def with_probable(proved: Decision, likely: Decision, allowed: Flags) -> Decisio
         np.where(taken, likely.bound, proved.bound),
         np.where(taken, likely.measured_error, proved.measured_error),
         np.where(taken, likely.lower_margin, proved.lower_margin),
+        np.where(taken, likely.rival, proved.rival),
     )
 
 

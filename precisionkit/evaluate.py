@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -33,6 +34,15 @@ class Program:
     graph: Graph
     arithmetic: Arithmetic
     constants: Mapping[str, Tensor]
+
+    @cached_property
+    def unstored(self) -> frozenset[str]:
+        """Nodes whose results stay in the format that they were computed in."""
+        return self.graph.inside_chains if self.arithmetic.fused else frozenset()
+
+    def stores(self, node: Node) -> bool:
+        """Whether a node's result is rounded to the storage format."""
+        return node.record.stores and node.name not in self.unstored
 
     @classmethod
     def of(cls, graph: Graph, arithmetic: Arithmetic, device: torch.device | str = "cpu") -> Program:
@@ -102,7 +112,7 @@ def _fast(program: Program) -> RunNode:
 
     def run_node(node: Node, operands: tuple[Any, ...]) -> Tensor:
         result = node.record.apply(node.attributes, *operands)
-        return store(result, program.arithmetic.storage) if node.record.stores else result
+        return store(result, program.arithmetic.storage) if program.stores(node) else result
 
     return run_node
 
@@ -116,7 +126,7 @@ def _reference(program: Program) -> RunNode:
             return result
         if result.dtype == torch.float64:  # torch rounds binary64 to half twice
             raise UnsupportedArithmeticError("A run with a binary64 accumulator is not supported; choose --accumulate fp32.")
-        return store(result.float(), program.arithmetic.storage)
+        return store(result.float(), program.arithmetic.storage) if program.stores(node) else result.float()
 
     return run_node
 

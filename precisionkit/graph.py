@@ -14,6 +14,8 @@ from precisionkit.ops import BY_NAME, Operator
 
 V = TypeVar("V")
 
+_DOTS = ("conv2d", "linear", "addmm", "mm")
+
 
 @dataclass(frozen=True)
 class Node:
@@ -94,9 +96,25 @@ class Graph:
         weights = [self.constants[name] for name in node.operands if name is not None and name in self.constants]
         if node.operator == "conv2d":
             return math.prod(node.shape) * weights[0][0].numel()
-        if node.operator in ("linear", "addmm", "mm"):
+        if node.operator in _DOTS:
             return max(weight.numel() for weight in weights)
         return 0
+
+    @property
+    def inside_chains(self) -> frozenset[str]:
+        """Nodes whose results a fused kernel never stores.
+
+        A dot product, or a batch normalisation behind one, whose only use is a batch normalisation or an addition.  A kernel
+        computes the chain that ends last: an addition of two such results reads the first as a stored tensor.
+        """
+        uses = [name for node in self.nodes for name in node.operands]
+        found: set[str] = set()
+        for node in (n for n in self.nodes if n.operator in ("batch_norm", "add")):
+            before = [n for n in self.nodes if n.name in node.operands and uses.count(n.name) == 1 and n.shape == node.shape]
+            behind = [n for n in before if n.operator == "batch_norm" and node.operator == "add" and found & set(n.operands)]
+            ends = [n for n in before if n.operator in _DOTS or n in behind]
+            found |= {n.name for n in ends[-1:]}
+        return frozenset(found)
 
     @property
     def largest(self) -> int:

@@ -58,15 +58,15 @@ class Stored:
     certain: Tensor
 
 
-def stored(arithmetic: Arithmetic, result: Bounded) -> Stored:
-    """Add the store to an operator's result."""
+def stored(arithmetic: Arithmetic, result: Bounded, *, unstored: bool = False) -> Stored:
+    """Add the store to an operator's result; with `unstored` there is none, and the result stays in the format it was computed in."""
     nothing = torch.zeros_like(result.carried)
     if result.fresh is None:
         no = torch.zeros((), dtype=torch.bool, device=result.centre.device).expand(result.centre.shape[0])
         return Stored(result.carried, nothing, nothing, nothing, ~no, no)
     before = add_up(result.carried, result.fresh)
     magnitude = add_up(result.centre.abs(), before)
-    storage = arithmetic.storage
+    storage = result.form if unstored and result.form is not None else arithmetic.storage
     store = nothing if result.form == storage else store_error(storage, magnitude)
     local = result.fresh if result.form == storage else add_up(result.fresh, store)
     unbiased, bias = (store, result.fresh) if result.bias is None else (local, result.bias)
@@ -114,7 +114,7 @@ def interval(
     def run_node(node: Node, operands: tuple[Any, ...]) -> Enclosure:
         nonlocal overflow, certain_overflow, last
         result = node.record.error_rule(arithmetic, node.attributes, *operands)
-        store = stored(arithmetic, result)
+        store = stored(arithmetic, result, unstored=node.name in program.unstored)
         place = places[node.name]
         certain_overflow = torch.where((overflow < 0) & store.certain & (certain_overflow < 0), place, certain_overflow)
         overflow = torch.where((overflow < 0) & ~store.excluded, place, overflow)

@@ -68,7 +68,7 @@ def walk(program: Program, inputs: Tensor, strategy: Strategy) -> tuple[Trace, E
             values[name] = strategy.before(trace, name, values[name], rectified=node.operator == "relu")
         operands = tuple(None if name is None else values.get(name, constants.get(name)) for name in node.operands)
         result = node.record.error_rule(program.arithmetic, node.attributes, *operands)
-        store = stored(program.arithmetic, result)
+        store = stored(program.arithmetic, result, unstored=node.name in program.unstored)
         certain_overflow = torch.where((overflow < 0) & store.certain & (certain_overflow < 0), place, certain_overflow)
         overflow = torch.where((overflow < 0) & ~store.excluded, place, overflow)
         values[node.name] = Enclosure(result.centre, store.radius)

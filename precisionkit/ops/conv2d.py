@@ -118,7 +118,7 @@ def _error_rule(arithmetic: Arithmetic, attributes: Attributes, x: Enclosure, we
     largest = torch.maximum((x.centre.abs() + x.radius).flatten(1).amax(1), size.max())
     fresh, peak = dot_errors(arithmetic, sums, dots, steps, largest.reshape(-1, 1, 1, 1))
     before = None
-    if bias is not None and arithmetic.accumulate != arithmetic.storage:
+    if bias is not None and arithmetic.stores_before_bias:
         fresh, before = _first_store(arithmetic, sums, fresh, bias)
     return Bounded(
         sums.centre,

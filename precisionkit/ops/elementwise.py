@@ -29,8 +29,8 @@ def _number(arithmetic: Arithmetic, value: float, like: Tensor) -> Enclosure:
     return Enclosure(exact, torch.maximum(*spread))
 
 
-def _operands(arithmetic: Arithmetic, attributes: Attributes, operands: tuple[Any, ...]) -> tuple[Enclosure, Enclosure, bool]:
-    """Both operands as enclosures, and whether both are stored tensors."""
+def _operands(arithmetic: Arithmetic, attributes: Attributes, operands: tuple[Any, ...]) -> tuple[Enclosure, Enclosure]:
+    """Both operands as enclosures."""
     like = next(o.centre for o in operands if isinstance(o, Enclosure))
 
     def enclosed(operand: Any, name: str) -> Enclosure:
@@ -39,7 +39,7 @@ def _operands(arithmetic: Arithmetic, attributes: Attributes, operands: tuple[An
         return operand if isinstance(operand, Enclosure) else Enclosure.exact(operand)
 
     a, b = (enclosed(o, name) for o, name in zip(operands, ("self", "other"), strict=True))
-    return a, b, all(o is not None for o in operands)
+    return a, b
 
 
 def _values(attributes: Attributes, operands: tuple[Any, ...]) -> tuple[Any, Any]:
@@ -54,12 +54,11 @@ def _exact_values(context: Any, attributes: Attributes, operands: tuple[Any, ...
     return first, second
 
 
-def _rounding(arithmetic: Arithmetic, centre: Tensor, carried: Tensor, *, tensors: bool, chain: int = 1) -> Bounded:
-    """One operation: its only rounding is the store where both operands are stored and the internal format is wide enough."""
+def _rounding(arithmetic: Arithmetic, centre: Tensor, carried: Tensor, chain: int = 1) -> Bounded:
+    """One operation in the internal format, then the store: two roundings, as a fused kernel's operands need not have been stored."""
     own = add_up(mul_up(centre.abs(), BINARY64.unit_roundoff), 2.0**-1074)
     magnitude = add_up(centre.abs(), own, carried)
-    once = chain == 1 and arithmetic.rounds_once and (tensors or arithmetic.internal == arithmetic.storage)
-    if once:
+    if chain == 1 and arithmetic.internal == arithmetic.storage:
         return Bounded(centre, carried, own, None, bias=own)
     fresh = add_up(own, internal_error(arithmetic.internal, magnitude, chain, chain * arithmetic.internal.eta))
     bias = own if chain == 1 else None
@@ -77,9 +76,9 @@ def _spread(operands: tuple[Any, ...], a: Enclosure, b: Enclosure) -> Tensor:
 
 
 def _sum_rule(arithmetic: Arithmetic, attributes: Attributes, operands: tuple[Any, ...], sign: float) -> Bounded:
-    a, b, tensors = _operands(arithmetic, attributes, operands)
+    a, b = _operands(arithmetic, attributes, operands)
     carried = add_up(*torch.broadcast_tensors(a.radius, b.radius))
-    result = _rounding(arithmetic, a.centre + sign * b.centre, carried, tensors=tensors)
+    result = _rounding(arithmetic, a.centre + sign * b.centre, carried)
     return replace(result, second_order=_spread(operands, a, b))
 
 
@@ -91,12 +90,12 @@ def _rsub_rule(arithmetic: Arithmetic, attributes: Attributes, *operands: Any) -
 
 def _mul_rule(arithmetic: Arithmetic, attributes: Attributes, *operands: Any) -> Bounded:
     """``|a'b' - ab| <= |a| e_b + |b| e_a + e_a e_b``."""
-    a, b, tensors = _operands(arithmetic, attributes, operands)
+    a, b = _operands(arithmetic, attributes, operands)
     both = mul_up(a.radius, b.radius)
     carried = add_up(mul_up(a.centre.abs(), b.radius), mul_up(b.centre.abs(), a.radius), both)
     factor = b.centre if operands[0] is None else a.centre
     second = add_up(both, mul_up(factor.abs(), _spread(operands, a, b)))
-    return replace(_rounding(arithmetic, a.centre * b.centre, carried, tensors=tensors), second_order=second)
+    return replace(_rounding(arithmetic, a.centre * b.centre, carried), second_order=second)
 
 
 def _div_rule(arithmetic: Arithmetic, attributes: Attributes, *operands: Any) -> Bounded:
@@ -104,7 +103,7 @@ def _div_rule(arithmetic: Arithmetic, attributes: Attributes, *operands: Any) ->
 
     ``a'/b' - a/b = (d_a - (a/b) d_b) / b - (a'/b' - a/b) d_b / b``: the last term is of second order.
     """
-    a, b, tensors = _operands(arithmetic, attributes, operands)
+    a, b = _operands(arithmetic, attributes, operands)
     centre, size = a.centre / b.centre, b.centre.abs()
     least = (size - b.radius) * (1 - 2.0**-50)
     moved = add_up(a.radius, mul_up(mul_up(centre.abs(), 1 + 2.0**-50), b.radius))
@@ -112,7 +111,7 @@ def _div_rule(arithmetic: Arithmetic, attributes: Attributes, *operands: Any) ->
     second = mul_up(mul_up(carried, b.radius) / size, 1 + 2.0**-50)
     factor = torch.ones_like(centre) if operands[0] is None else mul_up(centre.abs(), 1 + 2.0**-50)
     second = add_up(second, mul_up(mul_up(factor, _spread(operands, a, b)) / size, 1 + 2.0**-50))
-    result = _rounding(arithmetic, centre, carried, tensors=tensors, chain=2)
+    result = _rounding(arithmetic, centre, carried, chain=2)
     if result.fresh is None or result.peak is None:
         return replace(result, second_order=second)
     # a reciprocal below the normal range errs by eta, and a reciprocal of a tiny number overflows
@@ -200,7 +199,7 @@ ADD = Operator(
     pointwise=True,
     exact=lambda context, attributes, *o: np.add(*_exact_values(context, attributes, o)),
     check=_scale_check,
-    bound="e_a + e_b, one rounding (the store)",
+    bound="e_a + e_b, one rounding and the store",
     source="proofs/bounds.md, theorem 11",
 )
 SUB = Operator(
@@ -216,7 +215,7 @@ SUB = Operator(
     pointwise=True,
     exact=lambda context, attributes, *o: np.subtract(*_exact_values(context, attributes, o)),
     check=_scale_check,
-    bound="e_a + e_b, one rounding (the store)",
+    bound="e_a + e_b, one rounding and the store",
     source="proofs/bounds.md, theorem 11",
 )
 RSUB = Operator(
@@ -232,7 +231,7 @@ RSUB = Operator(
     pointwise=True,
     exact=lambda context, attributes, *o: -np.subtract(*_exact_values(context, attributes, o)),
     check=_scale_check,
-    bound="e_a + e_b, one rounding (the store)",
+    bound="e_a + e_b, one rounding and the store",
     source="proofs/bounds.md, theorem 11",
 )
 MUL = Operator(
@@ -247,7 +246,7 @@ MUL = Operator(
     linear_terms=lambda *_: 6,
     pointwise=True,
     exact=lambda context, attributes, *o: np.multiply(*_exact_values(context, attributes, o)),
-    bound="|a| e_b + |b| e_a + e_a e_b, one rounding (the store)",
+    bound="|a| e_b + |b| e_a + e_a e_b, one rounding and the store",
     source="proofs/bounds.md, theorem 11",
 )
 DIV = Operator(

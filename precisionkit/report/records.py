@@ -41,11 +41,12 @@ class DataInfo(_Record, frozen=True, kw_only=True):
 
 
 class ArithmeticInfo(_Record, frozen=True, kw_only=True):
-    """The half program's formats and summation order, the reference program's arithmetic, and all that is assumed of both."""
+    """The half program's formats, summation order and fusion, the reference program's arithmetic, and all that is assumed of both."""
 
     storage: str
     accumulate: str
     order: str
+    fuse: Literal["none", "epilogue"]
     reference: str
     assumptions: tuple[str, ...]
 
@@ -110,6 +111,9 @@ class Input(_Record, frozen=True, kw_only=True):
         The same difference between the two runs made here.
     lower_margin : float or None
         The least that the gap to any class is proved to be, in every run of both programs; null where no bound holds.
+    linearised_worst, linearised_random : float or None
+        First-order counterparts of `bound`, of which nothing is proved: in the worst case, and under the model of random rounding.
+        Null unless asked for.
     method : str
         The sharpest method that was applied to it.
     failure : float
@@ -128,6 +132,8 @@ class Input(_Record, frozen=True, kw_only=True):
     bound: Size | None
     measured_error: Size | None
     lower_margin: float | None
+    linearised_worst: Size | None
+    linearised_random: Size | None
     method: str
     failure: Annotated[float, msgspec.Meta(ge=0, le=1)]
     reason: str | None

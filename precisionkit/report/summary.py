@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from statistics import median
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -18,6 +19,9 @@ MEANINGS: dict[Verdict, str] = {
     "undecided": "neither bounded nor run",
     "invalid": "overflow or NaN",
 }
+
+
+_FUSED = {"none": "", "epilogue": "fused epilogues, "}
 
 
 def render(report: Report) -> RenderableType:
@@ -42,7 +46,7 @@ def _heading(report: Report) -> Text:
     model, data, arithmetic = report.model, report.data, report.arithmetic
     return Text(
         f"{model.arch} ({model.parameters:,} parameters) on {data.name}, {data.split} split\n"
-        f"{arithmetic.storage}, sums in {arithmetic.accumulate}, order {arithmetic.order}, "
+        f"{arithmetic.storage}, sums in {arithmetic.accumulate}, order {arithmetic.order}, {_FUSED[arithmetic.fuse]}"
         f"against {arithmetic.reference}; method {report.method}"
     )
 
@@ -74,6 +78,7 @@ def _figures(report: Report) -> Table:
         ("measured error, median / worst", f"{_number(summary.median_measured_error)} / {_number(summary.worst_measured_error)}"),
         ("time", f"{timing.total_s:.1f} s, {timing.inputs_per_s:.4g} inputs/s on {report.environment.device}"),
     ]
+    rows += _linearised(report)
     rows += [("not proved", f"{count:,}: {reason}") for reason, count in _reasons(report)]
     if sketched := [i.failure for i in report.inputs if i.failure and i.verdict == "proved"]:
         rows.append(("proved by sketches", f"{len(sketched):,}; their random numbers fail with probability {sum(sketched):.1g} in all"))
@@ -82,6 +87,19 @@ def _figures(report: Report) -> Table:
     for row in rows:
         table.add_row(*row)
     return table
+
+
+def _linearised(report: Report) -> list[tuple[str, str]]:
+    """How far a sharper method could get, to first order."""
+    rows = []
+    for name, of in (("worst case", "linearised_worst"), ("random", "linearised_random")):
+        known = [(i.margin, value) for i in report.inputs if (value := getattr(i, of)) is not None and i.margin is not None]
+        if known:
+            below = sum(margin > value for margin, value in known)
+            middle = _number(median(value for _, value in known))
+            share = _percent(below, len(known))
+            rows.append((f"linearised, {name}", f"median {middle}, below the margin for {share} (proves nothing)"))
+    return rows
 
 
 def _reasons(report: Report) -> list[tuple[str, int]]:

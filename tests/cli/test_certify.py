@@ -129,6 +129,28 @@ def test_every_arithmetic_runs(storage, accumulate, order, tmp_path):
         assert report["summary"]["proved"] == 30
 
 
+def test_fused_epilogues_are_certified_and_named(tmp_path):
+    result = run(DIGITS, "--data", "digits", "--limit", 30, "--fuse", "epilogue", "--json", tmp_path / "r.json", "-q")
+    assert result.exit_code == 0
+    assert "order any, fused epilogues, against" in result.stdout
+    report = json.loads((tmp_path / "r.json").read_text())
+    jsonschema.validate(report, published_schema())
+    assert report["arithmetic"]["fuse"] == "epilogue"
+    assert "each is the only use of the one before" in report["arithmetic"]["assumptions"][0]
+    assert all(row["bound"] >= row["measured_error"] for row in report["inputs"])
+
+
+def test_first_order_numbers_are_reported_and_decide_nothing(tmp_path):
+    options = ("--data", "digits", "--limit", 30, "--json", tmp_path / "r.json", "-q")
+    plain, asked = run(DIGITS, *options), run(DIGITS, *options, "--linearised")
+    assert "linearised" not in plain.stdout
+    assert re.search(r"linearised, worst case +median [\d.]+, below the margin for [\d.]+ % \(proves nothing\)", asked.stdout)
+    assert re.search(r"linearised, random +median", asked.stdout)
+    rows = json.loads((tmp_path / "r.json").read_text())["inputs"]
+    assert all(0 < row["linearised_random"] < row["linearised_worst"] < 1.02 * row["bound"] for row in rows)
+    assert "linearised, random" not in run(DIGITS, *options, "--linearised", "--accumulate", "fp16").stdout
+
+
 def test_batches_and_native_kernels_change_no_proof(tmp_path):
     verdicts = []
     for options in (("--batch-size", 1), ("--batch-size", 7), ("--native",)):
@@ -146,13 +168,15 @@ def test_every_option_reaches_certify(monkeypatch):
         raise RefutedError("stop")
 
     monkeypatch.setattr(precisionkit.certify, "certify", record)
-    options = "--split train --limit 9 --normalize 0.5/0.25 --storage bf16 --accumulate bf16 --order blocked:8 --method interval"
+    options = (
+        "--split train --limit 9 --normalize 0.5/0.25 --storage bf16 --accumulate bf16 --order blocked:8 --fuse epilogue --method interval"
+    )
     more = "--confidence 1e-3 --device cpu --batch-size 3 --native --no-download --data-root . --arch digits_cnn --fail-under 50"
     result = run(DIGITS, "--data", "digits", *options.split(), *more.split())
     assert result.exit_code == 3
     ((preprocess, count, split, arithmetic, settings),) = seen
     assert (preprocess.mean, preprocess.std, preprocess.scale, count, split) == ((0.5,), (0.25,), 16.0, 9, "train")
-    assert arithmetic == "bf16/bf16-blocked:8"
+    assert arithmetic == "bf16/bf16-blocked:8-fused"
     assert (settings.method, settings.confidence, settings.device, settings.batch_size, settings.native) == (
         "interval",
         1e-3,
@@ -409,6 +433,11 @@ def test_an_unsupported_network_is_refused(in_folder, kind):
         (("--device", "cuda:7"), r"^The device 'cuda:7' cannot be used here \(.*\); choose --device cpu\.$"),
         (("--device", "toaster"), r"^The device 'toaster' cannot be used here"),
         (("--normalize", "1,2"), r"1,2"),
+        (
+            ("--native", "--fuse", "epilogue"),
+            r"^torch's half kernels store every operator's result, which is no run.*leave out --native\.$",
+        ),
+        (("--storage", "fp32", "--fuse", "epilogue"), r"^--fuse epilogue leaves out stores in half precision.*choose --fuse none\.$"),
         (("--native", "--accumulate", "fp16"), r"which is no run of fp16/fp16-any; leave out --native\.$"),
     ],
 )

@@ -34,7 +34,7 @@ from precisionkit.report import (
 from precisionkit.report.schema import build_schema, published_schema
 
 
-def item(index=0, verdict="proved", label=1, prediction=1, bound=0.25, reason=None):
+def item(index=0, verdict="proved", label=1, prediction=1, bound=0.25, reason=None, linearised=None):
     return Input(
         index=index,
         label=label,
@@ -45,6 +45,8 @@ def item(index=0, verdict="proved", label=1, prediction=1, bound=0.25, reason=No
         bound=bound,
         measured_error=0.125,
         lower_margin=1.5,
+        linearised_worst=linearised,
+        linearised_random=None,
         method="interval",
         failure=0.0,
         reason=reason,
@@ -60,7 +62,7 @@ def report(inputs=None, complete=True):
         model=ModelInfo(path="m.pt", sha256="a" * 64, arch="net", parameters=1234),
         data=DataInfo(name="digits", split="test", inputs=5, sha256="b" * 64),
         arithmetic=ArithmeticInfo(
-            storage="binary16", accumulate="binary32", order="any", reference="fp32/fp32-any", assumptions=("One.", "Two.")
+            storage="binary16", accumulate="binary32", order="any", fuse="none", reference="fp32/fp32-any", assumptions=("One.", "Two.")
         ),
         method="interval",
         confidence=1e-6,

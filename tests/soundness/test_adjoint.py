@@ -13,6 +13,7 @@ from precisionkit.arithmetic import parse_arithmetic
 from precisionkit.bound import Ladder, adjoint
 from precisionkit.bound.adjoint import COARSE, FINE, Claimed, Contradicted
 from precisionkit.bound.interval import interval
+from precisionkit.bound.linearised import linearised
 from precisionkit.bound.sketch import CauchySketch, NormalSketch, normal_factor
 from precisionkit.bound.substitution import Settled, substitution
 from precisionkit.bound.walk import Costs, bounds, row_sums, walk
@@ -56,13 +57,18 @@ def test_the_standard_deviation_is_nearly_attained(name):
     classes = interval(made, inputs).classes
     with torch.no_grad():
         found = bounds(made, inputs, classes, Settled(8.0), 1.0)
-    shares = []
+    _, random = linearised(made, inputs, classes, 1e-6)
+    deviate = math.sqrt(2 * math.log(2e6 * made.graph.classes))
+    shares, first_order = [], []
     for row in range(len(inputs)):
         one = replace(found, centre=found.centre[row : row + 1], classes=classes[row : row + 1])
         reached = deviation(one, random_runs(made, inputs[row : row + 1], classes[row : row + 1], 0)).square().mean(0).sqrt()
-        shares.append((reached / found.gap_error[row])[torch.arange(len(reached)) != classes[row]])
+        others = torch.arange(len(reached)) != classes[row]
+        shares.append((reached / found.gap_error[row])[others])
+        first_order.append((reached * deviate / random[row])[others])
     assert torch.cat(shares).max() <= 1.1  # 400 runs scatter by 4 %
     assert torch.cat(shares).median() >= 0.7
+    assert 0.8 <= torch.cat(first_order).median() <= 1.1
 
 
 @pytest.mark.parametrize("arithmetic", COVERED, ids=lambda a: a.name)

@@ -13,6 +13,7 @@ from torch import nn
 from precisionkit.arithmetic import REFERENCE, parse_arithmetic
 from precisionkit.bound import Ladder
 from precisionkit.bound.interval import interval, stored
+from precisionkit.bound.linearised import linearised
 from precisionkit.bound.substitution import substitution
 from precisionkit.capture import capture
 from precisionkit.enclosure import Enclosure
@@ -83,7 +84,15 @@ NETWORKS = {
 }
 ARITHMETICS = [
     parse_arithmetic(*a)
-    for a in (("fp16",), ("bf16",), ("fp32",), ("fp16", "fp16", "pairwise"), ("bf16", "bf16", "any"), ("fp16", "fp32", "tensorcore:volta"))
+    for a in (
+        ("fp16",),
+        ("bf16",),
+        ("fp32",),
+        ("fp16", "fp16", "pairwise"),
+        ("bf16", "bf16", "any"),
+        ("fp16", "fp32", "tensorcore:volta"),
+        ("fp16", "fp32", "any", "epilogue"),
+    )
 ]
 METHODS = dict(Ladder.of("auto", REFERENCE).proofs)
 EVERY = [pytest.param(n, a, id=f"{n}-{a.name}") for n in NETWORKS for a in ARITHMETICS]
@@ -100,6 +109,10 @@ def program(name, arithmetic, batch=8, seed=0):
     made = Program.of(captured(name, seed), arithmetic)
     generator = torch.Generator().manual_seed(seed)
     return made, made.inputs(torch.randn(batch, *made.graph.input_shape, generator=generator))
+
+
+def fused(made):
+    return Program(made.graph, replace(made.arithmetic, fused=True), made.constants)
 
 
 def deviation(bounds, logits):
@@ -128,8 +141,9 @@ def test_runs_stay_inside(name, arithmetic, method):
                 made.graph, replace(arithmetic, order=parse_arithmetic("fp16", "fp32", "sequential").order), made.constants
             )
             assert_inside(bounds, execute(sequential, inputs).logits)
-            if arithmetic.storage.option != "fp32":
+            if arithmetic.storage.option != "fp32" and not arithmetic.fused:
                 assert_inside(bounds, execute(made, inputs, native=True).logits)
+                assert_inside(bounds, execute(fused(made), inputs).logits)
 
 
 @pytest.mark.parametrize(("name", "arithmetic"), EVERY)
@@ -156,7 +170,8 @@ def adversary(made, inputs, classes, target, seed):
 
     def shifted(node, operands):
         known = [Enclosure.exact(o) if name in names else o for name, o in zip(node.operands, operands, strict=True)]
-        error = stored(made.arithmetic, node.record.error_rule(made.arithmetic, node.attributes, *known)).local
+        result = node.record.error_rule(made.arithmetic, node.attributes, *known)
+        error = stored(made.arithmetic, result, unstored=node.name in made.unstored).local
         return node.record.apply(node.attributes, *operands) + signs[node.name] * error * (1 - 2.0**-30)
 
     names = set(made.graph.names)
@@ -181,6 +196,21 @@ def test_an_adversary_that_chooses_every_rounding_stays_inside(name, arithmetic)
                 assert_inside(found, logits)
 
 
+@pytest.mark.parametrize("storage", ["fp16", "bf16"])
+def test_unfused_bounds_cover_fused_kernels_and_fused_bounds_are_sharper(storage):
+    made, inputs = program("residual", parse_arithmetic(storage))
+    for method in METHODS.values():
+        covering, sharper = method(made, inputs, None), method(fused(made), inputs, None)
+        assert (sharper.gap_error <= covering.gap_error).all()
+        assert (sharper.gap_error < 0.9 * covering.gap_error).any()
+        for seed in range(3):
+            logits = adversary(fused(made), inputs, covering.classes, 0, seed)
+            assert_inside(covering, logits)
+            assert_inside(sharper, logits)
+        eager = adversary(made, inputs, covering.classes, 0, 0)
+        assert (deviation(sharper, eager) > sharper.gap_error).any()  # so the fused bounds hold for fused kernels alone
+
+
 @pytest.mark.parametrize("name", ["relu", "residual"])
 def test_the_adversary_nearly_attains_backward_substitution(name):
     """Without a doubtful ReLU the bound is what the worst roundings reach, to second order and up to smaller local errors."""
@@ -192,6 +222,19 @@ def test_the_adversary_nearly_attains_backward_substitution(name):
         shares.append((reached[:, target] / bounds.gap_error[:, target])[bounds.classes != target])
     assert torch.cat(shares).max() <= 1
     assert torch.cat(shares).median() >= 0.8
+
+
+@pytest.mark.parametrize("arithmetic", [a for a in ARITHMETICS if a.unbiased_sums], ids=lambda a: a.name)
+def test_the_linearised_worst_case_is_what_an_adversary_reaches(arithmetic):
+    """To first order; a neuron that changes its piece may add to it or take from it."""
+    made, inputs = program("residual", arithmetic, batch=16)
+    classes = interval(made, inputs).classes
+    worst, _ = linearised(made, inputs, classes, 1e-6)
+    bounds = substitution(made, inputs)
+    reached = deviation(bounds, adversary(made, inputs, classes, 0, 0))[:, 0]
+    shares = (reached / worst[:, 0])[classes != 0]
+    assert 0.85 <= shares.median() <= 1.05
+    assert (worst <= 1.02 * bounds.gap_error).all()
 
 
 def test_the_exact_network_lies_inside():
