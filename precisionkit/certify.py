@@ -318,14 +318,14 @@ class _Worker:
         found = np.full((2, len(row)), np.nan)
         if self._linearised_failure is None:
             return found
-        errors = [
-            linearised(p, inputs.to(self._analysis), classes, self._linearised_failure / 2)
-            for p, inputs in zip(self._bounds, stored, strict=True)
-        ]
+        orders = [linearised(p, inputs.to(self._analysis), classes) for p, inputs in zip(self._bounds, stored, strict=True)]
+        kinds = [[order.worst for order in orders]]
+        if self._runs[1].arithmetic.unbiased_sums:
+            kinds.append([order.random(self._linearised_failure / 2) for order in orders])
         sides = _side(bounds[0], runs[0]), _side(bounds[1], runs[1])
-        for kind in range(2 if self._runs[1].arithmetic.unbiased_sums else 1):
-            reference, half = (error[kind].cpu().numpy() for error in errors)
-            found[kind] = total_error(*sides, reference, half, classes.cpu().numpy())[row, decision.rival]
+        for kind, (reference, half) in enumerate(kinds):
+            total = total_error(*sides, reference.cpu().numpy(), half.cpu().numpy(), classes.cpu().numpy())
+            found[kind] = total[row, decision.rival]
         return found
 
     def _decide(self, bounds: tuple[LogitBounds, LogitBounds], runs: tuple[Run, Run], first: int) -> Decision:

@@ -6,6 +6,7 @@ They show how far a sharper method could get: no sound worst-case method can do 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -19,36 +20,53 @@ _TRACE_BYTES = 2**28
 """Size aimed at for what is kept of a batch."""
 
 
-def linearised(program: Program, inputs: Tensor, classes: Tensor, failure: float) -> tuple[Tensor, Tensor]:
-    """First-order errors of the gaps: in the worst case, and under the model of random rounding.
+@dataclass(frozen=True)
+class FirstOrder:
+    """First-order errors of the gaps of a batch; all are (batch, classes) binary64 tensors.
+
+    Attributes
+    ----------
+    worst : tensor
+        ``sum |g_k| r_k``.
+    deviation : tensor
+        ``sqrt(sum (g_k r_k)**2)`` over the roundings that the model of random rounding covers: an upper bound of their standard
+        deviation.
+    bias : tensor
+        ``sum |g_k| B_k`` over the rest.
+    """
+
+    worst: Tensor
+    deviation: Tensor
+    bias: Tensor
+
+    def random(self, failure: float) -> Tensor:
+        """Errors that are exceeded anywhere with at most this probability, under the model and to first order."""
+        return self.bias + math.sqrt(2 * math.log(2 * self.worst.shape[1] / failure)) * self.deviation
+
+
+def linearised(program: Program, inputs: Tensor, classes: Tensor) -> FirstOrder:
+    """First-order errors of the gaps.
 
     Parameters
     ----------
     inputs : (batch, ...) tensor
         Numbers of the storage format.
     classes : (batch,) int64 tensor
-    failure : float
-        Probability with which the second may fail, to first order.
-
-    Returns
-    -------
-    worst, random : (batch, classes) binary64 tensors
-        ``sum |g_k| r_k``, and ``t sqrt(sum (g_k r_k)**2)`` with the errors that the model does not cover in the worst case.
+        The class of each input whose gaps to the others are in question.
 
     Notes
     -----
     Theorems 16 and 20 with every nonlinear operator replaced by its tangent at the centre, which is not proved.
     """
-    deviate = math.sqrt(2 * math.log(2 * program.graph.classes / failure))
     kept = 64 * sum(math.prod(node.shape) for node in program.graph.nodes)
-    worst, random = [], []
+    size = max(1, _TRACE_BYTES // kept)
+    found = []
     with torch.no_grad(), torch.backends.cudnn.flags(enabled=False):
-        size = max(1, _TRACE_BYTES // kept)
         for some, c in zip(inputs.split(size), classes.split(size), strict=True):
             trace, logits, *_ = walk(program, some, _Tangents())
-            worst.append(gap_errors(trace, logits, c))
-            random.append(gap_errors(trace, logits, c, deviate))
-    return torch.cat(worst), torch.cat(random)
+            worst, bias, both = (gap_errors(trace, logits, c, deviate) for deviate in (None, 0.0, 1.0))
+            found.append((worst, (both - bias).clamp_min(0), bias))
+    return FirstOrder(*(torch.cat(parts) for parts in zip(*found, strict=True)))
 
 
 class _Tangents:

@@ -229,7 +229,7 @@ def test_the_linearised_worst_case_is_what_an_adversary_reaches(arithmetic):
     """To first order; a neuron that changes its piece may add to it or take from it."""
     made, inputs = program("residual", arithmetic, batch=16)
     classes = interval(made, inputs).classes
-    worst, _ = linearised(made, inputs, classes, 1e-6)
+    worst = linearised(made, inputs, classes).worst
     bounds = substitution(made, inputs)
     reached = deviation(bounds, adversary(made, inputs, classes, 0, 0))[:, 0]
     shares = (reached / worst[:, 0])[classes != 0]

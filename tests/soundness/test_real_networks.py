@@ -43,8 +43,9 @@ NAMED = [("digits_cnn", 60), ("mnist_6_100", 48)]
 
 
 @cache
-def loaded(name, folder):
+def loaded(name, folder, images=None):
     file, data, count = NETWORKS[name]
+    count = images or count
     if file is None:
         return load_model(bundled_model(name)), load_dataset(data, limit=count)
     if not folder.is_dir():
