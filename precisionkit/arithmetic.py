@@ -221,6 +221,9 @@ class Arithmetic:
         return f"Dot products are summed in {self.accumulate.name}, {order}, with {products}."
 
 
+STORAGE = (BINARY16, BFLOAT16, BINARY32)
+"""Formats that weights, inputs and results can be stored in."""
+
 REFERENCE = Arithmetic(BINARY32, BINARY32)
 """The arithmetic of the reference program: binary32 throughout, any order, no TF32."""
 
@@ -234,9 +237,11 @@ def parse_arithmetic(storage: str = "fp16", accumulate: str = "fp32", order: str
         A name is unknown, the accumulator is narrower than the storage format, a tensor core is asked for formats that it does not
         have, or fusion for storage in binary32.
     """
-    kept, accumulator, sum_order = parse_format(storage), parse_format(accumulate), parse_order(order)
-    if kept not in (BINARY16, BFLOAT16, BINARY32):
-        raise UnsupportedArithmeticError(f"The storage format {kept.option} is not supported; choose fp16, bf16 or fp32.")
+    stored = [fmt for fmt in STORAGE if storage in (fmt.option, fmt.name)]
+    if not stored:
+        known = ", ".join(fmt.option for fmt in STORAGE)
+        raise UnsupportedArithmeticError(f"The storage format '{storage}' is not supported; choose one of {known}.")
+    kept, accumulator, sum_order = stored[0], parse_format(accumulate), parse_order(order)
     narrower = accumulator.precision < kept.precision or accumulator.emax < kept.emax or accumulator.emin > kept.emin
     if narrower:
         raise UnsupportedArithmeticError(

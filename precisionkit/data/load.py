@@ -51,6 +51,7 @@ def _named(entry: NamedSet, split: str, root: Path, *, download: bool) -> Arrays
     found = _find(entry, split, root)
     if found is not None:
         return found
+    where = root if root.is_dir() else f"{root}, a folder that does not exist"
     why = "downloading is switched off"
     if download and entry.torchvision is not None:
         why = fetch(entry.torchvision, root, split) or "the download left it incomplete"
@@ -59,7 +60,7 @@ def _named(entry: NamedSet, split: str, root: Path, *, download: bool) -> Arrays
             return found
     layouts = ", ".join(layout.text for layout in entry.layouts)
     raise UnusableDataError(
-        f"The {split} images of {entry.name} are not under {root}, and {why}: put them there in one of the layouts {layouts}, "
+        f"The {split} images of {entry.name} are not under {where}, and {why}: put them there in one of the layouts {layouts}, "
         f"or name another folder with --data-root or {_VARIABLE}, or give an .npz file (images, labels) or a folder with one subfolder "
         "of images per class as the data."
     )

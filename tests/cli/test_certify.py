@@ -427,7 +427,7 @@ def test_an_unsupported_network_is_refused(in_folder, kind):
         (("--json", "missing/r.json"), r"because the folder '.*missing' does not exist; create it first\.$"),
         (("--table", "r.xls"), r"^The table 'r\.xls' has the suffix '\.xls'"),
         (("--order", "random"), r"^The order 'random' is not known"),
-        (("--storage", "fp8"), r"^The format 'fp8' is not known"),
+        (("--storage", "fp8"), r"^The storage format 'fp8' is not supported"),
         (("--storage", "fp32", "--accumulate", "fp16"), r"^The accumulator fp16 does not hold every number"),
         (("--method", "adjoint", "--accumulate", "fp16"), r"^The adjoint method takes rounding errors for unbiased.*--method zonotope\.$"),
         (("--device", "cuda:7"), r"^The device 'cuda:7' cannot be used here \(.*\); choose --device cpu\.$"),

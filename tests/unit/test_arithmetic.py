@@ -35,8 +35,8 @@ def test_the_trees_are_those_of_their_definitions(n):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("fp8",), r"^The format 'fp8' is not known; choose one of fp16, bf16, fp32, fp64\.$"),
-        (("fp64", "fp64"), r"^The storage format fp64 is not supported; choose fp16, bf16 or fp32\.$"),
+        (("fp8",), r"^The storage format 'fp8' is not supported; choose one of fp16, bf16, fp32\.$"),
+        (("fp64", "fp64"), r"^The storage format 'fp64' is not supported; choose one of fp16, bf16, fp32\.$"),
         (("fp32", "fp16"), r"^The accumulator fp16 does not hold every number of the storage format fp32; choose --accumulate fp32\.$"),
         (("bf16", "fp16"), r"^The accumulator fp16 does not hold every number of the storage format bf16"),
         (("fp16", "bf16"), r"^The accumulator bf16 does not hold every number of the storage format fp16"),
