@@ -233,7 +233,11 @@ class TestDownload:
     ) -> None:
         _offline(monkeypatch)
         with caplog.at_level(logging.INFO, "precisionkit"):
-            _refused(name, rf"The test images of {name} are not under .*new, a folder that does not exist, and the download failed \(URLError\)", root=tmp_path / "new")
+            _refused(
+                name,
+                rf"The test images of {name} are not under .*new, a folder that does not exist, and the download failed \(URLError\)",
+                root=tmp_path / "new",
+            )
         assert "with torchvision into" in caplog.text
         assert capsys.readouterr().out == ""
         with pytest.raises(UnusableDataError) as caught:
