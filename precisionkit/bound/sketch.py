@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 
 import numpy as np
@@ -29,6 +29,9 @@ _KEPT_BYTES = 3 * 2**29
 
 _FLOOR = 2.0**-18
 """Least radius of a symbol, in units of the coordinate's deviation, so that it outweighs the rounding of the samples."""
+
+_BORNE = 2.0**-5
+"""Samples whose rounding is a larger share of a symbol's radius, divided by the sketch's factor, count as infinite."""
 
 _UNDERFLOW = 2.0**-1000
 """More than functionals that are pulled back lose below the normal range."""
@@ -73,23 +76,30 @@ class _State:
     ----------
     samples : (1 + pilot + K, ...) tensor or None
         First the shift, which is not random; None where there is none and no symbol has been drawn yet.
-    largest : (1, ...) tensor
-        Upper bound of their magnitudes.
     own : (1, ...) tensor
         Radius of one symbol a coordinate that has not been drawn yet.
-    lost : (1, ...) tensor
-        Upper bound of the rounding of every sample since its symbols were drawn.
+    span : (1, ...) tensor
+        What the samples and their rounding are measured by: a bound of the deviation.
+    size, lost : (1 + pilot + K,) tensors
+        Upper bounds of a sample's magnitude, and of its rounding since its symbols were drawn, in units of the span.
     """
 
     samples: Tensor | None
-    largest: Tensor
     own: Tensor
+    span: Tensor
+    size: Tensor
     lost: Tensor
 
     @property
     def shift(self) -> Tensor:
         """Magnitude of the part that is not random; (1, ...)."""
         return torch.zeros_like(self.own) if self.samples is None else self.samples[:1].abs()
+
+    def against(self, operand: Enclosure | Tensor | None) -> _State:
+        """The same, measured by an enclosure's radius, which may be less than the span."""
+        assert isinstance(operand, Enclosure)
+        ratio = _largest_ratio(self.span, operand.radius)
+        return replace(self, span=operand.radius, size=mul_up(self.size, ratio), lost=mul_up(self.lost, ratio))
 
 
 class Sketch(ABC):
@@ -114,8 +124,8 @@ class Sketch(ABC):
         self._symbols = sum(math.prod(node.shape) for node in graph.nodes)
         relied = {node.operands[0] for node in graph.nodes if node.record.relax is not None}
         self._failure = failure / max(1, sum(math.prod(node.shape) for node in graph.nodes if node.name in relied))
-        self._share = 0.0
-        """Largest ratio of a drawn symbol's radius to the rounding that it stands for."""
+        self._shares = torch.zeros(1 + pilot + samples, dtype=torch.float64)
+        """For each sample, the largest ratio of its rounding to the radius of a symbol that stands for it."""
 
     @abstractmethod
     def estimate(self, name: str) -> Tensor:
@@ -134,8 +144,8 @@ class Sketch(ABC):
         """Radius and centre of a nonlinear operator's own symbol."""
 
     @abstractmethod
-    def _noise(self, name: str, shape: tuple[int, ...]) -> Tensor:
-        """Random numbers for the symbols of one node; (pilot + K, ...)."""
+    def _noise(self, name: str, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+        """Random numbers for the symbols of one node, (pilot + K, ...), and the largest magnitude of each sample."""
 
     def step(
         self,
@@ -176,21 +186,25 @@ class Sketch(ABC):
 
     def _through_lines(self, state: _State | None, radius: Tensor, lines: Lines) -> _State:
         symbol, centre = self._of_lines(lines)
-        own, zero = self._joined(symbol, radius), torch.zeros_like(symbol)
+        own = self._joined(symbol, radius)
         if state is None:
             # the operand is the same in every run, so that the lines do not matter
-            return _State(None, zero, own, zero)
+            return self._undrawn(own)
         slope = lines.upper
         samples = None if state.samples is None else lines.select(state.samples) * slope
-        largest, before = lines.select(state.largest), lines.select(state.own)
-        largest = mul_up(largest, slope)
-        lost = add_up(mul_up(lines.select(state.lost), slope), mul_up(largest, U))
+        span = mul_up(lines.select(state.span), slope)
+        size, lost = state.size, add_up(state.lost, mul_up(state.size, U))
         if centre is not None:
             samples = torch.zeros(self._rows, *own.shape[1:], dtype=own.dtype, device=own.device) if samples is None else samples
             samples[:1] += centre
-            largest = add_up(largest, centre.abs())
-            lost = add_up(lost, mul_up(largest, U))
-        return _State(samples, largest, self._joined(own, mul_up(before, slope)), lost)
+            span = add_up(span, centre.abs())
+            size = size.clamp_min(1.0)
+            lost = add_up(lost, mul_up(size, 2 * U))
+        return _State(samples, self._joined(own, mul_up(lines.select(state.own), slope)), span, size, lost)
+
+    def _undrawn(self, own: Tensor) -> _State:
+        nothing = torch.zeros(self._rows, dtype=own.dtype)
+        return _State(None, own, torch.zeros_like(own), nothing, nothing)
 
     @property
     def _rows(self) -> int:
@@ -214,40 +228,42 @@ class Sketch(ABC):
 
         drawn = tuple(None if state is None else state.samples for state in states)
         samples = None if all(part is None for part in drawn) else image(drawn)
-        zero = torch.zeros_like(radius)
-        terms = record.linear_terms(node.attributes, *operands) + 2 if record.stores or node.operator == "pad" else 0
+        known = [(place, state) for place, state in enumerate(states) if state is not None]
         if _is_pointwise(self._graph, node):
-            own, lost, largest = radius, zero, zero
-            for place, state in enumerate(states):
-                if state is None:
-                    continue
-                for_one = [image(_only(place, len(states), part)).abs() * (1 + 2.0**-48) for part in (state.own, state.lost, state.largest)]
-                own, lost, largest = self._joined(own, for_one[0]), add_up(lost, for_one[1]), add_up(largest, for_one[2])
-            return _State(samples, largest, own, add_up(lost, mul_up(largest, terms * U)))
+            span = torch.zeros_like(radius)
+            own = radius
+            for place, state in known:
+                open_, carries = (image(_only(place, len(states), part)).abs() * (1 + 2.0**-48) for part in (state.own, state.span))
+                own, span = self._joined(own, open_), add_up(span, carries)
+        else:  # the operands' symbols are drawn
+            own, span = radius, carried
+            known = [(place, state.against(operands[place])) for place, state in known]
         if samples is None:
-            return _State(None, zero, radius, zero)
-        # terms u |A| |sample| + |A| lost <= ratio |A| e with e the operands' radii
-        ratio = max(_ratio(state, operand, terms) for state, operand in zip(states, operands, strict=True))
-        return _State(samples, samples.abs().amax(0, keepdim=True), radius, mul_up(carried, ratio))
+            return self._undrawn(own)
+        # |A| |sample| <= size |A| span, and each of its roundings is relative to that
+        terms = record.linear_terms(node.attributes, *operands) + 2 if record.stores or node.operator == "pad" else 0
+        size = torch.stack([state.size for _, state in known]).amax(0)
+        lost = torch.stack([state.lost for _, state in known]).amax(0)
+        return _State(samples, own, span, mul_up(size, 1 + 2 * terms * U), add_up(lost, mul_up(size, 2 * terms * U)))
 
     def _drawn(self, name: str, state: _State, reach: Tensor) -> _State:
         """Draw the symbols that are still open, and let their radii stand for the rounding so far.
 
         Where every run stores the same number there is nothing to stand for.
         """
-        own = torch.where(reach == 0, 0.0, torch.maximum(state.own, reach * _FLOOR))
-        self._share = max(self._share, float(torch.where(reach == 0, 0.0, state.lost / own).amax()) * (1 + 2.0**-50))
-        noise = self._noise(name, tuple(own.shape[1:])).to(own.device)
+        own, span = (torch.where(reach == 0, 0.0, part) for part in (torch.maximum(state.own, reach * _FLOOR), state.span))
+        self._shares = torch.maximum(self._shares, mul_up(state.lost, _largest_ratio(span, own)))
+        noise, largest = (part.to(own.device) for part in self._noise(name, tuple(own.shape[1:])))
         samples = torch.zeros(self._rows, *own.shape[1:], dtype=own.dtype, device=own.device)
         if state.samples is None:
             torch.mul(noise, own, out=samples[1:])
         else:  # not in place: these may be a view of another node's
             torch.addcmul(state.samples[1:], noise, own, out=samples[1:])
             samples[:1] = state.samples[:1]
-        largest = samples.abs().amax(0, keepdim=True)
-        # the product and the sum round, each relative to numbers that |sample| and the former largest bound
-        lost = torch.where(reach == 0, 0.0, mul_up(add_up(largest, state.largest), 3 * U))
-        return _State(samples, largest, torch.zeros_like(own), lost)
+        size = _sizes(samples, reach)
+        # the product and the sum round
+        lost = add_up(mul_up(size, U), mul_up(torch.cat([largest.new_zeros(1), largest]), _largest_ratio(own, reach) * U))
+        return _State(samples, torch.zeros_like(own), reach, size, lost)
 
     def _keeps_noise(self) -> bool:
         return 8 * (self._pilot + self._samples) * self._symbols <= _KEPT_BYTES
@@ -271,7 +287,7 @@ class CauchySketch(Sketch):
         radius = mul_up(add_up(lines.above, lines.under), 0.5 * (1 + 2.0**-50))
         return radius, (lines.above - lines.under) / 2
 
-    def _noise(self, name: str, shape: tuple[int, ...]) -> Tensor:
+    def _noise(self, name: str, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
         return (_kept_cauchy if self._keeps_noise() else _draw_cauchy)(self._place(name), self._pilot + self._samples, shape)
 
     def estimate(self, name: str) -> Tensor:
@@ -284,18 +300,22 @@ class CauchySketch(Sketch):
     def bound(self, name: str) -> Tensor:
         """Upper bounds of the deviations, ``|shift| + N``, all of them with the probability ``1 - failure``.
 
-        With E the rounding of a sample, ``N <= f |X|_(m) <= f (|X + E|_(m) + share N + lost)``, solved for N; the shift has lost at
-        most as much as a sample.
+        With E the rounding of a sample, ``N <= f |X|_(m) <= f (|X + E|_(m) + share N + lost)``, solved for N, where samples that have
+        lost more than their share count as infinite; the shift has lost at most as much as the others.
         """
         state = self._states[name]
         own = add_up(state.own, _UNDERFLOW)
         if state.samples is None:
             return own
-        if self._factor * self._share >= 0.5:
+        tested = slice(1 + self._pilot, None)
+        borne = self._factor * self._shares <= _BORNE
+        if not borne[0]:
             return torch.full_like(own, torch.inf)
-        quantile = _order_statistic(state.samples[1 + self._pilot :], self._rank)
-        factor = self._factor / (1 - self._factor * self._share) * (1 + self._share) * (1 + 2.0**-40)
-        return add_up(own, state.shift, state.lost, mul_up(add_up(quantile, state.lost), factor))
+        share = float(torch.where(borne, self._shares, 0.0).amax())
+        lost = mul_up(state.span, float(torch.where(borne, state.lost, 0.0).amax()))
+        quantile = _order_statistic(state.samples[tested], self._rank, borne[tested])
+        factor = self._factor / (1 - self._factor * share) * (1 + share) * (1 + 2.0**-40)
+        return add_up(own, state.shift, lost, mul_up(add_up(quantile, lost), factor))
 
 
 class NormalSketch(Sketch):
@@ -311,7 +331,7 @@ class NormalSketch(Sketch):
     def _of_lines(self, lines: Lines) -> tuple[Tensor, Tensor | None]:
         return torch.zeros_like(lines.above), None
 
-    def _noise(self, name: str, shape: tuple[int, ...]) -> Tensor:
+    def _noise(self, name: str, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
         return (_kept_normal if self._keeps_noise() else _draw_normal)(self._place(name), self._pilot + self._samples, shape)
 
     def estimate(self, name: str) -> Tensor:
@@ -332,10 +352,11 @@ class NormalSketch(Sketch):
         own = add_up(state.own, _UNDERFLOW)
         if state.samples is None:
             return mul_up(own, self._factor)
-        if self._share * math.sqrt(self._symbols) > 2.0**-12:
+        tested = slice(1 + self._pilot, None)
+        if not float(self._shares[tested].amax()) * math.sqrt(self._symbols) <= 2.0**-12:
             return torch.full_like(own, torch.inf)
-        rms = _root_mean_square(state.samples[1 + self._pilot :]) * (1 + self._samples * 2.0**-50)
-        return mul_up(self._joined(own, add_up(rms, state.lost)), self._factor)
+        rms = _root_mean_square(state.samples[tested]) * (1 + self._samples * 2.0**-50)
+        return mul_up(self._joined(own, add_up(rms, mul_up(state.span, float(state.lost[tested].amax())))), self._factor)
 
 
 def _is_pointwise(graph: Graph, node: Node) -> bool:
@@ -346,22 +367,28 @@ def _is_pointwise(graph: Graph, node: Node) -> bool:
     return node.record.pointwise and all(shapes[name] == node.shape for name in node.operands if name in shapes)
 
 
-def _ratio(state: _State | None, operand: Enclosure | Tensor | None, terms: int) -> float:
-    """Largest ratio of what a sample and its rounding can lose in so many roundings, to the operand's radius."""
-    if state is None or not isinstance(operand, Enclosure):
-        return 0.0
-    losing = add_up(mul_up(state.largest, terms * U), state.lost)
-    ratio = torch.where(operand.radius == 0, torch.where(state.largest + state.lost > 0, torch.inf, 0.0), losing / operand.radius)
-    return float(ratio.amax()) * (1 + 2.0**-50)
+def _largest_ratio(a: Tensor, b: Tensor) -> float:
+    """Of non-negative numbers, rounded up; 0/0 is 0."""
+    return float(torch.where(a == 0, 0.0, a / b).amax()) * (1 + 2.0**-50)
+
+
+def _sizes(samples: Tensor, span: Tensor) -> Tensor:
+    """Largest ratio of each sample's magnitudes to the span, rounded up; a zero span is measured by zeros alone."""
+    zero = span[0] == 0
+    low, high = torch.aminmax((samples * torch.where(zero, 0.0, 1 / span)).flatten(1), dim=1)
+    size = torch.maximum(high.abs(), low.abs()) * (1 + 2.0**-50)
+    return torch.where(samples[:, zero].any(1), torch.inf, size) if zero.any() else size
 
 
 def _only(place: int, count: int, part: Tensor) -> tuple[Tensor | None, ...]:
     return tuple(part if i == place else None for i in range(count))
 
 
-def _order_statistic(samples: Tensor, rank: int) -> Tensor:
-    """The rank-th smallest magnitude; (1, ...)."""
+def _order_statistic(samples: Tensor, rank: int, borne: Tensor | None = None) -> Tensor:
+    """The rank-th smallest magnitude, where samples that are not borne are infinite; (1, ...)."""
     magnitudes = samples.abs()
+    if borne is not None and not borne.all():
+        magnitudes[~borne] = torch.inf
     if magnitudes.device.type == "cpu":
         return torch.from_numpy(np.partition(magnitudes.numpy(), rank - 1, axis=0)[rank - 1 : rank])
     return magnitudes.kthvalue(rank, dim=0, keepdim=True).values
@@ -372,12 +399,17 @@ def _root_mean_square(samples: Tensor) -> Tensor:
     return mean.sqrt()
 
 
-def _draw_cauchy(place: int, count: int, shape: tuple[int, ...]) -> Tensor:
-    return torch.empty(count, *shape, dtype=torch.float64).cauchy_(generator=torch.Generator().manual_seed(_SEED + place))
+def _draw_cauchy(place: int, count: int, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    return _with_sizes(torch.empty(count, *shape, dtype=torch.float64).cauchy_(generator=torch.Generator().manual_seed(_SEED + place)))
 
 
-def _draw_normal(place: int, count: int, shape: tuple[int, ...]) -> Tensor:
-    return torch.empty(count, *shape, dtype=torch.float64).normal_(generator=torch.Generator().manual_seed(_SEED - 1 - place))
+def _draw_normal(place: int, count: int, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    return _with_sizes(torch.empty(count, *shape, dtype=torch.float64).normal_(generator=torch.Generator().manual_seed(_SEED - 1 - place)))
+
+
+def _with_sizes(noise: Tensor) -> tuple[Tensor, Tensor]:
+    """With each sample's largest magnitude."""
+    return noise, noise.flatten(1).abs().amax(1)
 
 
 _kept_cauchy, _kept_normal = lru_cache(maxsize=64)(_draw_cauchy), lru_cache(maxsize=64)(_draw_normal)

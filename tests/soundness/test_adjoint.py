@@ -114,11 +114,11 @@ def test_claims_and_not_random_numbers_decide(monkeypatch):
     for law in (NormalSketch, CauchySketch):
 
         def fresh(self, name, shape, noise=law._noise):
-            drawn = noise(self, name, shape)
+            drawn, largest = noise(self, name, shape)
             generator = torch.Generator().manual_seed(len(name))
             other = torch.empty_like(drawn[FINE.pilot :])
             other = other.normal_(generator=generator) if isinstance(self, NormalSketch) else other.cauchy_(generator=generator)
-            return torch.cat([drawn[: FINE.pilot], other])
+            return torch.cat([drawn[: FINE.pilot], other]), torch.cat([largest[: FINE.pilot], other.flatten(1).abs().amax(1)])
 
         monkeypatch.setattr(law, "_noise", fresh)
     assert torch.equal(claimed(made, inputs, classes).gap_error, first.gap_error)

@@ -96,13 +96,14 @@ def test_claims_and_not_random_numbers_decide(monkeypatch):
     noise = CauchySketch._noise
 
     def other(self, name, shape):
-        drawn = noise(self, name, shape)
-        return torch.cat([drawn[:PILOT], drawn[PILOT:].flip(0) * -1, drawn[:0]]).roll(0)
+        drawn, largest = noise(self, name, shape)
+        return torch.cat([drawn[:PILOT], drawn[PILOT:].flip(0) * -1]), torch.cat([largest[:PILOT], largest[PILOT:].flip(0)])
 
     def fresh(self, name, shape):
-        drawn = noise(self, name, shape)
+        drawn, largest = noise(self, name, shape)
         generator = torch.Generator().manual_seed(len(name))
-        return torch.cat([drawn[:PILOT], torch.empty_like(drawn[PILOT:]).cauchy_(generator=generator)])
+        other = torch.empty_like(drawn[PILOT:]).cauchy_(generator=generator)
+        return torch.cat([drawn[:PILOT], other]), torch.cat([largest[:PILOT], other.flatten(1).abs().amax(1)])
 
     for replacement in (other, fresh):
         monkeypatch.setattr(CauchySketch, "_noise", replacement)
@@ -129,7 +130,28 @@ def test_a_program_whose_rounding_the_samples_cannot_bear_gets_no_bound():
     class Keeping(Watched):
         def __init__(self):
             super().__init__(Costs(made.graph), seen)
-            self._sketch._share = 1.0
+            self._sketch._shares.fill_(1.0)
 
     screened(made, inputs, interval(made, inputs).classes, Keeping())
     assert any(torch.isinf(bound).all() for bound, _, _ in seen[1:])
+
+
+def test_a_sample_of_extreme_numbers_counts_as_infinite_and_the_others_still_bound(monkeypatch):
+    """Its rounding would swamp the symbols of all coordinates, were all samples held to the worst of them."""
+    made, inputs = program("residual", parse_arithmetic("fp16"), batch=1)
+    noise = CauchySketch._noise
+
+    def extreme(self, name, shape):
+        drawn, largest = (part.clone() for part in noise(self, name, shape))
+        drawn[PILOT + 5] *= 1e13
+        largest[PILOT + 5] *= 1e13
+        return drawn, largest
+
+    monkeypatch.setattr(CauchySketch, "_noise", extreme)
+    seen = []
+    watched = Watched(Costs(made.graph), seen)
+    screened(made, inputs, interval(made, inputs).classes, watched)
+    assert (watched._sketch._factor * watched._sketch._shares > 1).sum() == 1
+    bound, _, exact = (torch.cat(parts) for parts in zip(*seen, strict=True))
+    assert (exact <= bound).all()
+    assert bound.isfinite().all()
