@@ -172,7 +172,8 @@ def test_a_stored_addition_attains_its_bound():
     radius = stored(arithmetic, result).radius
     case = Case("add", {}, ((1, 1), (1, 1)))
     run = kept(case, arithmetic, runs(case, arithmetic, [a, b], np.random.default_rng(0))[0])
-    assert share(distance(run, exact(case, [a, b])), radius) >= 1 - 1e-9
+    # the bound counts the rounding of the sum in binary32 as well, 2**-13 of the store's
+    assert share(distance(run, exact(case, [a, b])), radius) >= 1 - 2.0**-11
 
 
 def test_batch_normalisation_is_within_a_small_factor_of_its_bound():
