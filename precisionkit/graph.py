@@ -100,6 +100,13 @@ class Graph:
             return max(weight.numel() for weight in weights)
         return 0
 
+    def is_pointwise(self, node: Node) -> bool:
+        """Whether each entry of a node's result depends on the same entries of its operands alone."""
+        if node.record.relax is not None:
+            return node.operator != "max_pool2d"
+        shapes = dict(((self.input, self.input_shape), *((n.name, n.shape) for n in self.nodes)))
+        return node.record.pointwise and all(shapes[name] == node.shape for name in node.operands if name in shapes)
+
     @property
     def inside_chains(self) -> frozenset[str]:
         """Nodes whose results a fused kernel never stores.

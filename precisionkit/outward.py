@@ -43,6 +43,15 @@ def mul_up(a: Tensor, b: Tensor | float) -> Tensor:
     return _step(a * b)
 
 
+def narrowed_up(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """Least numbers of binary32 (or binary64) that are not below non-negative binary64 numbers."""
+    if dtype == torch.float64:
+        return x
+    near = x.to(dtype) + 0.0
+    above = (near.view(torch.int32) + 1).view(dtype)
+    return torch.where(near.double() < x, above, near)
+
+
 def sum_of_products_up(computed: Tensor, terms: int) -> Tensor:
     """Upper bound of a sum of `terms` products of non-negative factors, given its binary64 evaluation in any order.
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from precisionkit.bound.backward import Step, Trace
 from precisionkit.bound.interval import interval
+from precisionkit.bound.pulling import direct_sums
 from precisionkit.bound.result import LogitBounds
 from precisionkit.bound.sketch import CauchySketch, NormalSketch
 from precisionkit.bound.substitution import EFFORT, Doubts, Settled
@@ -99,7 +100,7 @@ def adjoint(
     attempts = (FINE, FINEST) if fine else (COARSE, FINEST)
     assert len(attempts) == _ATTEMPTS
     each = confidence / _ATTEMPTS
-    with torch.no_grad(), torch.backends.cudnn.flags(enabled=False):
+    with direct_sums():
         cheap = doubts.passes <= min(effort, attempts[0].total)
         within = cheap.nonzero().flatten()
         if len(within):
@@ -178,7 +179,7 @@ class Claimed:
         doubtful = (torch.fmin(_DOUBT * estimate, radius) > size) & rectified
         claim = self._claim * estimate
         claim = torch.fmin(torch.fmin(claim, size) if rectified else claim, radius)
-        tested = self._random.bound(name) + self._worst.bound(name)
+        tested = self._random.bound(name, trace.most_underflow) + self._worst.bound(name, trace.most_underflow)
         failed = ~doubtful & (claim < radius) & ~(tested * (1 + 2.0**-50) <= claim)
         settled = (doubtful | failed).flatten(1).nonzero()
         self._left -= len(settled) * self._costs.of(name) * (1 if self._symmetric else 2)
@@ -196,8 +197,8 @@ class Claimed:
 
     def after(self, trace: Trace, step: Step, result: Bounded, radius: Tensor) -> None:
         """Carry both sketches on."""
-        self._random.step(step.node, step.operands, radius, step.unbiased, result.carried, step.lines)
-        self._worst.step(step.node, step.operands, radius, step.bias, result.carried, step.lines)
+        self._random.step(step.node, step.operands, radius, step.errors.unbiased, result.carried, step.lines)
+        self._worst.step(step.node, step.operands, radius, step.errors.bias, result.carried, step.lines)
 
 
 def _smoothed(estimate: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from precisionkit.arithmetic import Arithmetic
+from precisionkit.bound.pulling import direct_sums
 from precisionkit.bound.result import LogitBounds
 from precisionkit.enclosure import Bounded, Enclosure
 from precisionkit.evaluate import Program
@@ -125,7 +126,7 @@ def interval(
             observe(node, enclosure)
         return enclosure
 
-    with torch.no_grad(), torch.backends.cudnn.flags(enabled=False):  # cuDNN may choose Winograd, which no bound here covers
+    with direct_sums():
         logits = interpret(graph, Enclosure.exact(inputs.double()), constants, run_node)
         classes = logits.centre.argmax(1) if classes is None else classes.to(inputs.device)
         gap_error = _gap_errors(logits, last, classes)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from precisionkit.bound.backward import Step, Trace, gap_errors
+from precisionkit.bound.pulling import direct_sums
 from precisionkit.bound.walk import walk
 from precisionkit.enclosure import Bounded, Enclosure
 from precisionkit.evaluate import Program
@@ -61,7 +62,7 @@ def linearised(program: Program, inputs: Tensor, classes: Tensor) -> FirstOrder:
     kept = 64 * sum(math.prod(node.shape) for node in program.graph.nodes)
     size = max(1, _TRACE_BYTES // kept)
     found = []
-    with torch.no_grad(), torch.backends.cudnn.flags(enabled=False):
+    with direct_sums():
         for some, c in zip(inputs.split(size), classes.split(size), strict=True):
             trace, logits, *_ = walk(program, some, _Tangents())
             worst, bias, both = (gap_errors(trace, logits, c, deviate) for deviate in (None, 0.0, 1.0))

@@ -33,9 +33,6 @@ _FLOOR = 2.0**-18
 _BORNE = 2.0**-5
 """Samples whose rounding is a larger share of a symbol's radius, divided by the sketch's factor, count as infinite."""
 
-_UNDERFLOW = 2.0**-1000
-"""More than functionals that are pulled back lose below the normal range."""
-
 
 @cache
 def rank_and_factor(samples: int, failure: float) -> tuple[int, float]:
@@ -120,7 +117,7 @@ class Sketch(ABC):
         self._graph, self._pilot, self._samples = graph, pilot, samples
         self._states: dict[str, _State] = {}
         self._uses = {name: sum(node.operands.count(name) for node in graph.nodes) for name in graph.names}
-        self._apart = {name for node in graph.nodes if not _is_pointwise(graph, node) for name in node.operands if name is not None}
+        self._apart = {name for node in graph.nodes if not graph.is_pointwise(node) for name in node.operands if name is not None}
         self._symbols = sum(math.prod(node.shape) for node in graph.nodes)
         relied = {node.operands[0] for node in graph.nodes if node.record.relax is not None}
         self._failure = failure / max(1, sum(math.prod(node.shape) for node in graph.nodes if node.name in relied))
@@ -132,8 +129,8 @@ class Sketch(ABC):
         """Estimates of what `bound` bounds, from the pilot samples: nothing is proved of them."""
 
     @abstractmethod
-    def bound(self, name: str) -> Tensor:
-        """Bounds for the coordinates of one node, from the other samples."""
+    def bound(self, name: str, underflow: float) -> Tensor:
+        """Bounds for the coordinates of one node, from the other samples, and what pulling back loses below the normal range."""
 
     @abstractmethod
     def _joined(self, a: Tensor, b: Tensor) -> Tensor:
@@ -229,7 +226,7 @@ class Sketch(ABC):
         drawn = tuple(None if state is None else state.samples for state in states)
         samples = None if all(part is None for part in drawn) else image(drawn)
         known = [(place, state) for place, state in enumerate(states) if state is not None]
-        if _is_pointwise(self._graph, node):
+        if self._graph.is_pointwise(node):
             span = torch.zeros_like(radius)
             own = radius
             for place, state in known:
@@ -297,25 +294,48 @@ class CauchySketch(Sketch):
             return state.own
         return state.own + state.shift + _order_statistic(state.samples[1 : 1 + self._pilot], (self._pilot + 1) // 2)
 
-    def bound(self, name: str) -> Tensor:
+    def bound(self, name: str, underflow: float) -> Tensor:
         """Upper bounds of the deviations, ``|shift| + N``, all of them with the probability ``1 - failure``.
 
         With E the rounding of a sample, ``N <= f |X|_(m) <= f (|X + E|_(m) + share N + lost)``, solved for N, where samples that have
         lost more than their share count as infinite; the shift has lost at most as much as the others.
         """
         state = self._states[name]
-        own = add_up(state.own, _UNDERFLOW)
+        own = add_up(state.own, underflow)
         if state.samples is None:
             return own
-        tested = slice(1 + self._pilot, None)
+        tested = self._tested(state)
+        if tested is None:
+            return torch.full_like(own, torch.inf)
+        lost, factor, borne = tested
+        quantile = _order_statistic(state.samples[1 + self._pilot :], self._rank, borne)
+        return add_up(own, state.shift, lost, mul_up(add_up(quantile, lost), factor))
+
+    def confirms(self, name: str, claim: Tensor, underflow: float) -> Tensor:
+        """Whether the bound is at most what is claimed: as many samples as its rank lie below what the claim allows.  Boolean."""
+        state = self._states[name]
+        own = add_up(state.own, underflow)
+        if state.samples is None:
+            return own <= claim
+        tested = self._tested(state)
+        if tested is None:
+            return torch.zeros_like(own, dtype=torch.bool)
+        lost, factor, borne = tested
+        # rounded down: the subtractions lose at most 2**-52 of what is subtracted from
+        left = (claim - add_up(own, state.shift, lost)) - claim * 2.0**-51
+        allowed = left / factor * (1 - 2.0**-50) - lost * (1 + 2.0**-51)
+        below = (state.samples[1 + self._pilot :].abs() <= allowed * (1 - 2.0**-50)) & borne.reshape(-1, *[1] * (own.dim() - 1))
+        return below.sum(0, keepdim=True) >= self._rank
+
+    def _tested(self, state: _State) -> tuple[Tensor, float, Tensor] | None:
+        """What rounding can hide, the factor of an order statistic, and which samples count; None where the shift has lost too much."""
         borne = self._factor * self._shares <= _BORNE
         if not borne[0]:
-            return torch.full_like(own, torch.inf)
+            return None
         share = float(torch.where(borne, self._shares, 0.0).amax())
         lost = mul_up(state.span, float(torch.where(borne, state.lost, 0.0).amax()))
-        quantile = _order_statistic(state.samples[tested], self._rank, borne[tested])
         factor = self._factor / (1 - self._factor * share) * (1 + share) * (1 + 2.0**-40)
-        return add_up(own, state.shift, lost, mul_up(add_up(quantile, lost), factor))
+        return lost, factor, borne[1 + self._pilot :]
 
 
 class NormalSketch(Sketch):
@@ -342,14 +362,14 @@ class NormalSketch(Sketch):
             return state.own * self._factor
         return self._joined(state.own, _root_mean_square(samples[1 : 1 + self._pilot])) * self._factor
 
-    def bound(self, name: str) -> Tensor:
+    def bound(self, name: str, underflow: float) -> Tensor:
         """Bounds that the sum of the symbols exceeds anywhere with at most the probability `failure`, samples included.
 
         Rounding moves a sample by at most ``share sqrt(number of symbols)`` standard deviations and `lost`; up to 2**-12 standard
         deviations are covered by the reserve of `normal_factor`: ``exp(T**2 2**-13) (1 - 2**-12)**(-K / 2) < 2``.
         """
         state = self._states[name]
-        own = add_up(state.own, _UNDERFLOW)
+        own = add_up(state.own, underflow)
         if state.samples is None:
             return mul_up(own, self._factor)
         tested = slice(1 + self._pilot, None)
@@ -357,14 +377,6 @@ class NormalSketch(Sketch):
             return torch.full_like(own, torch.inf)
         rms = _root_mean_square(state.samples[tested]) * (1 + self._samples * 2.0**-50)
         return mul_up(self._joined(own, add_up(rms, mul_up(state.span, float(state.lost[tested].amax())))), self._factor)
-
-
-def _is_pointwise(graph: Graph, node: Node) -> bool:
-    """Whether each entry of the result depends on the same entries of the operands alone."""
-    if node.record.relax is not None:
-        return node.operator != "max_pool2d"
-    shapes = dict(((graph.input, graph.input_shape), *((n.name, n.shape) for n in graph.nodes)))
-    return node.record.pointwise and all(shapes[name] == node.shape for name in node.operands if name in shapes)
 
 
 def _largest_ratio(a: Tensor, b: Tensor) -> float:

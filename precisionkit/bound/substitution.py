@@ -13,6 +13,7 @@ from torch import Tensor
 
 from precisionkit.bound.backward import Step, Trace
 from precisionkit.bound.interval import interval
+from precisionkit.bound.pulling import direct_sums
 from precisionkit.bound.result import LogitBounds
 from precisionkit.bound.sketch import CauchySketch, rank_and_factor
 from precisionkit.bound.walk import Costs, TooMuchWork, bounds, doubtful, row_sums, sharpened, walk
@@ -22,15 +23,15 @@ from precisionkit.graph import Node
 
 EFFORT = 6000.0
 """Default limit of the work for one input, in forward passes."""
-PILOT, SAMPLES = 32, 96
+PILOT, SAMPLES = 16, 112
 """Samples of the sketch that choose what is claimed, and that test it."""
 FAILURE = 1e-13
 """Probability that a sketch is wrong anywhere, for one input: 1e-9 for 10,000 inputs."""
-_CLAIM = 10.0
+_CLAIM = 32.0
 """What is claimed of a neuron's row sum, in units of its estimate."""
 _PREDICT = 8
 """Samples that predict the work."""
-_OWN = 1 + 2.0**-10
+_OWN = 1 + 2.0**-5
 """Inflation of the sketch's symbols: an exact row sum, with its rounding, then never exceeds what the sketch bounds."""
 
 
@@ -51,7 +52,7 @@ def substitution(program: Program, inputs: Tensor, classes: Tensor | None = None
     costs = Costs(program.graph)
     doubts = Doubts(costs, inputs)
     base = interval(program, inputs, classes, observe=doubts.count)
-    with torch.no_grad(), torch.backends.cudnn.flags(enabled=False):
+    with direct_sums():
         within = (doubts.passes <= effort).nonzero().flatten()
         if len(within):
             found = bounds(program, inputs[within], base.classes[within], Settled())
@@ -119,7 +120,7 @@ class Screened:
         radius = enclosure.radius
         claim = _claim(enclosure, self._sketch.estimate(name), rectified=rectified)
         open_ = claim < radius
-        failed = open_ & ~(self._sketch.bound(name) <= claim)
+        failed = open_ & ~self._sketch.confirms(name, claim, trace.most_underflow)
         places = failed.flatten(1).nonzero()
         self._left -= len(places) * self._costs.of(name)
         if self._left < 0:
@@ -134,7 +135,7 @@ class Screened:
 
     def after(self, trace: Trace, step: Step, result: Bounded, radius: Tensor) -> None:
         """Carry the sketch on."""
-        self._sketch.step(step.node, step.operands, radius, step.error * _OWN, result.carried, step.lines)
+        self._sketch.step(step.node, step.operands, radius, step.errors.error * _OWN, result.carried, step.lines)
 
 
 class Predicted:
@@ -159,11 +160,11 @@ class Predicted:
 
     def after(self, trace: Trace, step: Step, result: Bounded, radius: Tensor) -> None:
         """Carry the sketch on."""
-        self._sketch.step(step.node, step.operands, radius, step.error, result.carried, step.lines)
+        self._sketch.step(step.node, step.operands, radius, step.errors.error, result.carried, step.lines)
 
 
 def _claim(enclosure: Enclosure, estimate: Tensor, *, rectified: bool) -> Tensor:
     """A radius that the test will usually confirm, and that fixes the sign of a rectified neuron where that seems possible."""
     size = enclosure.centre.abs()
-    claim = torch.maximum(_CLAIM * estimate, size / 4)
+    claim = torch.maximum(_CLAIM * estimate, size / 16)
     return torch.fmin(torch.fmin(claim, size) if rectified else claim, enclosure.radius)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from precisionkit.bound.backward import ROW_BYTES, Step, Trace, gap_errors, make_step, pull_back, pull_back_both
 from precisionkit.bound.interval import stored
+from precisionkit.bound.pulling import IN_BINARY64, Pulling, pulling_for
 from precisionkit.bound.result import LogitBounds
 from precisionkit.enclosure import Bounded, Enclosure
 from precisionkit.evaluate import Program
@@ -50,18 +51,18 @@ class Strategy(Protocol):
 
 def bounds(program: Program, inputs: Tensor, classes: Tensor, strategy: Strategy, deviate: float | None = None) -> LogitBounds:
     """Bound node by node, then the gaps; `deviate` as for `pull_back`."""
-    trace, logits, overflow, certain_overflow = walk(program, inputs, strategy)
+    trace, logits, overflow, certain_overflow = walk(program, inputs, strategy, pulling_for(program) if deviate is None else IN_BINARY64)
     return LogitBounds.of(logits, classes, gap_errors(trace, logits, classes, deviate), overflow, certain_overflow)
 
 
-def walk(program: Program, inputs: Tensor, strategy: Strategy) -> tuple[Trace, Enclosure, Tensor, Tensor]:
+def walk(program: Program, inputs: Tensor, strategy: Strategy, pulling: Pulling = IN_BINARY64) -> tuple[Trace, Enclosure, Tensor, Tensor]:
     """Bound node by node: the trace, the logits, and the places of the first possible and the first certain overflow."""
     graph = program.graph
     constants = {name: value.double() for name, value in program.constants.items()}
     values: dict[str, Enclosure] = {graph.input: Enclosure.exact(inputs.double())}
     overflow = torch.full((inputs.shape[0],), -1, dtype=torch.int64, device=inputs.device)
     certain_overflow = overflow.clone()
-    trace = Trace(graph, fan_out={name: sum(n.operands.count(name) for n in graph.nodes) for name in graph.names})
+    trace = Trace(graph, pulling, fan_out={name: sum(n.operands.count(name) for n in graph.nodes) for name in graph.names})
     for place, node in enumerate(graph.nodes):
         name = node.operands[0]
         if node.record.relax is not None and name is not None and name != graph.input:
@@ -73,7 +74,7 @@ def walk(program: Program, inputs: Tensor, strategy: Strategy) -> tuple[Trace, E
         overflow = torch.where((overflow < 0) & ~store.excluded, place, overflow)
         values[node.name] = Enclosure(result.centre, store.radius)
         step = make_step(trace, node, operands, result, store)
-        trace.steps.append(step)
+        trace.steps[node.name] = step
         strategy.after(trace, step, result, store.radius)
         if node.name == graph.output:
             break
@@ -94,7 +95,7 @@ def row_sums(
     ups, downs = [], []
     for some in places.split(max(1, ROW_BYTES // (8 * max(size, trace.graph.largest)))):
         image, neuron = some[:, 0], some[:, 1]
-        g = torch.zeros(len(some), size, dtype=torch.float64, device=places.device)
+        g = torch.zeros(len(some), size, dtype=trace.pulling.dtype, device=places.device)
         g[torch.arange(len(some)), neuron] = 1.0
         g = g.reshape(-1, *enclosure.centre.shape[1:])
         up, down = (

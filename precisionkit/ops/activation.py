@@ -11,7 +11,7 @@ from torch import Tensor
 from precisionkit.arithmetic import SIGMOID_ULPS, Arithmetic
 from precisionkit.enclosure import Bounded, Enclosure
 from precisionkit.formats import BINARY64
-from precisionkit.ops.adjoint import Lines
+from precisionkit.ops.adjoint import Lines, slope_in_binary32
 from precisionkit.ops.record import Attributes, Operator
 from precisionkit.outward import add_up, mul_up
 
@@ -37,7 +37,7 @@ def _relu_lines(attributes: Attributes, x: Enclosure) -> Lines:
     positive, negative = low >= 0, high <= 0
     doubtful = ~(positive | negative)
     on = x.centre > 0
-    chord = torch.where(doubtful, high / (high - low), torch.zeros_like(high)).clamp(0, 1)
+    chord = slope_in_binary32(torch.where(doubtful, high / (high - low), torch.zeros_like(high)).clamp(0, 1))
     relu = x.centre.clamp_min(0)
     at_low = add_up(mul_up(chord, (x.centre - low).clamp_min(0) * (1 + 2.0**-50)), 0.0) - relu
     at_high = (high - x.centre) * (1 + 2.0**-50) * (1 - chord) + x.centre.clamp_max(0)
@@ -98,11 +98,12 @@ def _exact_sigmoid(context: Any, _: Attributes, x: Any) -> Any:
 def _sigmoid_lines(attributes: Attributes, x: Enclosure) -> Lines:
     """The tangent: ``|s(c + d) - s(c) - s'(c) d| <= max|s''| d^2 / 2``, max|s''| = 1 / (6 sqrt 3) < 0.0963, or ``|d| / 4``."""
     value = torch.sigmoid(x.centre)
-    slope = value * (1 - value)
+    tangent = value * (1 - value)
+    slope = slope_in_binary32(tangent)
     radius = x.radius
     remainder = torch.minimum(mul_up(mul_up(radius, radius), 0.0963 / 2), mul_up(radius, 0.25))
     # the slope's own error, with the contract on the sigmoid, acts on the deviation
-    remainder = add_up(remainder, mul_up(radius, 16 * BINARY64.unit_roundoff))
+    remainder = add_up(remainder, mul_up(radius, 16 * BINARY64.unit_roundoff), mul_up(radius, (slope - tangent).abs() * (1 + 2.0**-50)))
     return Lines(slope, slope, remainder, remainder, mul_up(radius, 0.25), remainder)
 
 

@@ -31,7 +31,7 @@ class Lines:
     Attributes
     ----------
     upper, lower : (batch, ...) tensors
-        Slopes, non-negative.
+        Slopes, non-negative numbers of binary32 (`slope_in_binary32`), since functionals may be pulled back in that format.
     above, below : (batch, ...) tensors
         Offsets, non-negative, rounded up.
     reach : (batch, ...) tensor
@@ -64,6 +64,11 @@ class Lines:
 
 
 Relax = Callable[[Any, Enclosure], Lines]
+
+
+def slope_in_binary32(slope: Tensor) -> Tensor:
+    """A number of binary32 close to a slope, in binary64; zero for tiny slopes."""
+    return torch.where(slope < 2.0**-100, 0.0, slope.float().double())
 
 
 def linear_by(apply: Callable[..., Tensor]) -> Linear:

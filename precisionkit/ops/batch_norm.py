@@ -67,8 +67,10 @@ def _rounding(fmt: Format, product: Tensor, bias: Tensor, absolute: Tensor | flo
 
 def _transpose(attributes: Attributes, g: Tensor, rows: Tensor, x: Enclosure, *parameters: Tensor | None) -> tuple[Any, ...]:
     weight, _, _, var = parameters
-    scale = _scale(attributes, weight, var)
-    return (g * _by_channel(scale, g).to(g.dtype), None, None, None, None)
+    scale = _by_channel(_scale(attributes, weight, var), g)
+    narrow = scale.to(g.dtype)
+    rounds = bool((scale.abs() >= torch.finfo(g.dtype).smallest_normal).all())  # and does not underflow
+    return (g * (narrow if rounds else scale), None, None, None, None)
 
 
 def _linear(

@@ -162,6 +162,8 @@ def _transpose(attributes: Attributes, g: Tensor, rows: Tensor, x: Enclosure, we
     height, width = x.centre.shape[2:]
     size = (g.shape[0], x.centre.shape[1], height + top + bottom, width + left + right)
     arguments = {name: value for name, value in _arguments(attributes).items() if name != "padding"}
+    if left == right and top == bottom:
+        return (conv2d_input((g.shape[0], *x.centre.shape[1:]), weight.to(g.dtype), g, padding=(top, left), **arguments), None, None)
     padded = conv2d_input(size, weight.to(g.dtype), g, padding=0, **arguments)
     return (padded[:, :, top : top + height, left : left + width], None, None)
 

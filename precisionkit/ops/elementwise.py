@@ -141,24 +141,26 @@ def _sub_transpose(attributes: Attributes, g: Tensor, rows: Tensor, *operands: A
     return _fit(g, operands[0]), _fit(-g, operands[1])
 
 
-def _factors(attributes: Attributes, g: Tensor, rows: Tensor, operands: tuple[Any, ...]) -> tuple[Any, Any]:
-    """Both operands at the centre, for every row."""
+def _factors(attributes: Attributes, rows: Tensor, operands: tuple[Any, ...]) -> tuple[Any, Any]:
+    """Both operands at the centre, for every row, in binary64, whatever format they meet."""
 
     def factor(operand: Any, name: str) -> Any:
         if operand is None:
             return float(attributes[name])
-        return (operand.centre[rows] if isinstance(operand, Enclosure) else operand).to(g.dtype)
+        return operand.centre[rows] if isinstance(operand, Enclosure) else operand
 
     return factor(operands[0], "self"), factor(operands[1], "other")
 
 
 def _mul_transpose(attributes: Attributes, g: Tensor, rows: Tensor, *operands: Any) -> tuple[Tensor | None, ...]:
-    a, b = _factors(attributes, g, rows, operands)
+    a, b = _factors(attributes, rows, operands)
+    g = g.double()
     return _fit(g * b, operands[0]), _fit(g * a, operands[1])
 
 
 def _div_transpose(attributes: Attributes, g: Tensor, rows: Tensor, *operands: Any) -> tuple[Tensor | None, ...]:
-    a, b = _factors(attributes, g, rows, operands)
+    a, b = _factors(attributes, rows, operands)
+    g = g.double()
     return _fit(g / b, operands[0]), _fit(-g * (a / b) / b, operands[1])
 
 
@@ -166,8 +168,7 @@ def _linear(partial: Partial) -> Linear:
     """Sum of the deviations times the partial derivatives at the centre."""
 
     def linear(attributes: Attributes, deviations: tuple[Tensor | None, ...], rows: Tensor, *operands: Any) -> Tensor:
-        like = next(d for d in deviations if d is not None)
-        slopes = partial(*_factors(attributes, like, rows, operands))
+        slopes = partial(*_factors(attributes, rows, operands))
         parts = [d * slope for d, slope in zip(deviations, slopes, strict=True) if d is not None]
         shape = torch.broadcast_shapes(
             *(p.shape for p in parts), *((len(rows), *o.centre.shape[1:]) for o in operands if isinstance(o, Enclosure))

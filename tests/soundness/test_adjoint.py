@@ -158,7 +158,7 @@ class Watched(Claimed):
         both = torch.maximum(*row_sums(trace, name, enclosure, places, symmetric=True, deviate=1e3))
         random = (both - worst) / 1e3 * self._random._factor
         parts = (self._random, random), (self._worst, worst)
-        self.seen.append([(s.bound(name).flatten(), s.estimate(name).flatten(), exact) for s, exact in parts])
+        self.seen.append([(s.bound(name, trace.most_underflow).flatten(), s.estimate(name).flatten(), exact) for s, exact in parts])
         return super().before(trace, name, enclosure, rectified=rectified)
 
 
@@ -182,11 +182,11 @@ def test_unbiased_roundings_and_the_rest_make_up_the_local_errors(name):
     made, inputs = program(name, parse_arithmetic("fp16"))
     with torch.no_grad():
         trace, *_ = walk(made, inputs, Settled())
-    for step in trace.steps:
-        assert ((step.unbiased + step.bias) * (1 + 2.0**-50) >= step.error).all()
-        assert (step.unbiased <= step.error).all()
-    linear = [step for step in trace.steps if step.node.operator in ("linear", "conv2d")]
-    assert all((step.bias <= 2.0**-30 * step.unbiased.amax()).all() for step in linear)
+    for step in trace.steps.values():
+        assert ((step.errors.unbiased + step.errors.bias) * (1 + 2.0**-50) >= step.errors.error).all()
+        assert (step.errors.unbiased <= step.errors.error).all()
+    linear = [step for step in trace.steps.values() if step.node.operator in ("linear", "conv2d")]
+    assert all((step.errors.bias <= 2.0**-30 * step.errors.unbiased.amax()).all() for step in linear)
 
 
 def test_random_rounding_is_sharper_than_the_worst_case():

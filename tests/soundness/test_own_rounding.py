@@ -1,11 +1,13 @@
-"""The analysis' own arithmetic against Arb: backward substitution in binary64 is never below what 256 bits give, and hardly above."""
+"""The analysis' own arithmetic against Arb: backward substitution is never below what 256 bits give, and hardly above."""
 
 import pytest
 import torch
 from flint import arb, arb_mat, ctx
 
 from precisionkit.arithmetic import parse_arithmetic
+from precisionkit.bound import backward
 from precisionkit.bound.backward import pull_back, pull_back_both
+from precisionkit.bound.pulling import IN_BINARY32, IN_BINARY64
 from precisionkit.bound.substitution import Settled
 from precisionkit.bound.walk import walk
 
@@ -36,8 +38,8 @@ def dot(a, b):
 def exactly(trace, image, functional, *, one_slope=False):
     """``sum |g| r`` and the costs of the lines along a chain of linear layers and activations, in Arb; upwards and downwards."""
     g, worst, middle = entries(column(functional)), arb(0), arb(0)
-    for step in reversed(trace.steps):
-        worst += dot([abs(v) for v in g], entries(column(step.error[image])))
+    for step in reversed(trace.steps.values()):
+        worst += dot([abs(v) for v in g], entries(column(step.errors.error[image])))
         if step.lines is not None:
             lines = {name: entries(column(getattr(step.lines, name)[image])) for name in ("above", "below", "under", "upper", "lower")}
             positive, negative = ([max(s * v, arb(0)) for v in g] for s in (1, -1))
@@ -55,22 +57,54 @@ def exactly(trace, image, functional, *, one_slope=False):
     return worst + middle, worst - middle
 
 
+class Unsettled(Settled):
+    """The enclosures of the interval method, whatever functionals are pulled back in."""
+
+    def before(self, trace, name, enclosure, *, rectified):
+        return enclosure
+
+
+def enclosed(found, expected, sharp, tiny):
+    return all(arb(b.item()) >= e and arb(b.item()) <= e * (1 + sharp) + tiny for b, e in zip(found, expected, strict=True))
+
+
+@pytest.mark.parametrize(("pulling", "sharp", "tiny"), [(IN_BINARY64, 2.0**-30, 2.0**-900), (IN_BINARY32, 2.0**-8, 2.0**-100)])
 @pytest.mark.parametrize("arithmetic", ARITHMETICS[:5], ids=lambda a: a.name)
 @pytest.mark.parametrize("name", ["relu", "sigmoid"])
-def test_backward_substitution_rounds_up_and_hardly_more(name, arithmetic):
+def test_backward_substitution_rounds_up_and_hardly_more(name, arithmetic, pulling, sharp, tiny):
     made, inputs = program(name, arithmetic, batch=4)
+    strategy = Settled() if pulling == IN_BINARY64 else Unsettled()
     with torch.no_grad():
-        trace, logits, *_ = walk(made, inputs, Settled())
+        trace, logits, *_ = walk(made, inputs, strategy, pulling)
+        reference, *_ = walk(made, inputs, strategy)
         count = logits.centre.shape[1]
         for image in range(len(inputs)):
             rows = torch.full((count,), image)
             g = torch.eye(count, dtype=torch.float64)
-            found = pull_back(trace, made.graph.output, g, rows), *pull_back_both(trace, made.graph.output, g, rows)
+            narrow = g.to(pulling.dtype)
+            found = pull_back(trace, made.graph.output, narrow, rows), *pull_back_both(trace, made.graph.output, narrow, rows)
             for place in range(count):
-                expected = exactly(trace, image, g[place])[0], *exactly(trace, image, g[place], one_slope=True)
-                for bound, exact in zip(found, expected, strict=True):
-                    assert arb(bound[place].item()) >= exact
-                    assert arb(bound[place].item()) <= exact * (1 + arb(2) ** -30) + arb(2) ** -900
+                expected = exactly(reference, image, g[place])[0], *exactly(reference, image, g[place], one_slope=True)
+                assert enclosed([bound[place] for bound in found], expected, sharp, tiny)
+
+
+@pytest.mark.parametrize("name", ["residual", "pooled", "numbers"])
+def test_absorbing_local_errors_changes_no_bound(name, monkeypatch):
+    made, inputs = program(name, parse_arithmetic("fp16"), batch=2)
+
+    def gaps():
+        with torch.no_grad():
+            trace, logits, *_ = walk(made, inputs, Unsettled())
+            count = logits.centre.shape[1]
+            g, rows = torch.eye(count, dtype=torch.float64).repeat(2, 1), torch.arange(2).repeat_interleave(count)
+            found = [pull_back(trace, made.graph.output, g, rows, t) for t in (None, 5.0)]
+            return trace, [*found, *pull_back_both(trace, made.graph.output, g, rows)]
+
+    trace, absorbed = gaps()
+    assert trace.absorbed | trace.absorbed_by_slopes or name == "pooled"
+    monkeypatch.setattr(backward, "_absorbable", lambda *_: None)
+    for a, b in zip(absorbed, gaps()[1], strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=0.0)
 
 
 def test_a_bound_that_is_one_part_in_a_billion_too_small_is_found():

@@ -52,7 +52,7 @@ class Watched(Screened):
     def before(self, trace, name, enclosure, *, rectified):
         places = torch.ones_like(enclosure.centre, dtype=torch.bool).flatten(1).nonzero()
         exact = torch.maximum(*row_sums(trace, name, enclosure, places, symmetric=True))
-        self.seen.append((self._sketch.bound(name).flatten(), self._sketch.estimate(name).flatten(), exact))
+        self.seen.append((self._sketch.bound(name, trace.most_underflow).flatten(), self._sketch.estimate(name).flatten(), exact))
         return super().before(trace, name, enclosure, rectified=rectified)
 
 
