@@ -205,7 +205,7 @@ def _assumptions(arithmetic: Arithmetic, graph: Graph, *, probable: bool) -> tup
         "The reference program stores and sums in binary32 (no TF32), in any order, under the same assumptions.",
         "Both programs start from the same preprocessed binary32 input and binary32 weights, which the half program rounds once.",
         "A prediction is the first index among the largest logits.",
-        "The bounds are computed in IEEE binary64 by direct sums, with subnormal numbers kept.",
+        "The bounds are computed in IEEE binary64 and binary32 by direct sums, with subnormal numbers kept.",
         *decided,
         *model,
     )

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from precisionkit.arithmetic import Arithmetic
-from precisionkit.errors import UnsupportedArithmeticError, UnusableDataError, UnusableModelError
+from precisionkit.errors import UnsupportedArithmeticError, UnusableDataError, UnusableModelError, UsageError
 from precisionkit.formats import BINARY32, Format
 from precisionkit.graph import Graph, Node, interpret
 from precisionkit.ops import run_rounded
@@ -174,6 +174,29 @@ def execute(program: Program, inputs: Tensor, *, native: bool = False, observe: 
 
 
 @contextmanager
+def ieee_binary32() -> Iterator[None]:
+    """Have torch multiply binary32 numbers in binary32, not in TF32 or bfloat16, whatever the user has allowed; restored behind."""
+    convolutions = getattr(torch.backends.mkldnn, "conv", None)  # since torch 2.9
+    allowed = getattr(convolutions, "fp32_precision", None)
+    try:
+        before = torch.get_float32_matmul_precision()
+    except RuntimeError as error:
+        raise UsageError(
+            "torch's precision of binary32 products was set through its old and through its new interface, and cannot be restored; "
+            "call torch.set_float32_matmul_precision('highest') first."
+        ) from error
+    torch.set_float32_matmul_precision("highest")
+    try:
+        if convolutions is not None and allowed is not None:
+            convolutions.fp32_precision = "ieee"
+        yield
+    finally:
+        if convolutions is not None and allowed is not None:
+            convolutions.fp32_precision = allowed
+        torch.set_float32_matmul_precision(before)
+
+
+@contextmanager
 def device_flags(arithmetic: Arithmetic) -> Iterator[dict[str, bool]]:
     """Set torch's switches so that CUDA kernels obey the arithmetic, and restore them; yields what was set.
 
@@ -191,11 +214,12 @@ def device_flags(arithmetic: Arithmetic) -> Iterator[dict[str, bool]]:
     }
     owners = {"cuda.matmul": torch.backends.cuda.matmul, "cudnn": torch.backends.cudnn}
     present = {key: value for key, value in wanted.items() if hasattr(owners[key[0]], key[1])}
-    before = {key: getattr(owners[key[0]], key[1]) for key in present}
-    try:
-        for (owner, name), value in present.items():
-            setattr(owners[owner], name, value)
-        yield {f"{owner}.{name}": value for (owner, name), value in present.items()}
-    finally:
-        for (owner, name), value in before.items():
-            setattr(owners[owner], name, value)
+    with ieee_binary32():
+        before = {key: getattr(owners[key[0]], key[1]) for key in present}
+        try:
+            for (owner, name), value in present.items():
+                setattr(owners[owner], name, value)
+            yield {f"{owner}.{name}": value for (owner, name), value in present.items()}
+        finally:
+            for (owner, name), value in before.items():
+                setattr(owners[owner], name, value)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from precisionkit.evaluate import Program
+from precisionkit.evaluate import Program, ieee_binary32
 from precisionkit.formats import BINARY32
 from precisionkit.ops.adjoint import Lines
 from precisionkit.outward import TINY, U, add_up, mul_up, narrowed_up
@@ -32,7 +32,7 @@ class Pulling:
     unit : float
         Unit roundoff.
     tiny : float
-        No result that is rounded below the normal range is off by more, even where a kernel flushes it to zero.
+        No result below the normal range is off by more.
     """
 
     dtype: torch.dtype
@@ -51,7 +51,7 @@ class Pulling:
 
 
 IN_BINARY64 = Pulling(torch.float64, U, TINY)
-IN_BINARY32 = Pulling(torch.float32, 2.0**-24, 2.0**-125)
+IN_BINARY32 = Pulling(torch.float32, 2.0**-24, 2.0**-149)
 
 
 def pulling_for(program: Program) -> Pulling:
@@ -63,15 +63,8 @@ def pulling_for(program: Program) -> Pulling:
 @contextmanager
 def direct_sums() -> Iterator[None]:
     """Have torch compute the analysis by direct sums in the formats that it names: no Winograd, no TF32, no bfloat16."""
-    matmul = torch.backends.cuda.matmul
-    precision, allowed = torch.get_float32_matmul_precision(), matmul.allow_tf32
-    torch.set_float32_matmul_precision("highest")
-    try:
-        with torch.no_grad(), torch.backends.cudnn.flags(enabled=False), torch.backends.nnpack.flags(enabled=False):
-            yield
-    finally:
-        torch.set_float32_matmul_precision(precision)
-        matmul.allow_tf32 = allowed
+    with ieee_binary32(), torch.no_grad(), torch.backends.cudnn.flags(enabled=False), torch.backends.nnpack.flags(enabled=False):
+        yield
 
 
 @dataclass(frozen=True)

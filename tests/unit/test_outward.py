@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from precisionkit.outward import TINY, add_up, mul_up, next_up, own_error, sum_of_products_up
+from precisionkit.outward import TINY, add_up, mul_up, narrowed_up, next_up, own_error, sum_of_products_up
 
 positive = st.floats(min_value=0, max_value=1e150)
 tensor = lambda *values: torch.tensor(values, dtype=torch.float64)  # noqa: E731
@@ -21,6 +21,19 @@ def test_sums_and_products_are_rounded_up(a, b):
     ):
         value = Fraction(bound.item())
         assert exact <= value <= exact * (1 + Fraction(2) ** -51) + 2 * Fraction(TINY)
+
+
+@given(st.floats(min_value=0, max_value=1e39))
+def test_numbers_are_rounded_up_to_binary32(x):
+    found = narrowed_up(tensor(x), torch.float32)
+    below = torch.nextafter(found, torch.tensor(-1.0))
+    assert found.dtype == torch.float32
+    assert found.double().item() >= x
+    assert below.double().item() < x or x == 0
+
+
+def test_binary64_is_not_rounded():
+    assert narrowed_up(tensor(0.1), torch.float64).item() == 0.1
 
 
 def test_the_successor_of_zeros_is_tiny_and_of_inf_is_no_bound():
