@@ -15,12 +15,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from precisionkit.bound.backward import Step, Trace
 from precisionkit.bound.interval import interval
 from precisionkit.bound.pulling import direct_sums
 from precisionkit.bound.result import LogitBounds
 from precisionkit.bound.sketch import CauchySketch, NormalSketch
 from precisionkit.bound.substitution import EFFORT, Doubts, Settled
+from precisionkit.bound.trace import Step, Trace
 from precisionkit.bound.walk import Costs, TooMuchWork, bounds, row_sums, sharpened
 from precisionkit.enclosure import Bounded, Enclosure
 from precisionkit.evaluate import Program

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from precisionkit.bound.backward import Step, Trace, gap_errors
+from precisionkit.bound.backward import gap_errors
 from precisionkit.bound.pulling import direct_sums
+from precisionkit.bound.trace import Step, Trace
 from precisionkit.bound.walk import walk
 from precisionkit.enclosure import Bounded, Enclosure
 from precisionkit.evaluate import Program

@@ -95,16 +95,29 @@ class Errors:
 
 @dataclass(frozen=True)
 class Weights:
-    """What the magnitude of a functional's entries is weighted with: `Errors` in the format of pulling back, rounded up."""
+    """What a functional's entries are weighted with: `Errors` in the format of pulling back, rounded up.
+
+    Attributes
+    ----------
+    error, bias : (batch, ...) tensors
+        For the magnitudes.
+    variance : (batch, ...) tensor
+        For the squares: the squares of the unbiased errors.
+    largest : float
+        The largest variance.
+    """
 
     error: Tensor
-    unbiased: Tensor
     bias: Tensor
+    variance: Tensor
+    largest: float
 
     @classmethod
     def of(cls, pulling: Pulling, errors: Errors) -> Weights:
         """Round up."""
-        return cls(*(narrowed_up(part, pulling.dtype) for part in (errors.error, errors.unbiased, errors.bias)))
+        variance = mul_up(errors.unbiased, errors.unbiased)
+        error, bias, squares = (narrowed_up(part, pulling.dtype) for part in (errors.error, errors.bias, variance))
+        return cls(error, bias, squares, float(variance.amax()))
 
 
 @dataclass(frozen=True)

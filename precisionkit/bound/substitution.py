@@ -11,11 +11,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from precisionkit.bound.backward import Step, Trace
 from precisionkit.bound.interval import interval
 from precisionkit.bound.pulling import direct_sums
 from precisionkit.bound.result import LogitBounds
 from precisionkit.bound.sketch import CauchySketch, rank_and_factor
+from precisionkit.bound.trace import Step, Trace
 from precisionkit.bound.walk import Costs, TooMuchWork, bounds, doubtful, row_sums, sharpened, walk
 from precisionkit.enclosure import Bounded, Enclosure
 from precisionkit.evaluate import Program
@@ -23,11 +23,11 @@ from precisionkit.graph import Node
 
 EFFORT = 6000.0
 """Default limit of the work for one input, in forward passes."""
-PILOT, SAMPLES = 16, 112
+PILOT, SAMPLES = 20, 108
 """Samples of the sketch that choose what is claimed, and that test it."""
 FAILURE = 1e-13
 """Probability that a sketch is wrong anywhere, for one input: 1e-9 for 10,000 inputs."""
-_CLAIM = 32.0
+_CLAIM = 20.0
 """What is claimed of a neuron's row sum, in units of its estimate."""
 _PREDICT = 8
 """Samples that predict the work."""

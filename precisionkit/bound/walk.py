@@ -8,10 +8,11 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from precisionkit.bound.backward import ROW_BYTES, Step, Trace, gap_errors, make_step, pull_back, pull_back_both
+from precisionkit.bound.backward import ROW_BYTES, gap_errors, pull_back, pull_back_both
 from precisionkit.bound.interval import stored
 from precisionkit.bound.pulling import IN_BINARY64, Pulling, pulling_for
 from precisionkit.bound.result import LogitBounds
+from precisionkit.bound.trace import Step, Trace, make_step
 from precisionkit.enclosure import Bounded, Enclosure
 from precisionkit.evaluate import Program
 from precisionkit.graph import Graph
@@ -51,7 +52,7 @@ class Strategy(Protocol):
 
 def bounds(program: Program, inputs: Tensor, classes: Tensor, strategy: Strategy, deviate: float | None = None) -> LogitBounds:
     """Bound node by node, then the gaps; `deviate` as for `pull_back`."""
-    trace, logits, overflow, certain_overflow = walk(program, inputs, strategy, pulling_for(program) if deviate is None else IN_BINARY64)
+    trace, logits, overflow, certain_overflow = walk(program, inputs, strategy, pulling_for(program))
     return LogitBounds.of(logits, classes, gap_errors(trace, logits, classes, deviate), overflow, certain_overflow)
 
 

@@ -18,8 +18,8 @@ from precisionkit.ops.adjoint import Linear
 from precisionkit.ops.record import Attributes, Operator
 from precisionkit.outward import add_up, mul_up
 
-Partial = Callable[[Any, Any], tuple[Any, Any]]
-"""Derivatives of an operation with respect to its two operands."""
+Partial = Callable[..., tuple[Any, Any]]
+"""``partial(attributes, rows, operands)``: derivatives of an operation with respect to its two operands, at the centre."""
 
 
 def _number(arithmetic: Arithmetic, value: float, like: Tensor) -> Enclosure:
@@ -164,11 +164,16 @@ def _div_transpose(attributes: Attributes, g: Tensor, rows: Tensor, *operands: A
     return _fit(g / b, operands[0]), _fit(-g * (a / b) / b, operands[1])
 
 
+def _quotient_slopes(attributes: Attributes, rows: Tensor, operands: tuple[Any, ...]) -> tuple[Any, Any]:
+    a, b = _factors(attributes, rows, operands)
+    return 1 / b, -(a / b) / b
+
+
 def _linear(partial: Partial) -> Linear:
     """Sum of the deviations times the partial derivatives at the centre."""
 
     def linear(attributes: Attributes, deviations: tuple[Tensor | None, ...], rows: Tensor, *operands: Any) -> Tensor:
-        slopes = partial(*_factors(attributes, rows, operands))
+        slopes = partial(attributes, rows, operands)
         parts = [d * slope for d, slope in zip(deviations, slopes, strict=True) if d is not None]
         shape = torch.broadcast_shapes(
             *(p.shape for p in parts), *((len(rows), *o.centre.shape[1:]) for o in operands if isinstance(o, Enclosure))
@@ -195,7 +200,7 @@ ADD = Operator(
     error_rule=lambda arithmetic, attributes, *o: _sum_rule(arithmetic, attributes, o, 1.0),
     transpose=_add_transpose,
     transposed_terms=_broadcast_terms,
-    linear=_linear(lambda a, b: (1.0, 1.0)),
+    linear=_linear(lambda *_: (1.0, 1.0)),
     linear_terms=lambda *_: 6,
     pointwise=True,
     exact=lambda context, attributes, *o: np.add(*_exact_values(context, attributes, o)),
@@ -211,7 +216,7 @@ SUB = Operator(
     error_rule=lambda arithmetic, attributes, *o: _sum_rule(arithmetic, attributes, o, -1.0),
     transpose=_sub_transpose,
     transposed_terms=_broadcast_terms,
-    linear=_linear(lambda a, b: (1.0, -1.0)),
+    linear=_linear(lambda *_: (1.0, -1.0)),
     linear_terms=lambda *_: 6,
     pointwise=True,
     exact=lambda context, attributes, *o: np.subtract(*_exact_values(context, attributes, o)),
@@ -227,7 +232,7 @@ RSUB = Operator(
     error_rule=_rsub_rule,
     transpose=lambda attributes, g, rows, *o: _sub_transpose(attributes, -g, rows, *o),
     transposed_terms=_broadcast_terms,
-    linear=_linear(lambda a, b: (-1.0, 1.0)),
+    linear=_linear(lambda *_: (-1.0, 1.0)),
     linear_terms=lambda *_: 6,
     pointwise=True,
     exact=lambda context, attributes, *o: -np.subtract(*_exact_values(context, attributes, o)),
@@ -243,7 +248,7 @@ MUL = Operator(
     error_rule=_mul_rule,
     transpose=_mul_transpose,
     transposed_terms=_broadcast_terms,
-    linear=_linear(lambda a, b: (b, a)),
+    linear=_linear(lambda *o: _factors(*o)[::-1]),
     linear_terms=lambda *_: 6,
     pointwise=True,
     exact=lambda context, attributes, *o: np.multiply(*_exact_values(context, attributes, o)),
@@ -258,7 +263,7 @@ DIV = Operator(
     error_rule=_div_rule,
     transpose=_div_transpose,
     transposed_terms=_broadcast_terms,
-    linear=_linear(lambda a, b: (1 / b, -(a / b) / b)),
+    linear=_linear(_quotient_slopes),
     linear_terms=lambda *_: 6,
     pointwise=True,
     exact=lambda context, attributes, *o: np.divide(*_exact_values(context, attributes, o)),

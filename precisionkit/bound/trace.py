@@ -1,0 +1,174 @@
+"""What is kept of every node while a program is bounded: local errors, lines, and how they weigh when functionals are pulled back.
+
+Proofs: proofs/bounds.md, theorems 16 and 17.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from precisionkit.bound.interval import Stored
+from precisionkit.bound.pulling import IN_BINARY64, Errors, Pulling, Slopes, Weights
+from precisionkit.enclosure import Bounded, Enclosure
+from precisionkit.graph import Graph, Node
+from precisionkit.ops.adjoint import Lines
+from precisionkit.outward import add_up, mul_up
+
+
+@dataclass(frozen=True)
+class Step:
+    """What backward substitution needs of one node.
+
+    Attributes
+    ----------
+    operands : tuple
+        Enclosures of activations, constants, None.
+    errors : Errors
+        Local errors, and the rounding of pulling functionals back through this node.
+    lines : Lines or None
+        For a nonlinear operator.
+    underflow : (batch,) tensor
+        What products below the normal range can lose when functionals are pulled back through this node.
+    """
+
+    node: Node
+    operands: tuple[Any, ...]
+    errors: Errors
+    lines: Lines | None
+    underflow: Tensor
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What pulling back needs of a node, made when it is first used.
+
+    Attributes
+    ----------
+    absorbing : Errors
+        The node's local errors, with those of the operands that it absorbs.
+    weights : Weights
+        The same in the format of pulling back.
+    slopes : Slopes or None
+        The lines in that format.
+    """
+
+    absorbing: Errors
+    weights: Weights
+    slopes: Slopes | None
+
+
+@dataclass
+class Trace:
+    """The nodes bounded so far, in order.
+
+    Attributes
+    ----------
+    absorbed, absorbed_by_slopes : set of str
+        Nodes whose local errors are counted by the only node that uses them, a pointwise one: linear, or nonlinear with one slope.
+    """
+
+    graph: Graph
+    pulling: Pulling = IN_BINARY64
+    steps: dict[str, Step] = field(default_factory=dict)
+    fan_out: dict[str, int] = field(default_factory=dict)
+    absorbed: set[str] = field(default_factory=set)
+    absorbed_by_slopes: set[str] = field(default_factory=set)
+    _prepared: dict[str, Prepared] = field(default_factory=dict)
+
+    def prepared(self) -> dict[str, Prepared]:
+        """Of all steps."""
+        for name, step in self.steps.items():
+            if name not in self._prepared:
+                self._prepared[name] = _prepare(self, step)
+        return self._prepared
+
+    @property
+    def underflow(self) -> Tensor:
+        """Of all steps; (batch,)."""
+        steps = list(self.steps.values())
+        return add_up(torch.zeros_like(steps[0].underflow), *(step.underflow for step in steps))
+
+    @property
+    def most_underflow(self) -> float:
+        """More than any functional that is pulled back loses below the normal range, for a batch of one; 0 before the first node."""
+        terms = sum(8 * step.errors.error.numel() + 8 * sum(o.radius.numel() for o in _enclosed(step)) for step in self.steps.values())
+        return 2 * (float(self.underflow.amax()) + terms * self.pulling.tiny) if self.steps else 0.0
+
+
+def _enclosed(step: Step) -> list[Enclosure]:
+    return [operand for operand in step.operands if isinstance(operand, Enclosure)]
+
+
+def make_step(trace: Trace, node: Node, operands: tuple[Any, ...], result: Bounded, store: Stored) -> Step:
+    """Charge the rounding of pulling back to the node's local error, and absorb operands.
+
+    A pulled-back functional ``g' = W^T g + delta`` with ``|delta| <= k v |W|^T |g|`` loses ``delta d``, at most
+    ``k v |g| |W| e = k v |g| carried``; k counts the roundings of one entry, of adding functionals that meet, of a constant and of
+    the result to the format of pulling back.
+    """
+    record, pulling = node.record, trace.pulling
+    meets = max((trace.fan_out[name] for name in node.operands if name in trace.fan_out), default=1)
+    lines: Lines | None = None
+    if record.relax is not None:
+        lines = record.relax(node.attributes, operands[0])
+        # overlapping windows add up to as many functionals as a window has entries
+        area = 1 if lines.chosen is None else operands[0].centre[0, 0].numel()
+        roundings = 6 + area + meets
+        charge = mul_up(lines.reach, roundings * pulling.unit)
+    else:
+        roundings = record.transposed_terms(node.attributes, *operands) + meets + 4
+        charge = mul_up(result.carried, roundings * pulling.unit)
+        if result.second_order is not None:
+            charge = add_up(charge, result.second_order.expand_as(charge))
+    errors = Errors(add_up(store.local, charge), store.unbiased, add_up(store.bias, charge))
+    return Step(node, operands, errors, lines, _underflow(pulling, operands, roundings))
+
+
+def _prepare(trace: Trace, step: Step) -> Prepared:
+    absorbing, slopes = step.errors, None
+    if step.lines is None:
+        absorbing = _absorbing(trace, step)
+    else:
+        slopes = Slopes.of(trace.pulling, step.lines, _absorbing_operand(trace, step, step.lines))
+    return Prepared(absorbing, Weights.of(trace.pulling, absorbing), slopes)
+
+
+def _absorbable(trace: Trace, node: Node, name: str | None) -> bool:
+    """Whether an operand is linear, and its functional is the node's, entry by entry, times a factor."""
+    step = None if name is None else trace.steps.get(name)
+    return step is not None and step.lines is None and trace.fan_out[step.node.name] == 1 and trace.graph.is_pointwise(node)
+
+
+def _absorbing(trace: Trace, step: Step) -> Errors:
+    """The node's local errors, with those of operands that it alone uses: ``|g a| r = |g| (|a| r)`` for a factor a."""
+    node, record, operands, errors = step.node, step.node.record, step.operands, step.errors
+    for place, name in enumerate(node.operands):
+        if name is None or record.linear is None or not _absorbable(trace, node, name):
+            continue
+        ones = tuple(torch.ones_like(operands[place].centre) if i == place else None for i in range(len(operands)))
+        images = torch.arange(errors.error.shape[0], device=errors.error.device)
+        # the functional's own rounding, and that of the factor
+        slack = 1 + (2 * record.linear_terms(node.attributes, *operands) + 8) * trace.pulling.unit
+        factor = mul_up(record.linear(node.attributes, ones, images, *operands).abs(), slack)
+        errors = errors.plus(trace._prepared[name].absorbing.times(factor))
+        trace.absorbed.add(name)
+    return errors
+
+
+def _absorbing_operand(trace: Trace, step: Step, lines: Lines) -> Errors:
+    """The same for a nonlinear node that is passed with the slope `upper`."""
+    name = step.node.operands[0]
+    if name is None or not _absorbable(trace, step.node, name):
+        return step.errors
+    trace.absorbed_by_slopes.add(name)
+    return step.errors.plus(trace._prepared[name].absorbing.times(mul_up(lines.upper, 1 + 8 * trace.pulling.unit)))
+
+
+def _underflow(pulling: Pulling, operands: tuple[Any, ...], roundings: int) -> Tensor:
+    """``k eta sum e`` over the operands, with twice eta for the sum's own rounding."""
+    radii = [operand.radius.flatten(1).sum(1) for operand in operands if isinstance(operand, Enclosure)]
+    return mul_up(add_up(torch.zeros_like(radii[0]), *radii), roundings * pulling.tiny)
