@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -175,7 +176,20 @@ def execute(program: Program, inputs: Tensor, *, native: bool = False, observe: 
 
 @contextmanager
 def ieee_binary32() -> Iterator[None]:
-    """Have torch multiply binary32 numbers in binary32, not in TF32 or bfloat16, whatever the user has allowed; restored behind."""
+    """Have torch multiply binary32 numbers in binary32, not in TF32 or bfloat16, whatever the user has allowed; restored behind.
+
+    Raises
+    ------
+    UsageError
+        Subnormal numbers are flushed, or a switch is set that cannot be put aside.
+    """
+    if torch.tensor(2.0**-149) * 1 == 0:
+        raise UsageError("torch flushes subnormal numbers to zero, which no bound here covers; call torch.set_flush_denormal(False).")
+    if os.environ.get("ONEDNN_DEFAULT_FPMATH_MODE", "STRICT").upper() != "STRICT":
+        raise UsageError(
+            f"ONEDNN_DEFAULT_FPMATH_MODE={os.environ['ONEDNN_DEFAULT_FPMATH_MODE']} lets binary32 products be computed in a shorter "
+            "format; unset it."
+        )
     convolutions = getattr(torch.backends.mkldnn, "conv", None)  # since torch 2.9
     allowed = getattr(convolutions, "fp32_precision", None)
     try:
@@ -189,7 +203,8 @@ def ieee_binary32() -> Iterator[None]:
     try:
         if convolutions is not None and allowed is not None:
             convolutions.fp32_precision = "ieee"
-        yield
+        with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
+            yield
     finally:
         if convolutions is not None and allowed is not None:
             convolutions.fp32_precision = allowed

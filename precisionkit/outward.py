@@ -18,7 +18,7 @@ TINY = 2.0**-1074
 
 
 def next_up(x: Tensor) -> Tensor:
-    """Successor of non-negative binary64 numbers, 0.0 and -0.0 included; inf becomes NaN."""
+    """Successor of non-negative binary64 numbers, 0.0 and -0.0 included; inf and NaN stay."""
     return _step(x + 0.0)
 
 
@@ -27,7 +27,9 @@ def _step(fresh: Tensor) -> Tensor:
 
     Only -0.0 would go astray, and no sum or product of numbers of which none is -0.0 or negative is -0.0.
     """
-    fresh.view(torch.int64).add_(1)
+    # a NaN must not be stepped: the successor of the one whose bits are all ones would be 0.0
+    steps = fresh < torch.inf
+    fresh.view(torch.int64).add_(steps)
     return fresh
 
 

@@ -59,7 +59,7 @@ class Samples:
         return 2 * self.pilot + self.random + self.worst
 
 
-FINE, COARSE = Samples(32, 96, 192, claim=2.0), Samples(16, 32, 48, claim=8.0)
+FINE, COARSE = Samples(32, 96, 192, claim=2.0), Samples(8, 16, 32, claim=16.0)
 """For storage in 16 bits, and in more, whose errors are far below the margins."""
 FINEST = replace(FINE, claim=2.5, symmetric=False)
 """For what is left undecided."""
@@ -180,7 +180,7 @@ class Claimed:
         claim = self._claim * estimate
         claim = torch.fmin(torch.fmin(claim, size) if rectified else claim, radius)
         tested = self._random.bound(name, trace.most_underflow) + self._worst.bound(name, trace.most_underflow)
-        failed = ~doubtful & (claim < radius) & ~(tested * (1 + 2.0**-50) <= claim)
+        failed = ~doubtful & ~(claim >= radius) & ~(tested * (1 + 2.0**-50) <= claim)
         settled = (doubtful | failed).flatten(1).nonzero()
         self._left -= len(settled) * self._costs.of(name) * (1 if self._symmetric else 2)
         if self._left < 0:

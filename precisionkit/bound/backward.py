@@ -92,7 +92,7 @@ def _pull(trace: Trace, name: str, g: Tensor, rows: Tensor, deviate: float | Non
         likely = mul_up(add_up(variance, squares_lost), 1 + 4 * terms * U).sqrt() * (1 + 2.0**-51)
         lost = add_up(lost, mul_up(likely, deviate))
     # the signed sums of `middle` may cancel: their rounding is relative to the sums of magnitudes, which `common` holds
-    slack = 1 + 4 * (trace.graph.largest + 4) * pulling.unit if symmetric else 1.0
+    slack = 1 + 4 * (trace.graph.largest + len(trace.steps) + 4) * pulling.unit if symmetric else 1.0
     common = common * slack
     up, down = (mul_up(add_up(common + sign * middle, lost), 1 + 4 * terms * U) for sign in (1, -1))
     return up, down

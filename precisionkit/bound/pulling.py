@@ -1,8 +1,8 @@
 """The arithmetic in which functionals are pulled back, and what their magnitudes are weighted with at each node.
 
 Pulling back is the largest part of the work.  Its own rounding is charged to the local errors: ``k v |A| e`` at a node whose
-operands deviate by e, beside fresh errors of about ``n v |A| |x|`` for a program that stores binary32.  There binary32 is as
-sharp as binary64, and several times faster.  Proof: proofs/bounds.md, theorem 16.
+operands deviate by e, beside fresh errors of about ``n v |A| |x|`` for a program that sums in binary32.  So binary32 is hardly less
+sharp than binary64, and several times faster.  Proof: proofs/bounds.md, theorem 16.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from precisionkit.evaluate import Program, ieee_binary32
-from precisionkit.formats import BINARY32
 from precisionkit.ops.adjoint import Lines
 from precisionkit.outward import TINY, U, add_up, mul_up, narrowed_up
 
@@ -55,9 +54,8 @@ IN_BINARY32 = Pulling(torch.float32, 2.0**-24, 2.0**-149)
 
 
 def pulling_for(program: Program) -> Pulling:
-    """Binary32 for programs that store binary32, unless their tensors are so large that the sums would lose too much."""
-    narrow = program.arithmetic.storage == BINARY32 and program.graph.largest <= _LARGEST
-    return IN_BINARY32 if narrow else IN_BINARY64
+    """Binary32, unless the program's tensors are so large that the sums would lose too much."""
+    return IN_BINARY32 if program.graph.largest <= _LARGEST else IN_BINARY64
 
 
 @contextmanager

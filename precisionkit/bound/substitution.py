@@ -20,6 +20,7 @@ from precisionkit.bound.walk import Costs, TooMuchWork, bounds, doubtful, row_su
 from precisionkit.enclosure import Bounded, Enclosure
 from precisionkit.evaluate import Program
 from precisionkit.graph import Node
+from precisionkit.outward import add_up, narrowed_up
 
 EFFORT = 6000.0
 """Default limit of the work for one input, in forward passes."""
@@ -31,8 +32,8 @@ _CLAIM = 20.0
 """What is claimed of a neuron's row sum, in units of its estimate."""
 _PREDICT = 8
 """Samples that predict the work."""
-_OWN = 1 + 2.0**-5
-"""Inflation of the sketch's symbols: an exact row sum, with its rounding, then never exceeds what the sketch bounds."""
+CONFIRMED = 1 - 2.0**-5
+"""Share of a claim that a sketch must stay below: an exact row sum, with its rounding, then confirms the claim as well."""
 
 
 def substitution(program: Program, inputs: Tensor, classes: Tensor | None = None, effort: float = EFFORT) -> LogitBounds:
@@ -120,7 +121,7 @@ class Screened:
         radius = enclosure.radius
         claim = _claim(enclosure, self._sketch.estimate(name), rectified=rectified)
         open_ = claim < radius
-        failed = open_ & ~self._sketch.confirms(name, claim, trace.most_underflow)
+        failed = open_ & ~self._sketch.confirms(name, claim * CONFIRMED, trace.most_underflow)
         places = failed.flatten(1).nonzero()
         self._left -= len(places) * self._costs.of(name)
         if self._left < 0:
@@ -128,6 +129,8 @@ class Screened:
         settled = torch.where(open_, claim, radius).flatten(1)
         if len(places):
             exact = torch.maximum(*row_sums(trace, name, enclosure, places, symmetric=True))
+            if not exact.isfinite().all():  # beyond the range of binary32: no outcome that the sketch could agree with
+                raise TooMuchWork
             image, neuron = places[:, 0], places[:, 1]
             claimed = claim.flatten(1)[image, neuron]
             settled[image, neuron] = torch.where(exact <= claimed, claimed, torch.fmin(radius.flatten(1)[image, neuron], exact))
@@ -135,7 +138,9 @@ class Screened:
 
     def after(self, trace: Trace, step: Step, result: Bounded, radius: Tensor) -> None:
         """Carry the sketch on."""
-        self._sketch.step(step.node, step.operands, radius, step.errors.error * _OWN, result.carried, step.lines)
+        # functionals err by their rounding, which weighs the local errors behind them by at most the charge once more
+        symbols = narrowed_up(add_up(step.errors.error, step.charge), trace.pulling.dtype).double()
+        self._sketch.step(step.node, step.operands, radius, symbols, result.carried, step.lines)
 
 
 class Predicted:

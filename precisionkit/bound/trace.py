@@ -5,7 +5,7 @@ Proofs: proofs/bounds.md, theorems 16 and 17.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -18,6 +18,8 @@ from precisionkit.graph import Graph, Node
 from precisionkit.ops.adjoint import Lines
 from precisionkit.outward import add_up, mul_up
 
+_TINIEST = 2.0**-100
+
 
 @dataclass(frozen=True)
 class Step:
@@ -29,6 +31,8 @@ class Step:
         Enclosures of activations, constants, None.
     errors : Errors
         Local errors, and the rounding of pulling functionals back through this node.
+    charge : tensor
+        That rounding alone.
     lines : Lines or None
         For a nonlinear operator.
     underflow : (batch,) tensor
@@ -38,6 +42,7 @@ class Step:
     node: Node
     operands: tuple[Any, ...]
     errors: Errors
+    charge: Tensor
     lines: Lines | None
     underflow: Tensor
 
@@ -114,9 +119,9 @@ def make_step(trace: Trace, node: Node, operands: tuple[Any, ...], result: Bound
     meets = max((trace.fan_out[name] for name in node.operands if name in trace.fan_out), default=1)
     lines: Lines | None = None
     if record.relax is not None:
-        lines = record.relax(node.attributes, operands[0])
+        lines = _not_tiny(record.relax(node.attributes, operands[0]))
         # overlapping windows add up to as many functionals as a window has entries
-        area = 1 if lines.chosen is None else operands[0].centre[0, 0].numel()
+        area = 1 if lines.chosen is None else max(operands[0].centre[0, 0].numel(), result.centre[0, 0].numel())
         roundings = 6 + area + meets
         charge = mul_up(lines.reach, roundings * pulling.unit)
     else:
@@ -125,7 +130,13 @@ def make_step(trace: Trace, node: Node, operands: tuple[Any, ...], result: Bound
         if result.second_order is not None:
             charge = add_up(charge, result.second_order.expand_as(charge))
     errors = Errors(add_up(store.local, charge), store.unbiased, add_up(store.bias, charge))
-    return Step(node, operands, errors, lines, _underflow(pulling, operands, roundings))
+    return Step(node, operands, errors, charge, lines, _underflow(pulling, operands, roundings))
+
+
+def _not_tiny(lines: Lines) -> Lines:
+    """Raise tiny distances between lines, so that their middle rounds relative to them in every format."""
+    distance = lines.above + lines.under
+    return replace(lines, above=torch.where((distance > 0) & (distance < _TINIEST), _TINIEST, lines.above))
 
 
 def _prepare(trace: Trace, step: Step) -> Prepared:

@@ -115,13 +115,13 @@ def sharpened(enclosure: Enclosure, places: Tensor, up: Tensor, down: Tensor) ->
     image, neuron = places[:, 0], places[:, 1]
     middle = enclosure.centre.flatten(1)[image, neuron]
     slack = (middle.abs() + up + down) * 2.0**-51
-    high[image, neuron] = torch.minimum(high[image, neuron], middle + up + slack)
-    low[image, neuron] = torch.maximum(low[image, neuron], middle - down - slack)
+    high[image, neuron] = torch.fmin(high[image, neuron], middle + up + slack)  # a NaN leaves what was there
+    low[image, neuron] = torch.fmax(low[image, neuron], middle - down - slack)
     shape = enclosure.centre.shape
     return _with_ends(enclosure, low.reshape(shape), high.reshape(shape))
 
 
 def _with_ends(enclosure: Enclosure, low: Tensor, high: Tensor) -> Enclosure:
     reach = torch.maximum(high - enclosure.centre, enclosure.centre - low).clamp_min(0)
-    radius = torch.minimum(enclosure.radius, add_up(reach, (enclosure.centre.abs() + reach) * 2.0**-51))
+    radius = torch.fmin(enclosure.radius, add_up(reach, (enclosure.centre.abs() + reach) * 2.0**-51))
     return replace(enclosure, radius=radius, low=low, high=high)

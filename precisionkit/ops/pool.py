@@ -227,7 +227,8 @@ ADAPTIVE_AVG_POOL2D = Operator(
     transpose=autograd_transpose(_adaptive),
     linear_terms=lambda attributes, x: 4 + x.centre[0, 0].numel(),
     linear=linear_by(_adaptive),
-    transposed_terms=lambda attributes, x: 4 + x.centre[0, 0].numel(),
+    # an entry is in as many windows as there are outputs, at most
+    transposed_terms=lambda attributes, x: 4 + x.centre[0, 0].numel() + _adaptive(attributes, x.centre[:1, :1]).numel(),
     bound="as avg_pool2d",
     source="proofs/bounds.md, theorem 10",
 )

@@ -16,6 +16,8 @@ from precisionkit.ops.adjoint import autograd_transpose, linear_by
 from precisionkit.ops.record import Attributes, Operator
 from precisionkit.outward import add_up, mul_up
 
+_WIDEST = 2.0**-10
+
 
 def _apply(attributes: Attributes, x: Tensor) -> Tensor:
     size = attributes.get("output_size")
@@ -43,8 +45,19 @@ def _error_rule(arithmetic: Arithmetic, attributes: Attributes, x: Enclosure) ->
     own = add_up(mul_up(largest, roundings * BINARY64.unit_roundoff), 2.0**-1000)
     v, eta = arithmetic.internal.unit_roundoff, arithmetic.internal.eta
     fresh = add_up(own, mul_up(largest, roundings * v), 8 * eta).expand_as(centre)
-    averaged = add_up(_apply(attributes, x.radius), mul_up(widest, roundings * BINARY64.unit_roundoff))
-    return Bounded(centre, averaged, fresh, arithmetic.internal, add_up(largest, fresh), arithmetic.internal)
+    # weights err absolutely, so that what they lose is relative to the widest deviation of the channel: _WIDEST of it is carried
+    weights = mul_up(widest, 4 * roundings * BINARY64.unit_roundoff).expand_as(centre)
+    averaged = add_up(_apply(attributes, x.radius), mul_up(widest, _WIDEST).expand_as(centre), weights)
+    return Bounded(centre, averaged, fresh, arithmetic.internal, add_up(largest, fresh), arithmetic.internal, second_order=weights)
+
+
+def _transpose(attributes: Attributes, g: Tensor, rows: Tensor, x: Enclosure) -> tuple[Tensor | None, ...]:
+    """In binary64, whatever format the functional comes in: errors of the weights are in `second_order`."""
+    return autograd_transpose(_apply)(attributes, g.double(), rows, x)
+
+
+def _sides(attributes: Attributes, x: Enclosure) -> int:
+    return sum(x.centre.shape[-2:]) + sum(_apply(attributes, x.centre[:1, :1]).shape[-2:])
 
 
 def _coordinates(context: Any, source: int, target: int, attributes: Attributes, axis: int) -> list[tuple[int, int, Any]]:
@@ -78,10 +91,10 @@ BILINEAR = Operator(
     apply=_apply,
     error_rule=_error_rule,
     exact=_exact,
-    transpose=autograd_transpose(_apply),
+    transpose=_transpose,
     linear=linear_by(_apply),
-    linear_terms=lambda attributes, x: 9 + 14 * (sum(x.centre.shape[-2:]) + 2) * 3,
-    transposed_terms=lambda attributes, x: 9 + 14 * (sum(x.centre.shape[-2:]) + 2) * 3 + x.centre[0, 0].numel() * 4,
+    linear_terms=lambda attributes, x: int((9 + 14 * (_sides(attributes, x) + 2) * 3) / _WIDEST),
+    transposed_terms=lambda attributes, x: 9 + 4 * _apply(attributes, x.centre[:1, :1]).numel(),
     bound="mean of e + (9 + 14 (h + w + 2)) v max|x|",
     source="proofs/bounds.md, theorem 12",
 )

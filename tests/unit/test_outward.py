@@ -36,9 +36,16 @@ def test_binary64_is_not_rounded():
     assert narrowed_up(tensor(0.1), torch.float64).item() == 0.1
 
 
+def test_no_nan_becomes_a_bound():
+    """torch's vectorised minimum gives a NaN whose bits are all ones, next to which 0.0 would come."""
+    ones = torch.full((64,), -1, dtype=torch.int64).view(torch.float64)
+    for found in (add_up(ones, 0.0), mul_up(ones, 1.0), next_up(ones), add_up(torch.minimum(ones, ones + 1), 0.0)):
+        assert found.isnan().all()
+
+
 def test_the_successor_of_zeros_is_tiny_and_of_inf_is_no_bound():
     assert next_up(tensor(0.0, -0.0)).tolist() == [TINY, TINY]
-    assert next_up(tensor(np.inf)).isnan().all()
+    assert next_up(tensor(np.inf)).item() == np.inf
     assert next_up(tensor(1.0)).item() == 1 + 2.0**-52
 
 

@@ -1,22 +1,27 @@
 """The arithmetic of pulling back: which one is chosen, and torch's switches around it."""
 
 import dataclasses
+from itertools import pairwise
 
 import pytest
 import torch
 from torch import nn
 
-from precisionkit.arithmetic import REFERENCE, parse_arithmetic
+from precisionkit.arithmetic import REFERENCE
+from precisionkit.bound import adjoint, interval, substitution
 from precisionkit.bound.pulling import IN_BINARY32, IN_BINARY64, direct_sums, pulling_for
+from precisionkit.bound.substitution import Settled
+from precisionkit.bound.walk import walk
 from precisionkit.capture import capture
+from precisionkit.enclosure import Enclosure
+from precisionkit.errors import UsageError
 from precisionkit.evaluate import Program
+from precisionkit.ops import BY_NAME
 from precisionkit.ops.adjoint import slope_in_binary32
 
 
-def test_binary32_programs_are_pulled_back_in_binary32():
-    graph = capture(nn.Linear(3, 2), (3,))
-    assert pulling_for(Program.of(graph, REFERENCE)) == IN_BINARY32
-    assert pulling_for(Program.of(graph, parse_arithmetic("fp16"))) == IN_BINARY64
+def test_functionals_are_pulled_back_in_binary32():
+    assert pulling_for(Program.of(capture(nn.Linear(3, 2), (3,)), REFERENCE)) == IN_BINARY32
 
 
 def test_large_tensors_are_pulled_back_in_binary64():
@@ -37,6 +42,74 @@ def test_the_users_precision_of_products_is_put_aside_and_restored(precision):
         assert torch.get_float32_matmul_precision() == precision
     finally:
         torch.set_float32_matmul_precision(before)
+
+
+def test_autocast_does_not_reach_the_analysis():
+    x = torch.full((8, 8), 1 + 2.0**-20)
+    with torch.autocast("cpu", torch.bfloat16), direct_sums():
+        assert torch.equal(x @ torch.eye(8), x)
+
+
+def test_flushed_subnormal_numbers_are_refused():
+    if not torch.set_flush_denormal(True):
+        pytest.skip("this processor cannot flush subnormal numbers")
+    try:
+        with pytest.raises(UsageError, match=r"flushes subnormal numbers.*call torch\.set_flush_denormal\(False\)\.$"), direct_sums():
+            pass
+    finally:
+        torch.set_flush_denormal(False)
+
+
+def test_shorter_formats_of_a_library_are_refused(monkeypatch):
+    monkeypatch.setenv("ONEDNN_DEFAULT_FPMATH_MODE", "BF16")
+    with pytest.raises(UsageError, match=r"^ONEDNN_DEFAULT_FPMATH_MODE=BF16 lets .*; unset it\.$"), direct_sums():
+        pass
+
+
+SPREADS = [
+    ("adaptive_avg_pool2d", {"output_size": (48, 48)}, (1, 1)),
+    ("upsample_bilinear2d", {"output_size": (64, 64), "align_corners": False}, (1, 1)),
+    ("avg_pool2d", {"kernel_size": (5, 5), "stride": (1, 1), "padding": (2, 2)}, (6, 6)),
+]
+
+
+@pytest.mark.parametrize(("operator", "attributes", "size"), SPREADS, ids=[case[0] for case in SPREADS])
+def test_every_rounding_of_a_transpose_is_counted(operator, attributes, size):
+    """Functionals of which many meet at one entry, each too small for binary32 to notice."""
+    record = BY_NAME[operator]
+    x = Enclosure.exact(torch.zeros(1, 1, *size, dtype=torch.float64))
+    shape = record.apply(attributes, x.centre).shape
+    g = torch.full(shape, 2.0**-24)
+    g.view(-1)[0] = 1.0
+    rows = torch.zeros(1, dtype=torch.int64)
+    (found,), (exact,) = (record.transpose(attributes, part, rows, x) for part in (g, g.double()))
+    lost = (found.float().double() - exact).abs()
+    counted = record.transposed_terms(attributes, x) + 2
+    assert (lost <= counted * 2.0**-24 * exact).all()
+
+
+def test_every_window_that_selects_an_entry_is_counted():
+    made = Program.of(
+        capture(nn.Sequential(nn.Conv2d(1, 1, 1), nn.MaxPool2d(8, 1, 4), nn.Flatten(), nn.Linear(25, 2)), (1, 4, 4)), REFERENCE
+    )
+    trace, *_ = walk(made, torch.rand(1, 1, 4, 4), Settled())
+    (step,) = (step for step in trace.steps.values() if step.node.operator == "max_pool2d")
+    assert step.charge.amax() >= 25 * trace.pulling.unit * step.lines.reach.amax() > 0
+
+
+@pytest.mark.parametrize("method", [substitution, adjoint])
+def test_functionals_beyond_the_range_of_binary32_prove_nothing(method):
+    """Deviations are amplified by 1e48 from inputs near 1e-34: no stored number overflows, functionals do."""
+    torch.manual_seed(1)
+    net = nn.Sequential(*(layer for n, m in pairwise((8, 64, 64, 64, 10)) for layer in (nn.Linear(n, m), nn.ReLU())))[:-1]
+    for layer, scale in zip(net[::2], (1.0, 1e24, 1e24, 1.0), strict=True):
+        layer.weight.data *= scale
+        layer.bias.data.zero_()
+    made = Program.of(capture(net, (8,)), REFERENCE)
+    inputs = made.inputs(torch.randn(16, 8) * 1e-34)
+    base, found = interval(made, inputs), method(made, inputs)
+    others = torch.ones_like(base.gap_error, dtype=torch.bool).scatter(1, base.classes[:, None], False)
+    assert (found.gap_error.nan_to_num(torch.inf)[others] >= base.gap_error[others] / 2).all()
 
 
 def test_slopes_become_numbers_of_binary32():
