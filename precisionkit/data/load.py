@@ -15,7 +15,9 @@ from precisionkit.errors import UnusableDataError, UsageError
 _VARIABLE = "PRECISIONKIT_DATA"
 
 
-def load_dataset(source: str, *, split: str = "test", root: Path | None = None, limit: int | None = None, download: bool = True) -> Dataset:
+def load_dataset(
+    source: str, *, split: str = "test", root: str | Path | None = None, limit: int | None = None, download: bool = True
+) -> Dataset:
     """Load a data set.
 
     Parameters
@@ -24,7 +26,7 @@ def load_dataset(source: str, *, split: str = "test", root: Path | None = None, 
         A known name, an .npz file, or a folder with one subfolder of images per class.
     split : str
         ``test`` or ``train``; files and folders have only one part.
-    root : Path or None
+    root : str or Path or None
         Where named sets lie; by default $PRECISIONKIT_DATA, else a folder in the user's cache.
     limit : int or None
         Keep only the first images.
@@ -37,7 +39,7 @@ def load_dataset(source: str, *, split: str = "test", root: Path | None = None, 
         raise UsageError(f"The limit {limit} leaves no images: give at least 1.")
     if source in NAMED:
         entry = NAMED[source]
-        arrays = _named(entry, split, root or _default_root(), download=download)
+        arrays = _named(entry, split, Path(root) if root else _default_root(), download=download)
         return make_dataset(Arrays(arrays.images, arrays.labels, entry.class_names), name=source, split=split, limit=limit)
     return make_dataset(_from_path(source, limit), name=source, split="all", limit=limit)
 

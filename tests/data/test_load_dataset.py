@@ -113,7 +113,7 @@ class TestMnist:
 
     def test_train(self, tmp_path: Path) -> None:
         _write_mnist(tmp_path / "mnist", (1, 2), stem="train")
-        assert load_dataset("mnist", split="train", root=tmp_path).split == "train"
+        assert load_dataset("mnist", split="train", root=str(tmp_path)).split == "train"
         _refused("mnist", "The test images of mnist are not under", root=tmp_path, download=False)
 
     def test_labels_must_be_as_many(self, tmp_path: Path) -> None:
