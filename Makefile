@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test lint bench docs clean
+.PHONY: demo test lint bench limits docs clean
 
 demo: $(STAMP)  ## certify the digits network that comes with the package
 	mkdir -p reports
@@ -19,6 +19,9 @@ lint: $(STAMP)
 
 bench: $(STAMP)  ## time of the parts of certify, as ratios to a binary32 forward pass, one thread
 	$(BIN)/python -m tests.bench
+
+limits: $(STAMP)  ## what a cheap proof of a probable verdict would have to know of a deep network
+	$(BIN)/python -m tests.limits
 
 docs: $(STAMP)  ## write docs/operators.md from the records
 	$(BIN)/python -m precisionkit.docs > docs/operators.md

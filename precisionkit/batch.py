@@ -50,13 +50,13 @@ class Worker:
         device: torch.device,
         analysis: torch.device,
         native: bool,
-        linearised: float | None,
+        linearised_failure: float | None,
     ) -> None:
         self._graph, self._ladder, self._native, self._device, self._analysis = graph, ladder, native, device, analysis
         self._runs = Program.of(graph, REFERENCE, device), Program.of(graph, arithmetic, device)
         self._bounds = Program.of(graph, REFERENCE, analysis), Program.of(graph, arithmetic, analysis)
         self._same = arithmetic == REFERENCE
-        self._linearised_failure = linearised
+        self._linearised_failure = linearised_failure
         self.clock = Clock()
 
     def batch(self, images: Tensor, first: int, labels: NDArray[np.int64] | None) -> list[Input]:

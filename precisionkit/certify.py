@@ -35,7 +35,7 @@ class Settings:
     Attributes
     ----------
     method : str
-        ``interval``, ``zonotope``, or ``auto`` for the cheapest that decides each input.
+        ``interval``, ``zonotope``, ``adjoint``, or ``auto`` for the cheapest that decides each input.
     effort : float
         Limit of the zonotope and of the adjoint method's work for one input, in forward passes.
     confidence : float

@@ -183,13 +183,11 @@ def ieee_binary32() -> Iterator[None]:
     UsageError
         Subnormal numbers are flushed, or a switch is set that cannot be put aside.
     """
-    if torch.tensor(2.0**-149) * 1 == 0:
+    if torch.tensor(2.0**-149, dtype=torch.float32, device="cpu") * 1 == 0:
         raise UsageError("torch flushes subnormal numbers to zero, which no bound here covers; call torch.set_flush_denormal(False).")
-    if os.environ.get("ONEDNN_DEFAULT_FPMATH_MODE", "STRICT").upper() != "STRICT":
-        raise UsageError(
-            f"ONEDNN_DEFAULT_FPMATH_MODE={os.environ['ONEDNN_DEFAULT_FPMATH_MODE']} lets binary32 products be computed in a shorter "
-            "format; unset it."
-        )
+    for name in ("ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE"):
+        if (mode := os.environ.get(name, "STRICT")).upper() != "STRICT":
+            raise UsageError(f"{name}={mode} lets binary32 products be computed in a shorter format; unset it.")
     convolutions = getattr(torch.backends.mkldnn, "conv", None)  # since torch 2.9
     allowed = getattr(convolutions, "fp32_precision", None)
     try:

@@ -102,8 +102,6 @@ class Graph:
 
     def is_pointwise(self, node: Node) -> bool:
         """Whether each entry of a node's result depends on the same entries of its operands alone."""
-        if node.record.relax is not None:
-            return node.operator != "max_pool2d"
         shapes = dict(((self.input, self.input_shape), *((n.name, n.shape) for n in self.nodes)))
         return node.record.pointwise and all(shapes[name] == node.shape for name in node.operands if name in shapes)
 

@@ -23,14 +23,12 @@ def next_up(x: Tensor) -> Tensor:
 
 
 def _step(fresh: Tensor) -> Tensor:
-    """Step a tensor that nobody else holds one number up, in place: its encodings, as integers, are ordered like its values.
+    """Step a tensor that nobody else holds one number up, in place.
 
-    Only -0.0 would go astray, and no sum or product of numbers of which none is -0.0 or negative is -0.0.
+    Not by adding one to the encodings as integers, fast as that is: the NaN whose bits are all ones, which torch's vectorised minimum
+    gives, would become 0.0.
     """
-    # a NaN must not be stepped: the successor of the one whose bits are all ones would be 0.0
-    steps = fresh < torch.inf
-    fresh.view(torch.int64).add_(steps)
-    return fresh
+    return torch.nextafter(fresh, fresh.new_tensor(torch.inf), out=fresh)
 
 
 def add_up(first: Tensor, *others: Tensor | float) -> Tensor:

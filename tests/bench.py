@@ -1,7 +1,8 @@
 """``make bench``: what every method certifies, how sharply, and what it costs as a multiple of a binary32 forward pass; one thread.
 
 Trained networks are read from ``../shared/models`` and data from ``../shared/data``, or ``$PRECISIONKIT_MODELS`` and
-``$PRECISIONKIT_DATA``; what is missing is left out, and said; `mnist_9_200` is trained, once (two minutes).  ``python -m tests.bench NAME ...`` takes some networks only.
+``$PRECISIONKIT_DATA``; what is missing is left out, and said; `mnist_9_200` is trained, once (minutes).  ``python -m tests.bench
+NAME ...`` takes some networks only.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ MODELS = Path(os.environ.get("PRECISIONKIT_MODELS", SHARED / "models"))
 DATA = Path(os.environ.get("PRECISIONKIT_DATA", SHARED / "data"))
 HALF = (("fp16",), ("bf16",))
 SUMS = (("fp16", "fp16", "pairwise"), ("fp16", "fp16", "blocked:16"), ("fp16", "fp16", "sequential"))
-TRAINED = Path("reports")
+TRAINED = Path(__file__).resolve().parents[1] / "reports"
 """Where networks of our own training are kept between runs."""
 LIRPA_SECONDS = 30.0
 """Time for each of its methods; CROWN on a residual network takes minutes and gigabytes, and is left out."""
@@ -76,17 +77,20 @@ class Row:
 
 
 def file_of(name: str, network: Network) -> Path:
-    """The file of a network; one of our own training is trained if it is missing."""
+    """The file of a network."""
     if network.file is None:
         return bundled_model(name)
-    if (MODELS / network.file).exists() or name not in RECIPES:
-        return MODELS / network.file
-    path = TRAINED / network.file
-    if not path.exists():
+    given = MODELS / network.file
+    return given if given.exists() or name not in RECIPES else TRAINED / network.file
+
+
+def trained(name: str, network: Network) -> None:
+    """Train a network of our own that is missing, once."""
+    path = file_of(name, network)
+    if name in RECIPES and not path.exists():
         os.environ.setdefault("PRECISIONKIT_DATA", str(DATA))
         path.parent.mkdir(exist_ok=True)
         save_model(path, train(name), arch=name, preprocess=ZOO[name].preprocess)
-    return path
 
 
 def loaded(name: str, network: Network) -> tuple[LoadedModel, Dataset]:
@@ -168,6 +172,7 @@ def main(names: list[str], write: Callable[[str], object] = print) -> None:
     write(f"{'network':<26}{'arithmetic':<22}{'method':<22}{'certified':>10}{'bound/err':>10}{'ms/image':>12}{'forwards':>10}")
     for name in names or NETWORKS:
         network = NETWORKS[name]
+        trained(name, network)
         if not file_of(name, network).exists():
             write(f"{name:<26}left out: {network.file} is not in the folder of models (PRECISIONKIT_MODELS)")
             continue

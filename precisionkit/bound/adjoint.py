@@ -21,7 +21,7 @@ from precisionkit.bound.result import LogitBounds
 from precisionkit.bound.sketch import CauchySketch, NormalSketch
 from precisionkit.bound.substitution import EFFORT, Doubts, Settled
 from precisionkit.bound.trace import Step, Trace
-from precisionkit.bound.walk import Costs, TooMuchWork, bounds, row_sums, sharpened
+from precisionkit.bound.walk import Costs, GivenUp, bounds, row_sums, sharpened
 from precisionkit.enclosure import Bounded, Enclosure
 from precisionkit.evaluate import Program
 from precisionkit.formats import BINARY32
@@ -63,8 +63,6 @@ FINE, COARSE = Samples(32, 96, 192, claim=2.0), Samples(8, 16, 32, claim=16.0)
 """For storage in 16 bits, and in more, whose errors are far below the margins."""
 FINEST = replace(FINE, claim=2.5, symmetric=False)
 """For what is left undecided."""
-_ATTEMPTS = 2
-"""The probability of an input is shared by so many attempts."""
 CONFIDENCE = 1e-6
 """Default of the largest probability that a `probable` verdict is wrong; each of the two programs gets half of it."""
 _DOUBT = 1.25
@@ -98,8 +96,7 @@ def adjoint(
     base = interval(program, inputs, classes, observe=doubts.count)
     fine = program.arithmetic.storage.precision < BINARY32.precision
     attempts = (FINE, FINEST) if fine else (COARSE, FINEST)
-    assert len(attempts) == _ATTEMPTS
-    each = confidence / _ATTEMPTS
+    each = confidence / len(attempts)  # whether they are made or not
     with direct_sums():
         cheap = doubts.passes <= min(effort, attempts[0].total)
         within = cheap.nonzero().flatten()
@@ -126,17 +123,13 @@ def _claimed(
     strategy = Claimed(costs, samples, effort, deviations.neurons, confidence / 4)
     try:
         return _likely(bounds(program, inputs, classes, strategy, deviations.gaps), confidence)
-    except (TooMuchWork, Contradicted):
+    except GivenUp:
         return None
 
 
 def _likely(found: LogitBounds, confidence: float) -> LogitBounds:
     nowhere = torch.full_like(found.certain_overflow, -1)
     return replace(found, certain_overflow=nowhere, failure=torch.full_like(found.failure, confidence))
-
-
-class Contradicted(Exception):  # noqa: N818
-    """What was claimed of a neuron turned out to be too little; the input gets no bound."""
 
 
 @dataclass(frozen=True)
@@ -184,7 +177,7 @@ class Claimed:
         settled = (doubtful | failed).flatten(1).nonzero()
         self._left -= len(settled) * self._costs.of(name) * (1 if self._symmetric else 2)
         if self._left < 0:
-            raise TooMuchWork
+            raise GivenUp("the effort is spent")
         claimed = Enclosure(enclosure.centre, torch.where(doubtful, radius, claim))
         if not len(settled):
             return claimed
@@ -192,7 +185,7 @@ class Claimed:
         image, neuron = settled[:, 0], settled[:, 1]
         open_ = doubtful.flatten(1)[image, neuron]
         if not (open_ | (torch.maximum(up, down) <= claim.flatten(1)[image, neuron])).all():
-            raise Contradicted
+            raise GivenUp("what was claimed of a neuron turned out to be too little")
         return sharpened(claimed, settled[open_], up[open_], down[open_])
 
     def after(self, trace: Trace, step: Step, result: Bounded, radius: Tensor) -> None:

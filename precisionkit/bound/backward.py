@@ -9,16 +9,18 @@ to 18.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
-from precisionkit.bound.pulling import Pulling, Slopes
+from precisionkit.bound.pulling import NarrowLines, Pulling, Weights
 from precisionkit.bound.trace import Trace
 from precisionkit.enclosure import Enclosure
 from precisionkit.ops.adjoint import Lines
 from precisionkit.outward import U, add_up, mul_up
 
-ROW_BYTES = 2**23
+_ROW_BYTES = 2**22
 """Largest size aimed at for the rows of one node."""
 
 
@@ -30,7 +32,7 @@ def pull_back(trace: Trace, name: str, g: Tensor, rows: Tensor, deviate: float |
     name : str
         The node.
     g : (rows, ...) tensor
-        One functional a row.
+        One functional a row, in the format of `trace.pulling`.
     rows : (rows,) int64 tensor
         The image that each belongs to.
     deviate : float or None
@@ -48,34 +50,64 @@ def pull_back_both(trace: Trace, name: str, g: Tensor, rows: Tensor, deviate: fl
     return _pull(trace, name, g, rows, deviate, symmetric=True)
 
 
+@dataclass
+class _Total:
+    """What functionals have collected on their way, in binary64; one entry a row."""
+
+    common: Tensor
+    """Bounds of magnitudes, of both directions."""
+    middle: Tensor
+    """Middles of lines, with the functional's sign."""
+    variance: Tensor
+    squares_lost: float = 0.0
+    terms: int = 0
+
+    def collect(self, pulling: Pulling, g: Tensor, weights: Weights, rows: Tensor, *, random: bool) -> None:
+        """Add a node's local errors; with `random`, the unbiased ones by their squares."""
+        self.common += pulling.sum_up(g.abs(), weights.bias if random else weights.error, rows)
+        if random:
+            self.variance += pulling.sum_up(g * g, weights.variance, rows)
+            self.squares_lost += g[0].numel() * (1 + 2 * weights.largest) * pulling.tiny
+
+    def both(self, trace: Trace, rows: Tensor, deviate: float | None) -> tuple[Tensor, Tensor]:
+        """Upper bounds of the functionals and of their negatives, with everything that was lost on the way."""
+        pulling, rounding = trace.pulling, 1 + 4 * self.terms * U
+        assert trace.underflow is not None
+        lost = add_up(trace.underflow[rows], self.terms * pulling.tiny)
+        if deviate is not None:
+            likely = mul_up(add_up(self.variance, self.squares_lost), rounding).sqrt() * (1 + 2.0**-51)
+            lost = add_up(lost, mul_up(likely, deviate))
+        # signed sums may cancel: the rounding of `middle` is relative to the sums of magnitudes, which `common` holds
+        common = self.common * (1 + 4 * (trace.graph.largest + len(trace.steps) + 4) * pulling.unit)
+        up, down = (mul_up(add_up(common + sign * self.middle, lost), rounding) for sign in (1, -1))
+        return up, down
+
+
 def _pull(trace: Trace, name: str, g: Tensor, rows: Tensor, deviate: float | None, *, symmetric: bool) -> tuple[Tensor, Tensor]:
     pulling, prepared = trace.pulling, trace.prepared()
-    absorbed = trace.absorbed | trace.absorbed_by_slopes if symmetric else trace.absorbed
     functionals: dict[str, Tensor] = {name: g}
-    common = torch.zeros(g.shape[0], dtype=torch.float64, device=g.device)
-    variance, middle = torch.zeros_like(common), torch.zeros_like(common)
-    squares_lost, terms = 0.0, 0
+    counted: set[str] = set()
+    nothing = torch.zeros(g.shape[0], dtype=torch.float64, device=g.device)
+    total = _Total(nothing, nothing.clone(), nothing.clone())
     for step in reversed(trace.steps.values()):
         g_here = functionals.pop(step.node.name, None)
         if g_here is None:
             continue
-        slopes = prepared[step.node.name].slopes
-        if step.node.name == name or step.node.name not in absorbed:
-            weights = slopes.symmetric if symmetric and slopes is not None else prepared[step.node.name].weights
-            common += pulling.sum_up(g_here.abs(), weights.error if deviate is None else weights.bias, rows)
-            if deviate is not None:
-                variance += pulling.sum_up(g_here * g_here, weights.variance, rows)
-                squares_lost += g_here[0].numel() * (1 + 2 * weights.largest) * pulling.tiny
-        terms += 2 * g_here[0].numel() + 4
-        if slopes is not None:
+        lines = prepared[step.node.name].lines
+        weights = lines.symmetric if symmetric and lines is not None else prepared[step.node.name].weights
+        if step.node.name not in counted:
+            total.collect(pulling, g_here, weights, rows, random=deviate is not None)
+        counted |= weights.absorbed
+        total.terms += 2 * g_here[0].numel() + 4
+        if lines is not None:
             if symmetric:
-                middle += pulling.weighted(g_here, slopes.tilt, rows)
-                g_here = g_here * _of(slopes.upper, rows)
+                total.middle += pulling.weighted(g_here, lines.middle, rows)
+                g_here = g_here * _of(lines.upper, rows)
             else:
-                cost, g_here = _through_lines(pulling, slopes, g_here, rows)
-                common += cost
+                cost, g_here = _between_lines(pulling, lines, g_here, rows)
+                total.common += cost
             g_here = _to_chosen(step.lines, g_here, rows, step.operands[0])
-            terms += 2 * g_here[0].numel() + 4
+            total.terms += 2 * g_here[0].numel() + 4
             pulled: tuple[Tensor | None, ...] = (g_here,)
         elif all(operand == trace.graph.input for operand in step.node.operands if operand not in trace.graph.constants):
             continue  # every run starts from the same input
@@ -87,15 +119,7 @@ def _pull(trace: Trace, name: str, g: Tensor, rows: Tensor, deviate: float | Non
                 continue
             part = part.to(pulling.dtype)
             functionals[operand] = functionals[operand] + part if operand in functionals else part
-    lost = add_up(trace.underflow[rows], terms * pulling.tiny)
-    if deviate is not None:
-        likely = mul_up(add_up(variance, squares_lost), 1 + 4 * terms * U).sqrt() * (1 + 2.0**-51)
-        lost = add_up(lost, mul_up(likely, deviate))
-    # the signed sums of `middle` may cancel: their rounding is relative to the sums of magnitudes, which `common` holds
-    slack = 1 + 4 * (trace.graph.largest + len(trace.steps) + 4) * pulling.unit if symmetric else 1.0
-    common = common * slack
-    up, down = (mul_up(add_up(common + sign * middle, lost), 1 + 4 * terms * U) for sign in (1, -1))
-    return up, down
+    return total.both(trace, rows, deviate)
 
 
 def _of(values: Tensor, rows: Tensor) -> Tensor:
@@ -103,11 +127,11 @@ def _of(values: Tensor, rows: Tensor) -> Tensor:
     return values if values.shape[0] == 1 else values[rows]
 
 
-def _through_lines(pulling: Pulling, slopes: Slopes, g: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+def _between_lines(pulling: Pulling, lines: NarrowLines, g: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
     """``g f(d) <= g+ (upper S d + above) - g- (lower S d - below)`` with g = g+ - g-."""
     positive, negative = g.clamp_min(0), (-g).clamp_min(0)
-    cost = pulling.sum_up(positive, slopes.above, rows) + pulling.sum_up(negative, slopes.below, rows)
-    return cost, positive * _of(slopes.upper, rows) - negative * _of(slopes.lower, rows)
+    cost = pulling.sum_up(positive, lines.above, rows) + pulling.sum_up(negative, lines.below, rows)
+    return cost, positive * _of(lines.upper, rows) - negative * _of(lines.lower, rows)
 
 
 def _to_chosen(lines: Lines | None, g: Tensor, rows: Tensor, operand: Enclosure) -> Tensor:
@@ -118,6 +142,11 @@ def _to_chosen(lines: Lines | None, g: Tensor, rows: Tensor, operand: Enclosure)
     return flat.scatter_add(2, lines.chosen[rows].flatten(2), g.flatten(2)).reshape(g.shape[0], *operand.centre.shape[1:])
 
 
+def rows_at_once(trace: Trace) -> int:
+    """Functionals to pull back together, so that they stay in a processor's cache."""
+    return max(1, _ROW_BYTES // (trace.pulling.dtype.itemsize * trace.graph.largest))
+
+
 def gap_errors(trace: Trace, logits: Enclosure, classes: Tensor, deviate: float | None = None) -> Tensor:
     """Bound the gaps of each image's class, downwards and upwards; `deviate` as for `pull_back`."""
     batch, count = logits.centre.shape
@@ -125,7 +154,7 @@ def gap_errors(trace: Trace, logits: Enclosure, classes: Tensor, deviate: float 
     g = (signs[classes][:, None, :] - signs[None, :, :]).flatten(0, 1)
     rows = torch.arange(batch, device=logits.centre.device).repeat_interleave(count)
     found = []
-    for some, image in zip(g.split(chunk := max(1, ROW_BYTES // (8 * trace.graph.largest))), rows.split(chunk), strict=True):
+    for some, image in zip(g.split(chunk := rows_at_once(trace)), rows.split(chunk), strict=True):
         both = torch.cat([some, -some])
         bounds = pull_back(trace, trace.graph.output, both, torch.cat([image, image]), deviate)
         found.append(torch.maximum(*bounds.chunk(2)))

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from precisionkit.bound.backward import gap_errors
-from precisionkit.bound.pulling import direct_sums
+from precisionkit.bound.pulling import IN_BINARY64, direct_sums
 from precisionkit.bound.trace import Step, Trace
 from precisionkit.bound.walk import walk
 from precisionkit.enclosure import Bounded, Enclosure
@@ -65,7 +65,7 @@ def linearised(program: Program, inputs: Tensor, classes: Tensor) -> FirstOrder:
     found = []
     with direct_sums():
         for some, c in zip(inputs.split(size), classes.split(size), strict=True):
-            trace, logits, *_ = walk(program, some, _Tangents())
+            trace, logits, *_ = walk(program, some, _Tangents(), IN_BINARY64)
             worst, bias, both = (gap_errors(trace, logits, c, deviate) for deviate in (None, 0.0, 1.0))
             found.append((worst, (both - bias).clamp_min(0), bias))
     return FirstOrder(*(torch.cat(parts) for parts in zip(*found, strict=True)))

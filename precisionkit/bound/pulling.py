@@ -19,7 +19,8 @@ from precisionkit.ops.adjoint import Lines
 from precisionkit.outward import TINY, U, add_up, mul_up, narrowed_up
 
 _LARGEST = 2**16
-"""Entries of a tensor up to which binary32 sums lose little: at most 2**-7 of a row sum."""
+"""Entries of a tensor up to which binary32 row sums lose little: 2**-7, and 2**-6 more with one slope.  Theorem 19 and
+`substitution.CONFIRMED` need less than 2**-5 in all."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Pulling:
     tiny: float
 
     def weighted(self, g: Tensor, values: Tensor, rows: Tensor) -> Tensor:
-        """Sum of the products of each row with the values of its image, in binary64."""
+        """Sum of the products of each row with the values of its image, computed in this format, returned in binary64."""
         if values.shape[0] == 1:
             return (g.flatten(1) @ values.flatten()).double()
         return (g * values[rows]).flatten(1).sum(1).double()
@@ -103,29 +104,32 @@ class Weights:
         For the squares: the squares of the unbiased errors.
     largest : float
         The largest variance.
+    absorbed : frozenset of str
+        Nodes whose local errors are counted here.
     """
 
     error: Tensor
     bias: Tensor
     variance: Tensor
     largest: float
+    absorbed: frozenset[str]
 
     @classmethod
-    def of(cls, pulling: Pulling, errors: Errors) -> Weights:
+    def of(cls, pulling: Pulling, errors: Errors, absorbed: frozenset[str]) -> Weights:
         """Round up."""
         variance = mul_up(errors.unbiased, errors.unbiased)
         error, bias, squares = (narrowed_up(part, pulling.dtype) for part in (errors.error, errors.bias, variance))
-        return cls(error, bias, squares, float(variance.amax()))
+        return cls(error, bias, squares, float(variance.amax()), absorbed)
 
 
 @dataclass(frozen=True)
-class Slopes:
-    """Lines around a nonlinear node in the format of pulling back; the slopes are numbers of it, the offsets are rounded up.
+class NarrowLines:
+    """`Lines` in the format of pulling back; the slopes are numbers of it, the offsets are rounded up.
 
     Attributes
     ----------
-    tilt : tensor
-        The middle between ``-under`` and ``above``, rounded to nearest.
+    middle : tensor
+        Between ``-under`` and ``above``, rounded to nearest.
     symmetric : Weights
         Of the node when functionals pass it with one slope: half the distance between ``-under`` and ``above`` is counted with the
         local errors, and so are those of an operand that the node absorbs.
@@ -135,11 +139,11 @@ class Slopes:
     lower: Tensor
     above: Tensor
     below: Tensor
-    tilt: Tensor
+    middle: Tensor
     symmetric: Weights
 
     @classmethod
-    def of(cls, pulling: Pulling, lines: Lines, errors: Errors) -> Slopes:
+    def of(cls, pulling: Pulling, lines: Lines, errors: Errors, absorbed: frozenset[str]) -> NarrowLines:
         """Convert; `errors` are the node's, and those of what it absorbs."""
         half = mul_up(add_up(lines.above, lines.under), 0.5 * (1 + 2.0**-50))
         return cls(
@@ -148,5 +152,5 @@ class Slopes:
             narrowed_up(lines.above, pulling.dtype),
             narrowed_up(lines.below, pulling.dtype),
             ((lines.above - lines.under) / 2).to(pulling.dtype),
-            Weights.of(pulling, errors.plus(Errors(half, torch.zeros_like(half), half))),
+            Weights.of(pulling, errors.plus(Errors(half, torch.zeros_like(half), half)), absorbed),
         )

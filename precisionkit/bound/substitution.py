@@ -16,9 +16,10 @@ from precisionkit.bound.pulling import direct_sums
 from precisionkit.bound.result import LogitBounds
 from precisionkit.bound.sketch import CauchySketch, rank_and_factor
 from precisionkit.bound.trace import Step, Trace
-from precisionkit.bound.walk import Costs, TooMuchWork, bounds, doubtful, row_sums, sharpened, walk
+from precisionkit.bound.walk import Costs, GivenUp, bounds, doubtful, row_sums, sharpened, walk
 from precisionkit.enclosure import Bounded, Enclosure
 from precisionkit.evaluate import Program
+from precisionkit.formats import BINARY32
 from precisionkit.graph import Node
 from precisionkit.outward import add_up, narrowed_up
 
@@ -68,9 +69,10 @@ def substitution(program: Program, inputs: Tensor, classes: Tensor | None = None
 def _screened(program: Program, inputs: Tensor, classes: Tensor, costs: Costs, effort: float) -> LogitBounds | None:
     """Screen and settle one input; None where it would cost, or costs, more than the effort."""
     try:
-        walk(program, inputs, Predicted(costs, effort - PILOT - SAMPLES))
+        if program.arithmetic.storage.precision < BINARY32.precision:  # where work without an end is likely
+            walk(program, inputs, Predicted(costs, effort - PILOT - SAMPLES))
         found = bounds(program, inputs, classes, Screened(costs, effort))
-    except TooMuchWork:
+    except GivenUp:
         return None
     return replace(found, failure=torch.full_like(found.failure, FAILURE))
 
@@ -125,12 +127,12 @@ class Screened:
         places = failed.flatten(1).nonzero()
         self._left -= len(places) * self._costs.of(name)
         if self._left < 0:
-            raise TooMuchWork
+            raise GivenUp("the effort is spent")
         settled = torch.where(open_, claim, radius).flatten(1)
         if len(places):
             exact = torch.maximum(*row_sums(trace, name, enclosure, places, symmetric=True))
-            if not exact.isfinite().all():  # beyond the range of binary32: no outcome that the sketch could agree with
-                raise TooMuchWork
+            if not exact.isfinite().all():  # no outcome that the sketch could agree with
+                raise GivenUp("a row sum is beyond the range of binary32")
             image, neuron = places[:, 0], places[:, 1]
             claimed = claim.flatten(1)[image, neuron]
             settled[image, neuron] = torch.where(exact <= claimed, claimed, torch.fmin(radius.flatten(1)[image, neuron], exact))
@@ -159,7 +161,7 @@ class Predicted:
             doubts = (torch.fmin(enclosure.radius, self._typical * estimate) > enclosure.centre.abs()).sum()
             self._left -= float(doubts) * self._costs.of(name)
             if self._left < 0:
-                raise TooMuchWork
+                raise GivenUp("the effort is spent")
         claim = torch.fmin(_claim(enclosure, estimate, rectified=False), torch.maximum(estimate, enclosure.centre.abs()))
         return Enclosure(enclosure.centre, torch.fmin(claim, enclosure.radius))
 

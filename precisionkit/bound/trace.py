@@ -12,13 +12,14 @@ import torch
 from torch import Tensor
 
 from precisionkit.bound.interval import Stored
-from precisionkit.bound.pulling import IN_BINARY64, Errors, Pulling, Slopes, Weights
+from precisionkit.bound.pulling import Errors, NarrowLines, Pulling, Weights
 from precisionkit.enclosure import Bounded, Enclosure
 from precisionkit.graph import Graph, Node
 from precisionkit.ops.adjoint import Lines
 from precisionkit.outward import add_up, mul_up
 
 _TINIEST = 2.0**-100
+"""Lines are not closer together than this, unless they are the same."""
 
 
 @dataclass(frozen=True)
@@ -57,13 +58,13 @@ class Prepared:
         The node's local errors, with those of the operands that it absorbs.
     weights : Weights
         The same in the format of pulling back.
-    slopes : Slopes or None
+    lines : NarrowLines or None
         The lines in that format.
     """
 
     absorbing: Errors
     weights: Weights
-    slopes: Slopes | None
+    lines: NarrowLines | None
 
 
 @dataclass
@@ -72,16 +73,18 @@ class Trace:
 
     Attributes
     ----------
-    absorbed, absorbed_by_slopes : set of str
-        Nodes whose local errors are counted by the only node that uses them, a pointwise one: linear, or nonlinear with one slope.
+    underflow : (batch,) tensor or None
+        Of all steps; None before the first.
+    terms : int
+        More than the products and sums of one functional's way back.
     """
 
     graph: Graph
-    pulling: Pulling = IN_BINARY64
+    pulling: Pulling
     steps: dict[str, Step] = field(default_factory=dict)
     fan_out: dict[str, int] = field(default_factory=dict)
-    absorbed: set[str] = field(default_factory=set)
-    absorbed_by_slopes: set[str] = field(default_factory=set)
+    underflow: Tensor | None = None
+    terms: int = 0
     _prepared: dict[str, Prepared] = field(default_factory=dict)
 
     def prepared(self) -> dict[str, Prepared]:
@@ -91,21 +94,16 @@ class Trace:
                 self._prepared[name] = _prepare(self, step)
         return self._prepared
 
-    @property
-    def underflow(self) -> Tensor:
-        """Of all steps; (batch,)."""
-        steps = list(self.steps.values())
-        return add_up(torch.zeros_like(steps[0].underflow), *(step.underflow for step in steps))
+    def add(self, step: Step) -> None:
+        """Add the next node."""
+        self.steps[step.node.name] = step
+        self.underflow = step.underflow if self.underflow is None else add_up(self.underflow, step.underflow)
+        self.terms += 8 * (step.errors.error.numel() + sum(o.radius.numel() for o in step.operands if isinstance(o, Enclosure)))
 
     @property
     def most_underflow(self) -> float:
         """More than any functional that is pulled back loses below the normal range, for a batch of one; 0 before the first node."""
-        terms = sum(8 * step.errors.error.numel() + 8 * sum(o.radius.numel() for o in _enclosed(step)) for step in self.steps.values())
-        return 2 * (float(self.underflow.amax()) + terms * self.pulling.tiny) if self.steps else 0.0
-
-
-def _enclosed(step: Step) -> list[Enclosure]:
-    return [operand for operand in step.operands if isinstance(operand, Enclosure)]
+        return 0.0 if self.underflow is None else 2 * (float(self.underflow.amax()) + self.terms * self.pulling.tiny)
 
 
 def make_step(trace: Trace, node: Node, operands: tuple[Any, ...], result: Bounded, store: Stored) -> Step:
@@ -120,8 +118,8 @@ def make_step(trace: Trace, node: Node, operands: tuple[Any, ...], result: Bound
     lines: Lines | None = None
     if record.relax is not None:
         lines = _not_tiny(record.relax(node.attributes, operands[0]))
-        # overlapping windows add up to as many functionals as a window has entries
-        area = 1 if lines.chosen is None else max(operands[0].centre[0, 0].numel(), result.centre[0, 0].numel())
+        # every window may select the same entry
+        area = 1 if lines.chosen is None else result.centre[0, 0].numel()
         roundings = 6 + area + meets
         charge = mul_up(lines.reach, roundings * pulling.unit)
     else:
@@ -140,12 +138,10 @@ def _not_tiny(lines: Lines) -> Lines:
 
 
 def _prepare(trace: Trace, step: Step) -> Prepared:
-    absorbing, slopes = step.errors, None
-    if step.lines is None:
-        absorbing = _absorbing(trace, step)
-    else:
-        slopes = Slopes.of(trace.pulling, step.lines, _absorbing_operand(trace, step, step.lines))
-    return Prepared(absorbing, Weights.of(trace.pulling, absorbing), slopes)
+    if step.lines is not None:
+        return Prepared(step.errors, Weights.of(trace.pulling, step.errors, frozenset()), _prepared_lines(trace, step, step.lines))
+    absorbing, absorbed = _absorbing(trace, step)
+    return Prepared(absorbing, Weights.of(trace.pulling, absorbing, absorbed), None)
 
 
 def _absorbable(trace: Trace, node: Node, name: str | None) -> bool:
@@ -154,29 +150,29 @@ def _absorbable(trace: Trace, node: Node, name: str | None) -> bool:
     return step is not None and step.lines is None and trace.fan_out[step.node.name] == 1 and trace.graph.is_pointwise(node)
 
 
-def _absorbing(trace: Trace, step: Step) -> Errors:
+def _absorbing(trace: Trace, step: Step) -> tuple[Errors, frozenset[str]]:
     """The node's local errors, with those of operands that it alone uses: ``|g a| r = |g| (|a| r)`` for a factor a."""
     node, record, operands, errors = step.node, step.node.record, step.operands, step.errors
-    for place, name in enumerate(node.operands):
-        if name is None or record.linear is None or not _absorbable(trace, node, name):
-            continue
+    names = [name for name in node.operands if name is not None and record.linear is not None and _absorbable(trace, node, name)]
+    for name in names:
+        assert record.linear is not None
+        place = node.operands.index(name)
         ones = tuple(torch.ones_like(operands[place].centre) if i == place else None for i in range(len(operands)))
         images = torch.arange(errors.error.shape[0], device=errors.error.device)
         # the functional's own rounding, and that of the factor
         slack = 1 + (2 * record.linear_terms(node.attributes, *operands) + 8) * trace.pulling.unit
         factor = mul_up(record.linear(node.attributes, ones, images, *operands).abs(), slack)
         errors = errors.plus(trace._prepared[name].absorbing.times(factor))
-        trace.absorbed.add(name)
-    return errors
+    return errors, frozenset(names)
 
 
-def _absorbing_operand(trace: Trace, step: Step, lines: Lines) -> Errors:
+def _prepared_lines(trace: Trace, step: Step, lines: Lines) -> NarrowLines:
     """The same for a nonlinear node that is passed with the slope `upper`."""
     name = step.node.operands[0]
     if name is None or not _absorbable(trace, step.node, name):
-        return step.errors
-    trace.absorbed_by_slopes.add(name)
-    return step.errors.plus(trace._prepared[name].absorbing.times(mul_up(lines.upper, 1 + 8 * trace.pulling.unit)))
+        return NarrowLines.of(trace.pulling, lines, step.errors, frozenset())
+    factor = mul_up(lines.upper, 1 + 8 * trace.pulling.unit)
+    return NarrowLines.of(trace.pulling, lines, step.errors.plus(trace._prepared[name].absorbing.times(factor)), frozenset({name}))
 
 
 def _underflow(pulling: Pulling, operands: tuple[Any, ...], roundings: int) -> Tensor:

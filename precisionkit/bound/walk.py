@@ -8,9 +8,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from precisionkit.bound.backward import ROW_BYTES, gap_errors, pull_back, pull_back_both
+from precisionkit.bound.backward import gap_errors, pull_back, pull_back_both, rows_at_once
 from precisionkit.bound.interval import stored
-from precisionkit.bound.pulling import IN_BINARY64, Pulling, pulling_for
+from precisionkit.bound.pulling import Pulling, pulling_for
 from precisionkit.bound.result import LogitBounds
 from precisionkit.bound.trace import Step, Trace, make_step
 from precisionkit.enclosure import Bounded, Enclosure
@@ -19,8 +19,8 @@ from precisionkit.graph import Graph
 from precisionkit.outward import add_up
 
 
-class TooMuchWork(Exception):  # noqa: N818
-    """The effort is spent."""
+class GivenUp(Exception):  # noqa: N818
+    """The work on an input ends without a bound; the message says why."""
 
 
 class Costs:
@@ -52,18 +52,23 @@ class Strategy(Protocol):
 
 def bounds(program: Program, inputs: Tensor, classes: Tensor, strategy: Strategy, deviate: float | None = None) -> LogitBounds:
     """Bound node by node, then the gaps; `deviate` as for `pull_back`."""
-    trace, logits, overflow, certain_overflow = walk(program, inputs, strategy, pulling_for(program))
+    trace, logits, overflow, certain_overflow = walk(program, inputs, strategy)
     return LogitBounds.of(logits, classes, gap_errors(trace, logits, classes, deviate), overflow, certain_overflow)
 
 
-def walk(program: Program, inputs: Tensor, strategy: Strategy, pulling: Pulling = IN_BINARY64) -> tuple[Trace, Enclosure, Tensor, Tensor]:
-    """Bound node by node: the trace, the logits, and the places of the first possible and the first certain overflow."""
+def walk(program: Program, inputs: Tensor, strategy: Strategy, pulling: Pulling | None = None) -> tuple[Trace, Enclosure, Tensor, Tensor]:
+    """Bound node by node: the trace, the logits, and the places of the first possible and the first certain overflow.
+
+    `pulling` is the format in which functionals will be pulled back, by default that of `pulling_for`.
+    """
     graph = program.graph
     constants = {name: value.double() for name, value in program.constants.items()}
     values: dict[str, Enclosure] = {graph.input: Enclosure.exact(inputs.double())}
     overflow = torch.full((inputs.shape[0],), -1, dtype=torch.int64, device=inputs.device)
     certain_overflow = overflow.clone()
-    trace = Trace(graph, pulling, fan_out={name: sum(n.operands.count(name) for n in graph.nodes) for name in graph.names})
+    trace = Trace(
+        graph, pulling or pulling_for(program), fan_out={name: sum(n.operands.count(name) for n in graph.nodes) for name in graph.names}
+    )
     for place, node in enumerate(graph.nodes):
         name = node.operands[0]
         if node.record.relax is not None and name is not None and name != graph.input:
@@ -75,7 +80,7 @@ def walk(program: Program, inputs: Tensor, strategy: Strategy, pulling: Pulling 
         overflow = torch.where((overflow < 0) & ~store.excluded, place, overflow)
         values[node.name] = Enclosure(result.centre, store.radius)
         step = make_step(trace, node, operands, result, store)
-        trace.steps[node.name] = step
+        trace.add(step)
         strategy.after(trace, step, result, store.radius)
         if node.name == graph.output:
             break
@@ -94,7 +99,7 @@ def row_sums(
     """Bounds of the deviations of single neurons, upwards and downwards, from functionals that are pulled back to the input."""
     size = enclosure.centre[0].numel()
     ups, downs = [], []
-    for some in places.split(max(1, ROW_BYTES // (8 * max(size, trace.graph.largest)))):
+    for some in places.split(rows_at_once(trace)):
         image, neuron = some[:, 0], some[:, 1]
         g = torch.zeros(len(some), size, dtype=trace.pulling.dtype, device=places.device)
         g[torch.arange(len(some)), neuron] = 1.0

@@ -66,6 +66,7 @@ RELU = Operator(
     exact=lambda context, _, x: np.where(x > 0, x, context.mpf(0)),
     stores=False,
     relax=_relu_lines,
+    pointwise=True,
     bound="e, or max(c + e, 0) where the centre c is negative; no rounding",
     source="proofs/bounds.md, theorem 8",
 )
@@ -115,6 +116,7 @@ SIGMOID = Operator(
     error_rule=_sigmoid_rule,
     exact=_exact_sigmoid,
     relax=_sigmoid_lines,
+    pointwise=True,
     bound=f"min(e / 4, reach of the enclosure) + {SIGMOID_ULPS} ulps of the internal format",
     source="proofs/bounds.md, theorem 9; the ulp contract is an assumption",
 )

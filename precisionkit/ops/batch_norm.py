@@ -69,8 +69,8 @@ def _transpose(attributes: Attributes, g: Tensor, rows: Tensor, x: Enclosure, *p
     weight, _, _, var = parameters
     scale = _by_channel(_scale(attributes, weight, var), g)
     narrow = scale.to(g.dtype)
-    rounds = bool((scale.abs() >= torch.finfo(g.dtype).smallest_normal).all())  # and does not underflow
-    return (g * (narrow if rounds else scale), None, None, None, None)
+    normal = bool((scale.abs() >= torch.finfo(g.dtype).smallest_normal).all())
+    return (g * (narrow if normal else scale), None, None, None, None)  # a scale below the normal range is multiplied in binary64
 
 
 def _linear(

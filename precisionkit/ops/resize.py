@@ -17,6 +17,7 @@ from precisionkit.ops.record import Attributes, Operator
 from precisionkit.outward import add_up, mul_up
 
 _WIDEST = 2.0**-10
+"""Share of the widest deviation of a channel that is carried, so that what weights lose is relative to it."""
 
 
 def _apply(attributes: Attributes, x: Tensor) -> Tensor:
@@ -41,7 +42,7 @@ def _error_rule(arithmetic: Arithmetic, attributes: Attributes, x: Enclosure) ->
     centre = _apply(attributes, x.centre)
     widest = x.radius.flatten(2).amax(2)[:, :, None, None]
     largest = add_up(x.centre.abs(), x.radius).flatten(2).amax(2)[:, :, None, None]
-    roundings = 9 + 14 * (sum(x.centre.shape[-2:]) + sum(centre.shape[-2:]) + 2)
+    roundings = _roundings(attributes, x)
     own = add_up(mul_up(largest, roundings * BINARY64.unit_roundoff), 2.0**-1000)
     v, eta = arithmetic.internal.unit_roundoff, arithmetic.internal.eta
     fresh = add_up(own, mul_up(largest, roundings * v), 8 * eta).expand_as(centre)
@@ -56,8 +57,13 @@ def _transpose(attributes: Attributes, g: Tensor, rows: Tensor, x: Enclosure) ->
     return autograd_transpose(_apply)(attributes, g.double(), rows, x)
 
 
-def _sides(attributes: Attributes, x: Enclosure) -> int:
-    return sum(x.centre.shape[-2:]) + sum(_apply(attributes, x.centre[:1, :1]).shape[-2:])
+def _channel(attributes: Attributes, x: Enclosure) -> torch.Size:
+    """Shape of one channel of the result."""
+    return _apply(attributes, torch.empty(x.centre.shape, device="meta")).shape[-2:]
+
+
+def _roundings(attributes: Attributes, x: Enclosure) -> int:
+    return 9 + 14 * (sum(x.centre.shape[-2:]) + sum(_channel(attributes, x)) + 2)
 
 
 def _coordinates(context: Any, source: int, target: int, attributes: Attributes, axis: int) -> list[tuple[int, int, Any]]:
@@ -93,8 +99,9 @@ BILINEAR = Operator(
     exact=_exact,
     transpose=_transpose,
     linear=linear_by(_apply),
-    linear_terms=lambda attributes, x: int((9 + 14 * (_sides(attributes, x) + 2) * 3) / _WIDEST),
-    transposed_terms=lambda attributes, x: 9 + 4 * _apply(attributes, x.centre[:1, :1]).numel(),
-    bound="mean of e + (9 + 14 (h + w + 2)) v max|x|",
+    linear_terms=lambda attributes, x: int(4 * _roundings(attributes, x) / _WIDEST),
+    # an entry has at most four weights in each output
+    transposed_terms=lambda attributes, x: 9 + 4 * _channel(attributes, x).numel(),
+    bound="mean of e + 2^-10 max e + (9 + 14 (h + w + 2)) v max|x|, h and w of input and output together",
     source="proofs/bounds.md, theorem 12",
 )

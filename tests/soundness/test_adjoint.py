@@ -11,12 +11,13 @@ from torch import nn
 
 from precisionkit.arithmetic import parse_arithmetic
 from precisionkit.bound import Ladder, adjoint
-from precisionkit.bound.adjoint import COARSE, FINE, Claimed, Contradicted
+from precisionkit.bound.adjoint import COARSE, FINE, Claimed
 from precisionkit.bound.interval import interval
 from precisionkit.bound.linearised import linearised
+from precisionkit.bound.pulling import IN_BINARY64, direct_sums
 from precisionkit.bound.sketch import CauchySketch, NormalSketch, normal_factor
 from precisionkit.bound.substitution import Settled, substitution
-from precisionkit.bound.walk import Costs, bounds, row_sums, walk
+from precisionkit.bound.walk import Costs, GivenUp, bounds, row_sums, walk
 from precisionkit.capture import capture
 from precisionkit.errors import UnsupportedArithmeticError
 from precisionkit.evaluate import Program, execute
@@ -37,7 +38,7 @@ def random_runs(made, row, classes, target):
 def test_a_gap_leaves_its_bound_as_rarely_as_stated(name, deviate):
     made, inputs = program(name, parse_arithmetic("fp16"), batch=4)
     classes = interval(made, inputs).classes
-    with torch.no_grad():
+    with direct_sums():
         found = bounds(made, inputs, classes, Settled(8.0), deviate)
     worst = 0.0
     for row in range(len(inputs)):
@@ -55,7 +56,7 @@ def test_the_standard_deviation_is_nearly_attained(name):
     """Where all roundings have their full size, the root mean square of the errors is near the bound's one standard deviation."""
     made, inputs = program(name, parse_arithmetic("fp16"), batch=4)
     classes = interval(made, inputs).classes
-    with torch.no_grad():
+    with direct_sums():
         found = bounds(made, inputs, classes, Settled(8.0), 1.0)
     one_sigma = linearised(made, inputs, classes).deviation
     shares, first_order = [], []
@@ -84,7 +85,7 @@ def test_runs_stay_inside(name, arithmetic):
 
 
 def claimed(made, row, classes, samples=FINE, deviate=6.0):
-    with torch.no_grad():
+    with direct_sums():
         return bounds(made, row, classes, Claimed(Costs(made.graph), samples, math.inf, 8.0, 1e-7), deviate)
 
 
@@ -98,7 +99,7 @@ def test_runs_stay_inside_what_sketches_prove(name, samples):
         one, class_ = inputs[row : row + 1], classes[row : row + 1]
         try:
             found = claimed(made, one, class_, samples)
-        except Contradicted:
+        except GivenUp:
             continue
         some += 1
         assert_inside(found, execute(made, one).logits)
@@ -130,7 +131,7 @@ def test_a_claim_that_nothing_confirms_ends_the_work(monkeypatch):
     monkeypatch.setattr(NormalSketch, "estimate", lambda self, name: self._states[name].own * 0 + 1e-9)
     monkeypatch.setattr(CauchySketch, "estimate", lambda self, name: self._states[name].own * 0)
     everything = [(inputs[row : row + 1], classes[row : row + 1]) for row in range(8)]
-    with pytest.raises(Contradicted):
+    with pytest.raises(GivenUp, match="turned out to be too little"):
         _ = [claimed(made, *one) for one in everything]
 
 
@@ -166,22 +167,22 @@ class Watched(Claimed):
 def test_sketches_estimate_standard_deviations_and_worst_cases(name):
     made, inputs = program(name, parse_arithmetic("fp16"), batch=1)
     seen = []
-    with torch.no_grad():
+    with direct_sums():
         walk(made, inputs, Watched(Costs(made.graph), seen))
     for kind in range(2):
         bound, estimate, exact = (torch.cat(parts) for parts in zip(*(pair[kind] for pair in seen), strict=True))
         large = exact > 2.0**-70
         assert 0.7 <= (estimate / exact)[large].median() <= 1.6
         assert 0.7 <= (bound / exact)[large].median() <= 4
-    # exact row sums are themselves rounded up
-    assert all((pair[1][2] * (1 - 2.0**-20) <= pair[1][0]).all() for pair in seen)
+    # exact row sums are themselves rounded up, in binary32
+    assert all((pair[1][2] * (1 - 2.0**-5) <= pair[1][0]).all() for pair in seen)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_unbiased_roundings_and_the_rest_make_up_the_local_errors(name):
     made, inputs = program(name, parse_arithmetic("fp16"))
-    with torch.no_grad():
-        trace, *_ = walk(made, inputs, Settled())
+    with direct_sums():
+        trace, *_ = walk(made, inputs, Settled(), IN_BINARY64)
     for step in trace.steps.values():
         assert ((step.errors.unbiased + step.errors.bias) * (1 + 2.0**-50) >= step.errors.error).all()
         assert (step.errors.unbiased <= step.errors.error).all()

@@ -10,6 +10,7 @@ from scipy.stats import binom
 from precisionkit.arithmetic import parse_arithmetic
 from precisionkit.bound import substitution as module_function
 from precisionkit.bound.interval import interval
+from precisionkit.bound.pulling import direct_sums
 from precisionkit.bound.sketch import CauchySketch, rank_and_factor
 from precisionkit.bound.substitution import CONFIRMED, FAILURE, PILOT, SAMPLES, Screened
 from precisionkit.bound.walk import Costs, bounds, row_sums
@@ -61,7 +62,7 @@ class Watched(Screened):
 
 def screened(made, row, classes, strategy=None):
     costs = Costs(made.graph)
-    with torch.no_grad():
+    with direct_sums():
         return bounds(made, row, classes, strategy or Screened(costs, math.inf))
 
 

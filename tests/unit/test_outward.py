@@ -43,7 +43,7 @@ def test_no_nan_becomes_a_bound():
         assert found.isnan().all()
 
 
-def test_the_successor_of_zeros_is_tiny_and_of_inf_is_no_bound():
+def test_the_successor_of_zeros_is_tiny_and_inf_stays():
     assert next_up(tensor(0.0, -0.0)).tolist() == [TINY, TINY]
     assert next_up(tensor(np.inf)).item() == np.inf
     assert next_up(tensor(1.0)).item() == 1 + 2.0**-52

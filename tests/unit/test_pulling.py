@@ -1,4 +1,4 @@
-"""The arithmetic of pulling back: which one is chosen, and torch's switches around it."""
+"""The arithmetic of pulling back: which one is chosen, what it counts, and torch's switches around it."""
 
 import dataclasses
 from itertools import pairwise
@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 from precisionkit.arithmetic import REFERENCE
-from precisionkit.bound import adjoint, interval, substitution
+from precisionkit.bound import adjoint, interval, pulling, substitution
 from precisionkit.bound.pulling import IN_BINARY32, IN_BINARY64, direct_sums, pulling_for
-from precisionkit.bound.substitution import Settled
+from precisionkit.bound.substitution import CONFIRMED, Settled
 from precisionkit.bound.walk import walk
 from precisionkit.capture import capture
 from precisionkit.enclosure import Enclosure
@@ -110,6 +110,13 @@ def test_functionals_beyond_the_range_of_binary32_prove_nothing(method):
     base, found = interval(made, inputs), method(made, inputs)
     others = torch.ones_like(base.gap_error, dtype=torch.bool).scatter(1, base.classes[:, None], False)
     assert (found.gap_error.nan_to_num(torch.inf)[others] >= base.gap_error[others] / 2).all()
+
+
+def test_row_sums_of_the_largest_tensors_stay_within_what_claims_leave():
+    """Theorem 19: rounding raises an exact row sum by less than a claim exceeds what the sketch must prove."""
+    entries, steps = pulling._LARGEST, 1000
+    raised = (1 + 2 * (entries + 4) * IN_BINARY32.unit) * (1 + 4 * (entries + steps + 4) * IN_BINARY32.unit) * (1 + 2.0**-20)
+    assert raised * CONFIRMED < 1
 
 
 def test_slopes_become_numbers_of_binary32():
