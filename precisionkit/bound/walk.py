@@ -19,7 +19,7 @@ from precisionkit.graph import Graph
 from precisionkit.outward import add_up
 
 
-class GivenUp(Exception):  # noqa: N818
+class GivenUp(Exception):  # noqa: N818 - no error: it ends one way of bounding, and another remains
     """The work on an input ends without a bound; the message says why."""
 
 

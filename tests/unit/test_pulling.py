@@ -60,6 +60,18 @@ def test_flushed_subnormal_numbers_are_refused():
         torch.set_flush_denormal(False)
 
 
+def test_a_precision_that_cannot_be_restored_is_refused(monkeypatch):
+    def mixed():
+        raise RuntimeError("mix of the legacy and new APIs")
+
+    monkeypatch.setattr(torch, "get_float32_matmul_precision", mixed)
+    with (
+        pytest.raises(UsageError, match=r"cannot be restored; call torch\.set_float32_matmul_precision\('highest'\) first\.$"),
+        direct_sums(),
+    ):
+        pass
+
+
 def test_shorter_formats_of_a_library_are_refused(monkeypatch):
     monkeypatch.setenv("ONEDNN_DEFAULT_FPMATH_MODE", "BF16")
     with pytest.raises(UsageError, match=r"^ONEDNN_DEFAULT_FPMATH_MODE=BF16 lets .*; unset it\.$"), direct_sums():
