@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test lint bench limits docs clean
+.PHONY: demo test lint bench limits softfloat docs clean
 
 demo: $(STAMP)  ## certify the digits network that comes with the package
 	mkdir -p reports
@@ -22,6 +22,9 @@ bench: $(STAMP)  ## time of the parts of certify, as ratios to a binary32 forwar
 
 limits: $(STAMP)  ## what a cheap proof of a probable verdict would have to know of a deep network
 	$(BIN)/python -m tests.limits
+
+softfloat: $(STAMP)  ## every correctly rounded operation against Berkeley SoftFloat, a million operands each
+	$(BIN)/python -m tests.softfloat
 
 docs: $(STAMP)  ## write docs/operators.md from the records
 	$(BIN)/python -m precisionkit.docs > docs/operators.md

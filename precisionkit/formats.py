@@ -1,9 +1,9 @@
 """Binary floating-point formats, and the one rounding of an exact value into them.
 
 A format is a triple (p, emin, emax) in the sense of IEEE 754-2019, section 3.3: its finite numbers are the multiples of
-``2**(emin - p + 1)`` and of ``2**(e - p + 1)`` with ``emin <= e <= emax`` and at most p significant bits.  Properties carry
-numpy's ``finfo`` words.  The functions take numpy arrays and torch tensors of binary64 alike (one algorithm), and this
-module does not import torch.
+``2**(emin - p + 1)`` and of ``2**(e - p + 1)`` with ``emin <= e <= emax`` and at most p significant bits.  The OCP format E4M3
+has fewer: its largest encodings are NaN, and there is no infinity.  Properties carry numpy's ``finfo`` words.  The functions take
+numpy arrays and torch tensors of binary64 alike (one algorithm), and this module does not import torch.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -34,6 +34,8 @@ class Format:
         Number p of significant bits, the implicit one included.
     emin, emax : int
         Exponents of the smallest normal number and of the largest binade.
+    without_infinities : bool
+        What is beyond the range is NaN, and so are the encodings with all bits set: the largest number is one ulp lower (OCP E4M3).
     """
 
     name: str
@@ -41,6 +43,7 @@ class Format:
     precision: int
     emin: int
     emax: int
+    without_infinities: bool = False
 
     @property
     def unit_roundoff(self) -> float:
@@ -55,12 +58,15 @@ class Format:
     @property
     def max(self) -> float:
         """Largest finite number."""
-        return (2.0 - self.eps) * 2.0**self.emax
+        return (2.0 - self.eps * (1 + self.without_infinities)) * 2.0**self.emax
 
     @property
     def overflow_threshold(self) -> float:
-        """Smallest magnitude that rounding to nearest takes to infinity: half an ulp above `max` (binary16: 65520)."""
-        return (2.0 - self.unit_roundoff) * 2.0**self.emax
+        """Half an ulp above `max`, where rounding to nearest overflows; the threshold itself goes to the even neighbour.
+
+        That is infinity where there is one (binary16: 65520), and `max` where there is none (E4M3: 464 goes to 448).
+        """
+        return self.max + self.unit_roundoff * 2.0**self.emax
 
     @property
     def smallest_normal(self) -> float:
@@ -88,10 +94,15 @@ class Format:
 
 BINARY16 = Format("binary16", "fp16", 11, -14, 15)
 BFLOAT16 = Format("bfloat16", "bf16", 8, -126, 127)
+TF32 = Format("tf32", "tf32", 11, -126, 127)
 BINARY32 = Format("binary32", "fp32", 24, -126, 127)
 BINARY64 = Format("binary64", "fp64", 53, -1022, 1023)
+E5M2 = Format("e5m2", "e5m2", 3, -14, 15)
+"""OCP 8-bit floating point (OFP8), revision 1.0: with infinities, as IEEE 754 would have it."""
+E4M3 = Format("e4m3", "e4m3", 4, -6, 8, without_infinities=True)
+"""OCP 8-bit floating point (OFP8), revision 1.0."""
 
-FORMATS = (BINARY16, BFLOAT16, BINARY32, BINARY64)
+FORMATS = (BINARY16, BFLOAT16, TF32, BINARY32, BINARY64, E5M2, E4M3)
 
 
 def parse_format(option: str) -> Format:
@@ -109,7 +120,33 @@ def parse_format(option: str) -> Format:
     raise UnsupportedArithmeticError(f"The format '{option}' is not known; choose one of {known}.")
 
 
-def _library(x: Any) -> ModuleType:
+@dataclass(frozen=True)
+class Rounding:
+    """How an exact value becomes a number of a format.
+
+    Attributes
+    ----------
+    direction : {"nearest", "zero", "stochastic"}
+        To nearest with ties to even; towards zero (truncation); to one of the two neighbours, to the larger in magnitude with the
+        probability by which the value exceeds the smaller, in units of their distance.
+    flush : bool
+        Results below the normal range become zero, with their sign; decided after rounding.
+    saturate : bool
+        Beyond the range, the largest number instead of infinity or NaN.  Rounding towards zero does so always.
+    """
+
+    direction: Literal["nearest", "zero", "stochastic"] = "nearest"
+    flush: bool = False
+    saturate: bool = False
+
+
+NEAREST = Rounding()
+TOWARDS_ZERO = Rounding("zero")
+STOCHASTIC = Rounding("stochastic")
+
+
+def library_of(x: Any) -> ModuleType:
+    """Return numpy for an array, torch for a tensor."""
     return np if isinstance(x, np.ndarray) else sys.modules["torch"]
 
 
@@ -122,7 +159,7 @@ def ufp(x: Any) -> Any:
     ----------
     x : binary64 array or tensor of any shape
     """
-    library = _library(x)
+    library = library_of(x)
     return (x.view(library.int64) & _EXPONENT_BITS).view(library.float64)
 
 
@@ -136,17 +173,56 @@ def round_to_nearest(x: Any, fmt: Format) -> Any:
     x : binary64 array or tensor of any shape
     fmt : Format
         Any format whose numbers are binary64 numbers.
+    """
+    return round_into(x, fmt)
+
+
+def round_into(x: Any, fmt: Format, rounding: Rounding = NEAREST, uniform: Any = None) -> Any:
+    """Round binary64 values into `fmt`, once; the result is carried in binary64.
+
+    Parameters
+    ----------
+    x : binary64 array or tensor of any shape
+    fmt : Format
+        Any format whose numbers are binary64 numbers.
+    rounding : Rounding
+    uniform : like x, or None
+        For stochastic rounding: independent random numbers, uniform in [0, 1).
+
+    Raises
+    ------
+    UnsupportedArithmeticError
+        Stochastic rounding without random numbers.
 
     Notes
     -----
-    Dividing by the power of two ``ulp`` and multiplying back are exact, so the only rounding is `rint` (ties to even).
-    Source: IEEE 754-2019, sections 4.3.1 and 7.4.
+    Dividing by the power of two ``ulp`` and multiplying back are exact, so the only rounding is that to an integer.  Beyond the
+    largest number it goes on as if the exponent had no end (IEEE 754-2019, sections 4.3 and 7.4; OCP OFP8, section 5.2).
     """
-    if fmt == BINARY64:
+    if fmt == BINARY64 and rounding == NEAREST:
         return x
-    library = _library(x)
-    rint = np.rint if library is np else library.round
+    library = library_of(x)
     ulp = (ufp(x) * fmt.eps).clip(fmt.smallest_subnormal, 2.0**fmt.emax)
-    rounded = rint(x / ulp) * ulp
-    overflows = abs(x) >= fmt.overflow_threshold
-    return library.where(overflows, library.copysign(library.full_like(x, np.inf), x), rounded)
+    rounded = _to_integer(library, x / ulp, rounding, uniform) * ulp
+    magnitude = abs(rounded)
+    if rounding.flush:
+        rounded = library.where(magnitude < fmt.smallest_normal, library.copysign(library.zeros_like(x), x), rounded)
+    limit = library.copysign(library.full_like(x, fmt.max), x)
+    beyond = library.full_like(x, np.nan if fmt.without_infinities else np.inf)
+    if rounding.saturate:
+        beyond = limit
+    elif rounding.direction == "zero":
+        beyond = library.where(abs(x) < np.inf, limit, beyond)
+    return library.where(magnitude > fmt.max, library.copysign(beyond, x), rounded)
+
+
+def _to_integer(library: ModuleType, x: Any, rounding: Rounding, uniform: Any) -> Any:
+    """Of magnitudes below ``2**p``, in units of the last place."""
+    if rounding.direction == "zero":
+        return library.trunc(x)
+    if rounding.direction == "stochastic":
+        if uniform is None:
+            raise UnsupportedArithmeticError("Stochastic rounding needs random numbers: give `uniform`, one in [0, 1) for each value.")
+        share = np.modf(abs(x))[0] if library is np else abs(x).frac()
+        return library.copysign(library.trunc(abs(x)) + (uniform < share), x)
+    return np.rint(x) if library is np else library.round(x)
