@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from itertools import chain, islice
 from typing import TypeVar
 
 from precisionkit.errors import UnsupportedArithmeticError
-from precisionkit.formats import BFLOAT16, BINARY16, BINARY32, Format, parse_format
+from precisionkit.formats import BFLOAT16, BINARY16, BINARY32, BINARY64, Format, parse_format
 
 T = TypeVar("T")
 
@@ -29,7 +29,7 @@ SQRT_ULPS = 2
 
 @dataclass(frozen=True)
 class TensorCore:
-    """A matrix unit that adds a block of exact products to a binary32 accumulator in one step.
+    """A matrix unit that adds a block of exact products to an accumulator of binary32 or binary16 in one step.
 
     Attributes
     ----------
@@ -39,7 +39,7 @@ class TensorCore:
         Number K of products in one step.
     fraction_bits : int
         Every product and the accumulator are aligned to the largest exponent among them and truncated after this many
-        fraction bits; the sum is exact and then truncated to binary32.
+        fraction bits; the sum is exact and then truncated to binary32, or rounded to nearest to binary16.
     """
 
     name: str
@@ -47,7 +47,14 @@ class TensorCore:
     fraction_bits: int
 
 
-TENSOR_CORES = (TensorCore("volta", 4, 23), TensorCore("ampere", 8, 24), TensorCore("hopper", 16, 25))
+TENSOR_CORES = (
+    TensorCore("volta", 4, 23),
+    TensorCore("ampere", 8, 24),
+    TensorCore("ada", 8, 24),
+    TensorCore("hopper", 16, 25),
+    TensorCore("blackwell", 16, 25),
+)
+"""For factors of 16 bits."""
 
 
 @dataclass(frozen=True)
@@ -57,20 +64,31 @@ class Order:
     Attributes
     ----------
     name : str
-        As on the command line: ``any``, ``sequential``, ``pairwise``, ``blocked:K`` or ``tensorcore:UNIT``.
+        As on the command line: ``any``, ``sequential``, ``pairwise``, ``blocked:K``, ``splitk:S``, ``exact`` or ``tensorcore:UNIT``.
     block : int
         Number of consecutive terms that are added first; 0 except for ``blocked:K``.
+    parts : int
+        Most partial sums that are rounded to the storage format; 0 except for ``splitk:S``.
     tensor_core : TensorCore or None
+    fma : bool
+        Of a run along a tree: products are fused into the sums that they join.  Bounds cover both.
     """
 
     name: str
     block: int = 0
+    parts: int = 0
     tensor_core: TensorCore | None = None
+    fma: bool = False
 
     @property
     def is_tree(self) -> bool:
         """Whether the order is one fixed summation tree, so that `fold` gives it."""
-        return self.name != "any" and self.tensor_core is None
+        return self.name in ("sequential", "pairwise") or self.block > 0
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether dot products are exact, and rounded once to the storage format."""
+        return self.name == "exact"
 
     def fold(self, terms: Iterable[T], add: Callable[[T, T], T]) -> T:
         """Combine the terms, in index order, along the tree of this order; ``any`` takes the sequential tree.
@@ -111,15 +129,17 @@ ANY = Order("any")
 
 
 def parse_order(option: str) -> Order:
-    """Read ``any``, ``sequential``, ``pairwise``, ``blocked:K`` or ``tensorcore:volta|ampere|hopper``.
+    """Read ``any``, ``sequential``, ``pairwise``, ``blocked:K``, ``splitk:S``, ``exact`` or ``tensorcore:UNIT``.
 
     Raises
     ------
     UnsupportedArithmeticError
-        The text is none of these, or K is below 2.
+        The text is none of these, or K or S is below 2.
     """
-    if option in ("any", "sequential", "pairwise"):
+    if option in ("any", "sequential", "pairwise", "exact"):
         return Order(option)
+    if (match := re.fullmatch(r"splitk:(\d{1,4})", option)) and int(match[1]) >= 2:
+        return Order(option, parts=int(match[1]))
     if (match := re.fullmatch(r"blocked:(\d{1,9})", option)) and int(match[1]) >= 2:
         return Order(option, block=int(match[1]))
     for unit in TENSOR_CORES:
@@ -127,8 +147,42 @@ def parse_order(option: str) -> Order:
             return Order(option, tensor_core=unit)
     units = "|".join(unit.name for unit in TENSOR_CORES)
     raise UnsupportedArithmeticError(
-        f"The order '{option}' is not known; choose any, sequential, pairwise, blocked:K with K of 2 or more, or tensorcore:{units}."
+        f"The order '{option}' is not known; choose any, sequential, pairwise, exact, blocked:K or splitk:K with K of 2 or more, "
+        f"or tensorcore:{units}."
     )
+
+
+def order_of_run(option: str) -> Order:
+    """Read an order's name, that of a tensor core alone (``hopper``), or that of a tree with ``:fma`` behind it.
+
+    Raises
+    ------
+    UnsupportedArithmeticError
+        The text is none of these.
+    """
+    name = option.removesuffix(":fma")
+    order = parse_order(f"tensorcore:{name}" if name in {unit.name for unit in TENSOR_CORES} else name)
+    return replace(order, fma=option != name)
+
+
+def parse_run(option: str, arithmetic: Arithmetic) -> Order:
+    """Read the order of a run that is to be emulated, which the arithmetic must allow; in the words of `order_of_run`.
+
+    Raises
+    ------
+    UnsupportedArithmeticError
+        The text is none of these, or the arithmetic does not allow the order.
+    """
+    order = order_of_run(option)
+    if order.fma and not order.is_tree:
+        raise UnsupportedArithmeticError(f"':fma' speaks of a sum along a tree, sequential, pairwise or blocked:K, not of {order.name}.")
+    allowed = order.is_tree or order == ANY if arithmetic.order == ANY else order.name == arithmetic.order.name
+    if not allowed:
+        raise UnsupportedArithmeticError(
+            f"A run in the order {order.name} is none that {arithmetic.name} allows, so no bound would speak of it; add --order "
+            f"{order.name}."
+        )
+    return order
 
 
 @dataclass(frozen=True)
@@ -164,15 +218,26 @@ class Arithmetic:
     @property
     def stores_before_bias(self) -> bool:
         """Whether a convolution may store its sum before it adds its bias."""
-        return self.accumulate != self.storage and not self.fused
+        return self.accumulate != self.storage and not self.fused and not self.order.is_exact
 
     @property
     def unbiased_sums(self) -> bool:
         """Whether the model of random rounding covers dot products: rounded to nearest, in a format wider than the stored numbers.
 
-        Truncation has a bias, and so have sums that swamp their terms.
+        Truncation has a bias, and so have sums that swamp their terms.  The few partial sums of ``splitk`` round like stores.
         """
-        return self.order == ANY and self.accumulate.unit_roundoff <= BINARY32.unit_roundoff
+        wide = self.order == ANY or self.order.parts > 0
+        return self.order.is_exact or (wide and self.accumulate.unit_roundoff <= BINARY32.unit_roundoff)
+
+    @property
+    def sum_format(self) -> Format:
+        """Format of the result of a dot product."""
+        return self.storage if self.order.is_exact else self.accumulate
+
+    @property
+    def partial_format(self) -> Format:
+        """Narrowest format of a partial sum: where overflow begins."""
+        return self.storage if self.order.parts else self.sum_format
 
     @property
     def product_roundoff(self) -> float:
@@ -211,10 +276,18 @@ class Arithmetic:
     def _dot_product_assumption(self) -> str:
         unit = self.order.tensor_core
         if unit is not None:
+            name = self.accumulate.name
             return (
                 f"Dot products are summed by {unit.name} tensor cores: steps of at most {unit.terms} exact products, truncated to "
-                f"{unit.fraction_bits} fraction bits below the largest exponent, into binary32; at most as many steps as there are "
-                "whole blocks in each kernel tap; partial sums are combined in binary32."
+                f"{unit.fraction_bits} fraction bits below the largest exponent, into {name}; at most as many steps as there are "
+                f"whole blocks in each kernel tap; partial sums are combined in {name}."
+            )
+        if self.order.is_exact:
+            return f"Dot products, biases included, are exact and rounded once, to {self.storage.name}."
+        if self.order.parts:
+            return (
+                f"Dot products are summed in {self.accumulate.name} in at most {self.order.parts} parts, each in any order; partial sums "
+                f"are rounded to {self.storage.name}, and added in it or in {self.accumulate.name}."
             )
         products = "exact products" if not self.product_roundoff else "products rounded, or fused into the additions (FMA)"
         order = "any order" if self.order.name == "any" else f"{self.order.name} order, bias last"
@@ -224,8 +297,21 @@ class Arithmetic:
 STORAGE = (BINARY16, BFLOAT16, BINARY32)
 """Formats that weights, inputs and results can be stored in."""
 
+ACCUMULATORS = (*STORAGE, BINARY64)
+"""Formats that dot products can be summed in."""
+TENSOR_CORE_FORMATS = ((BINARY16, BINARY32), (BFLOAT16, BINARY32), (BINARY16, BINARY16))
+"""Formats of factors and accumulators that tensor cores are known for."""
+
 REFERENCE = Arithmetic(BINARY32, BINARY32)
 """The arithmetic of the reference program: binary32 throughout, any order, no TF32."""
+
+
+def _parse_accumulator(option: str) -> Format:
+    fmt = parse_format(option)
+    if fmt not in ACCUMULATORS:
+        known = ", ".join(f.option for f in ACCUMULATORS)
+        raise UnsupportedArithmeticError(f"Sums in {fmt.option} are not supported; choose --accumulate from {known}.")
+    return fmt
 
 
 def parse_arithmetic(storage: str = "fp16", accumulate: str = "fp32", order: str = "any", fuse: str = "none") -> Arithmetic:
@@ -241,17 +327,24 @@ def parse_arithmetic(storage: str = "fp16", accumulate: str = "fp32", order: str
     if not stored:
         known = ", ".join(fmt.option for fmt in STORAGE)
         raise UnsupportedArithmeticError(f"The storage format '{storage}' is not supported; choose one of {known}.")
-    kept, accumulator, sum_order = stored[0], parse_format(accumulate), parse_order(order)
+    kept, accumulator, sum_order = stored[0], _parse_accumulator(accumulate), parse_order(order)
     narrower = accumulator.precision < kept.precision or accumulator.emax < kept.emax or accumulator.emin > kept.emin
     if narrower:
         raise UnsupportedArithmeticError(
             f"The accumulator {accumulator.option} does not hold every number of the storage format {kept.option}; "
             f"choose --accumulate {' or '.join(dict.fromkeys((kept.option, 'fp32')))}."
         )
-    if sum_order.tensor_core and (kept == BINARY32 or accumulator != BINARY32):
+    if sum_order.tensor_core and (kept, accumulator) not in TENSOR_CORE_FORMATS:
+        raise UnsupportedArithmeticError(
+            f"The order {order} needs --storage fp16 or bf16 with --accumulate fp32, or fp16 with fp16, not {kept.option} with "
+            f"{accumulator.option}."
+        )
+    if sum_order.parts and (kept == BINARY32 or accumulator != BINARY32):
         raise UnsupportedArithmeticError(
             f"The order {order} needs --storage fp16 or bf16 with --accumulate fp32, not {kept.option} with {accumulator.option}."
         )
+    if sum_order.is_exact and fuse == "epilogue":
+        raise UnsupportedArithmeticError("Exact dot products are stored where they are computed; choose --fuse none.")
     if fuse not in ("none", "epilogue"):
         raise UnsupportedArithmeticError(f"The fusion '{fuse}' is not known; choose --fuse none or --fuse epilogue.")
     if fuse == "epilogue" and kept == BINARY32:

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from precisionkit.arithmetic import REFERENCE, Arithmetic
+from precisionkit.arithmetic import REFERENCE, Arithmetic, Order
 from precisionkit.bound import Ladder, LogitBounds, Method
 from precisionkit.bound.linearised import linearised
 from precisionkit.decide import Decision, Side, contradictions, decide, total_error, with_probable
@@ -50,9 +50,11 @@ class Worker:
         device: torch.device,
         analysis: torch.device,
         native: bool,
+        emulate: Order | None,
         linearised_failure: float | None,
     ) -> None:
-        self._graph, self._ladder, self._native, self._device, self._analysis = graph, ladder, native, device, analysis
+        self._graph, self._ladder, self._device, self._analysis = graph, ladder, device, analysis
+        self._native, self._emulate = native, emulate
         self._runs = Program.of(graph, REFERENCE, device), Program.of(graph, arithmetic, device)
         self._bounds = Program.of(graph, REFERENCE, analysis), Program.of(graph, arithmetic, analysis)
         self._same = arithmetic == REFERENCE
@@ -155,8 +157,8 @@ class Worker:
     def _half_run(self, inputs: Tensor) -> Run:
         """One run; for binary32 against itself in batches of another size, which torch's kernels sum in another order."""
         if self._runs[1].arithmetic.storage != BINARY32:
-            return execute(self._runs[1], inputs, native=self._native)
-        runs = [execute(self._runs[1], piece) for piece in inputs.split(max(1, inputs.shape[0] // 3))]
+            return execute(self._runs[1], inputs, native=self._native, emulate=self._emulate)
+        runs = [execute(self._runs[1], piece, emulate=self._emulate) for piece in inputs.split(max(1, inputs.shape[0] // 3))]
         return Run(torch.cat([run.logits for run in runs]), torch.cat([run.finite for run in runs]))
 
     def _rows(

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from precisionkit.arithmetic import REFERENCE, Arithmetic
+from precisionkit.arithmetic import REFERENCE, Arithmetic, parse_run
 from precisionkit.batch import Worker
 from precisionkit.bound import CONFIDENCE, EFFORT, METHODS, Ladder
 from precisionkit.bound.adjoint import MODEL
@@ -48,6 +48,8 @@ class Settings:
         On a CPU, run the real half kernels, which are slow, instead of binary32 kernels with one rounding each.
     linearised : bool
         Report first-order numbers as well.
+    emulate : str or None
+        Make the half run in this order, bit-exact by definition: one of `arithmetic.parse_run` that the arithmetic allows.
     """
 
     method: str = "auto"
@@ -57,6 +59,7 @@ class Settings:
     batch_size: int | None = None
     native: bool = False
     linearised: bool = False
+    emulate: str | None = None
 
 
 def certify(
@@ -91,12 +94,13 @@ def certify(
     settings = settings or Settings()
     start = time.perf_counter()
     device, analysis = _devices(settings.device)
+    emulate = None if settings.emulate is None else parse_run(settings.emulate, arithmetic)
     native = _runs_native(settings, arithmetic)
     images = model.preprocess(data.images[:1])
     graph = _captured(model, data, tuple(images.shape[1:]))
     _check_labels(data, graph)
     ladder = Ladder.of(_method(settings.method), arithmetic, settings.effort, settings.confidence)
-    worker = Worker(graph, arithmetic, ladder, device, analysis, native, settings.confidence if settings.linearised else None)
+    worker = Worker(graph, arithmetic, ladder, device, analysis, native, emulate, settings.confidence if settings.linearised else None)
     size = settings.batch_size or max(1, min(512, _BATCH_BYTES // (8 * graph.largest)))
     total, inputs, complete = len(data.images), list[Input](), True
     with device_flags(arithmetic) as flags:
@@ -131,7 +135,7 @@ def certify(
             bound_s=seconds["bound"],
             inputs_per_s=len(inputs) / elapsed,
         ),
-        environment=_environment(device, {**flags, "native": native, "batch_size": size}),
+        environment=_environment(device, {**flags, "native": native, "batch_size": size, "emulate": settings.emulate or "no"}),
         inputs=tuple(inputs),
     )
 
@@ -155,7 +159,9 @@ def _devices(name: str) -> tuple[torch.device, torch.device]:
 def _runs_native(settings: Settings, arithmetic: Arithmetic) -> bool:
     """Whether the half run uses the device's half kernels."""
     on_device = torch.device(settings.device).type != "cpu"
-    if arithmetic.storage == BINARY32:
+    if settings.emulate is not None and settings.native:
+        raise UsageError("A run is made either by the half kernels (--native) or by emulation (--emulate); leave out one of them.")
+    if arithmetic.storage == BINARY32 or settings.emulate is not None:
         return False
     if arithmetic.fused:  # torch's eager kernels store every result
         if settings.native:

@@ -18,7 +18,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from precisionkit.arithmetic import parse_arithmetic
+from precisionkit.arithmetic import order_of_run, parse_arithmetic
 from precisionkit.errors import PrecisionKitError, RefutedError
 from precisionkit.report import Report, check_writable, render, write_json, write_table
 
@@ -71,6 +71,7 @@ class _Request:
     fail_under: float | None
     native: bool
     linearised: bool
+    emulate: str | None
     trust: bool
     download: bool
     quiet: bool
@@ -95,7 +96,8 @@ class _Request:
     default="any",
     show_default=True,
     metavar="ORDER",
-    help="Order of sums: any, sequential, pairwise, blocked:K, tensorcore:volta|ampere|hopper.",
+    help="Order of sums: any, sequential, pairwise, blocked:K, splitk:S (at most S partial sums rounded to the storage format), exact, "
+    "tensorcore:volta|ampere|ada|hopper|blackwell.",
 )
 @click.option(
     "--fuse",
@@ -134,6 +136,12 @@ class _Request:
 @click.option("--table", "table_file", type=click.Path(path_type=Path), metavar="FILE", help="Write one row an input, .csv or .parquet.")
 @click.option("--fail-under", type=click.FloatRange(0, 100), metavar="PERCENT", help="Exit with 1 if fewer are certified.")
 @click.option("--native", is_flag=True, help="On a CPU, run the real half kernels (slow) instead of fp32 kernels with one rounding each.")
+@click.option(
+    "--emulate",
+    metavar="RUN",
+    help="Make the half run bit-exact by definition: volta, ampere, ada, hopper, blackwell, splitk:S or exact, which imply that --order; "
+    "sequential, pairwise or blocked:K, with :fma for fused products. Slow.",
+)
 @click.option("--linearised", is_flag=True, help="Report first-order numbers as well: how far a sharper method could get. Never a verdict.")
 @click.option("--trust", is_flag=True, help="Load files that can run code: pickled modules, TorchScript, .pt2.")
 @click.option("--download/--no-download", default=True, show_default=True, help="Fetch a missing named data set.")
@@ -173,9 +181,21 @@ def _run(request: _Request, talk: Console) -> Report:
     from precisionkit.certify import Settings
     from precisionkit.certify import certify as certify_data
 
-    arithmetic = parse_arithmetic(request.storage, request.accumulate, request.order, request.fuse)
+    order = request.order
+    if request.emulate is not None and order == "any" and not (run := order_of_run(request.emulate)).is_tree:
+        order = run.name
+    arithmetic = parse_arithmetic(request.storage, request.accumulate, order, request.fuse)
     effort = EFFORT if request.effort is None else request.effort
-    settings = Settings(request.method, effort, request.confidence, request.device, request.batch_size, request.native, request.linearised)
+    settings = Settings(
+        method=request.method,
+        effort=effort,
+        confidence=request.confidence,
+        device=request.device,
+        batch_size=request.batch_size,
+        native=request.native,
+        linearised=request.linearised,
+        emulate=request.emulate,
+    )
     model, data = _load(request)
     with _memory_errors(), _progress(talk, quiet=request.quiet) as advance:
         return certify_data(model, data, arithmetic, settings, advance)

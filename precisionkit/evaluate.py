@@ -5,19 +5,19 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from precisionkit.arithmetic import Arithmetic
-from precisionkit.errors import UnsupportedArithmeticError, UnusableDataError, UnusableModelError, UsageError
+from precisionkit.arithmetic import Arithmetic, Order
+from precisionkit.errors import UnusableDataError, UnusableModelError, UsageError
 from precisionkit.formats import BINARY32, Format
 from precisionkit.graph import Graph, Node, interpret
 from precisionkit.ops import run_rounded
-from precisionkit.ops._dot import DTYPES
+from precisionkit.ops._runs import DTYPES
 
 
 @dataclass(frozen=True)
@@ -118,16 +118,13 @@ def _fast(program: Program) -> RunNode:
     return run_node
 
 
-def _reference(program: Program) -> RunNode:
-    """Bit-exact by definition: dot products along the named tree, everything else in the internal format."""
+def _reference(program: Program, order: Order) -> RunNode:
+    """Bit-exact by definition: dot products in the order given, everything else in the internal format."""
+    arithmetic = replace(program.arithmetic, order=order)
 
     def run_node(node: Node, operands: tuple[Any, ...]) -> Tensor:
-        result = run_rounded(node.record, program.arithmetic, node.attributes, *operands)
-        if not node.record.stores:
-            return result
-        if result.dtype == torch.float64:  # torch rounds binary64 to half twice
-            raise UnsupportedArithmeticError("A run with a binary64 accumulator is not supported; choose --accumulate fp32.")
-        return store(result.float(), program.arithmetic.storage) if program.stores(node) else result.float()
+        result = run_rounded(node.record, arithmetic, node.attributes, *operands).float()
+        return store(result, arithmetic.storage) if program.stores(node) else result
 
     return run_node
 
@@ -142,7 +139,14 @@ def has_fast_run(arithmetic: Arithmetic) -> bool:
     return arithmetic.accumulate == BINARY32 and arithmetic.order.name == "any"
 
 
-def execute(program: Program, inputs: Tensor, *, native: bool = False, observe: Callable[[Node, Tensor], None] | None = None) -> Run:
+def execute(
+    program: Program,
+    inputs: Tensor,
+    *,
+    native: bool = False,
+    emulate: Order | None = None,
+    observe: Callable[[Node, Tensor], None] | None = None,
+) -> Run:
     """Run a batch.
 
     Parameters
@@ -151,11 +155,15 @@ def execute(program: Program, inputs: Tensor, *, native: bool = False, observe: 
         Numbers of the storage format, as `Program.inputs` gives them.
     native : bool
         Use the device's half kernels instead of binary32 kernels and one rounding.
+    emulate : Order or None
+        Sum dot products in this order, bit-exact by definition, as `parse_run` allows it.  None takes torch's kernels where they are
+        runs of the arithmetic, else its own order.
     observe : callable or None
         Called with every node and its stored result.
     """
     arithmetic = program.arithmetic
-    run_node = _native(program) if native else _fast(program) if has_fast_run(arithmetic) else _reference(program)
+    fast = has_fast_run(arithmetic) and emulate is None
+    run_node = _native(program) if native else _fast(program) if fast else _reference(program, emulate or arithmetic.order)
     dtype = DTYPES[arithmetic.storage] if native else torch.float32
     constants = {name: value.to(dtype) for name, value in program.constants.items()}
     finite = torch.ones(inputs.shape[0], dtype=torch.bool, device=inputs.device)

@@ -1,4 +1,4 @@
-"""Dot products in a rounded arithmetic: the error rules of theory section 3, and bit-exact runs along named trees.
+"""Dot products in a rounded arithmetic: the error rules of theory section 3.
 
 Linear layers and convolutions are brought to one layout, `Dots`: g groups, o outputs a group, n products each, l positions.
 Proofs: proofs/bounds.md, theorems 2 (any order), 3 (subset sums), 4 (named trees) and 5 (tensor cores).
@@ -14,11 +14,9 @@ import torch
 from torch import Tensor
 
 from precisionkit.arithmetic import Arithmetic, TensorCore
-from precisionkit.formats import BFLOAT16, BINARY16, BINARY32, BINARY64, Format, round_to_nearest, ufp
+from precisionkit.formats import BINARY32, round_to_nearest, ufp
+from precisionkit.ops._store import store_error
 from precisionkit.outward import TINY, U, add_up, mul_up, own_error, sum_of_products_up
-
-DTYPES = {BINARY16: torch.float16, BFLOAT16: torch.bfloat16, BINARY32: torch.float32, BINARY64: torch.float64}
-"""The torch dtype of each format: elementwise ``+`` and ``*`` of these are correctly rounded."""
 
 
 @dataclass(frozen=True)
@@ -209,28 +207,49 @@ def tensor_core(arithmetic: Arithmetic, unit: TensorCore, sums: Sums, steps: int
     """Error and largest intermediate magnitude of sums on a tensor core, any grouping of the products into at most `steps` steps.
 
     A step aligns K products and the accumulator to the largest exponent E among them and truncates each after f fraction bits:
-    at most ``(K + 1) 2**(E - f)``; then truncates the exact sum to binary32: at most ``2**-23`` of its magnitude, or
-    ``2**-149``.  Partial sums of several accumulators and the bias are added in binary32, ``2**-23`` each, truncation allowed.
-    ``2**E`` exceeds no term's magnitude, save for factors below the normal range, where the format's ``2**emin`` stands in.
-    With B the largest subset sum plus the total error itself, the total is at most ``a (B + floor) + steps 2**-149`` with
-    ``a = steps ((K + 1) 2**-f + 2**-22)``, solved for the error; there is no bound when a reaches 1/2.
+    at most ``(K + 1) 2**(E - f)``; then truncates the exact sum to binary32, at most ``t = 2**-23`` of its magnitude, or
+    ``s = 2**-149``; or rounds it to binary16, ``t = 2**-11``, ``s = 2**-24``.  Partial sums of several accumulators and the bias
+    are added in the accumulator's format, t each, truncation to binary32 allowed.  ``2**E`` exceeds no term's magnitude, save for
+    numbers below the normal range, where the format's ``2**emin`` stands in.  With B the largest subset sum plus the total error
+    itself, the total is at most ``a (B + floor) + steps s`` with ``a = steps ((K + 1) 2**-f + 2 t)``, solved for the error; there is
+    no bound when a reaches 1/2.
 
     Parameters
     ----------
     operand_max : tensor broadcastable to the sums
         Upper bound of every weight's and input's magnitude.
     """
-    share = steps * ((unit.terms + 1) * 2.0**-unit.fraction_bits + 2.0**-22)
+    accumulate = arithmetic.accumulate
+    lost = accumulate.eps if accumulate == BINARY32 else accumulate.unit_roundoff
+    share = steps * ((unit.terms + 1) * 2.0**-unit.fraction_bits + 2 * lost)
     if share >= 0.5:
         unbounded = torch.full_like(sums.centre, torch.inf)
         return unbounded, unbounded
     smallest = arithmetic.storage.smallest_normal
-    floor = add_up(mul_up(operand_max, smallest), max(smallest**2, BINARY32.smallest_normal))
+    floor = add_up(mul_up(operand_max, smallest), max(smallest**2, accumulate.smallest_normal))
     half = 0.5 * add_up(sums.magnitude, sums.centre.abs(), sums.own)
     largest = add_up(half, sums.carried)
-    numerator = add_up(mul_up(add_up(largest, floor), share), steps * BINARY32.smallest_subnormal)
+    numerator = add_up(mul_up(add_up(largest, floor), share), steps * accumulate.smallest_subnormal)
     error = mul_up(numerator, (1 / (1 - share)) * (1 + 4 * U))
     return error, add_up(largest, error)
+
+
+def in_parts(arithmetic: Arithmetic, sums: Sums) -> tuple[Tensor, Tensor]:
+    """Error and largest intermediate magnitude of at most S partial sums that are rounded to the storage format and added.
+
+    Beside the errors of `any_order`, there are at most S roundings of partial sums and S - 1 of their additions, and one more for the
+    bias, each of a subset sum with what was lost before: with B its bound, ``r <= 2 S u ufp(B + r)``, or ``2 S eta`` below the normal
+    range.  That holds for ``r = 2 S (u B + eta) / (1 - 2 S u)``, and so for ``2 S u ufp(B + r)`` with this r.
+    """
+    storage, roundings = arithmetic.storage, 2 * arithmetic.order.parts
+    error, largest = any_order(arithmetic, sums)
+    share = roundings * storage.unit_roundoff
+    if share >= 0.5:
+        unbounded = torch.full_like(sums.centre, torch.inf)
+        return unbounded, unbounded
+    loose = mul_up(add_up(mul_up(largest, share), roundings * storage.eta), (1 / (1 - share)) * (1 + 4 * U))
+    parts = mul_up(store_error(storage, add_up(largest, loose)), float(roundings))
+    return add_up(error, parts), add_up(largest, parts)
 
 
 def dot_errors(arithmetic: Arithmetic, sums: Sums, dots: Dots | None, steps: int, operand_max: Tensor) -> tuple[Tensor, Tensor]:
@@ -244,7 +263,13 @@ def dot_errors(arithmetic: Arithmetic, sums: Sums, dots: Dots | None, steps: int
         As for `tensor_core`.
     """
     unit = arithmetic.order.tensor_core
-    if unit is not None:
+    if arithmetic.order.is_exact:
+        magnitude = add_up(sums.centre.abs(), sums.carried, sums.own)
+        rounding = store_error(arithmetic.storage, magnitude)
+        return add_up(sums.own, rounding), add_up(magnitude, rounding)
+    if arithmetic.order.parts:
+        error, peak = in_parts(arithmetic, sums)
+    elif unit is not None:
         error, peak = tensor_core(arithmetic, unit, sums, steps, operand_max)
     else:
         error, peak = any_order(arithmetic, sums)
@@ -266,50 +291,3 @@ def _tree_errors(arithmetic: Arithmetic, sums: Sums, dots: Dots) -> tuple[Tensor
     error, peak = named_tree(arithmetic, dots)
     # the tree's own centre is another binary64 evaluation of the same sum: count the error of this one too
     return add_up(error.reshape(shape), sums.own), peak.reshape(shape)
-
-
-def rounded_dots(arithmetic: Arithmetic, dots: Dots) -> Tensor:
-    """One run, bit-exact by definition, in the accumulator's dtype: products rounded, then added along the order's tree.
-
-    ``any`` runs sequentially.  Returns (b, g, o, l).
-    """
-    dtype = DTYPES[arithmetic.accumulate]
-    unit = arithmetic.order.tensor_core
-    if unit is not None:
-        total = _tensor_core_run(unit, dots, arithmetic.storage)
-    else:
-        products = (weight.to(dtype) * column.to(dtype) for weight, column, _ in dots.factors())
-        total = arithmetic.order.fold(products, torch.add)
-    return total if dots.bias is None else total + dots.bias[None, :, :, None].to(dtype)
-
-
-def _tensor_core_run(unit: TensorCore, dots: Dots, storage: Format) -> Tensor:
-    """Consecutive blocks of K products, one step each; binary64 holds every aligned sum exactly (f + 3 + log2(K + 1) bits)."""
-    weight, columns = dots.weight.double(), dots.columns.double()
-    accumulator = torch.zeros(columns.shape[0], *weight.shape[:2], columns.shape[3], dtype=torch.float64, device=weight.device)
-    for start in range(0, weight.shape[2], unit.terms):
-        w = weight[None, :, :, start : start + unit.terms, None]
-        x = columns[:, :, None, start : start + unit.terms]
-        accumulator = tensor_core_step(unit, w, x, accumulator, storage)
-    return accumulator.float()
-
-
-def tensor_core_step(unit: TensorCore, a: Tensor, b: Tensor, accumulator: Tensor, storage: Format) -> Tensor:
-    """One step: ``sum_k a_k b_k + accumulator`` over dimension 3, aligned, truncated, and truncated to binary32.
-
-    Parameters
-    ----------
-    a, b : binary64 tensors with numbers of `storage`, broadcastable, products along dimension 3
-    accumulator : binary64 tensor with binary32 numbers, without dimension 3
-    """
-    products = a * b
-    scales = ufp(a).clamp_min(storage.smallest_normal) * ufp(b).clamp_min(storage.smallest_normal)
-    scales = torch.where(products == 0, torch.zeros_like(products), scales)
-    own_scale = ufp(accumulator).clamp_min(BINARY32.smallest_normal)
-    scale = torch.maximum(scales.amax(3), torch.where(accumulator == 0, torch.zeros_like(own_scale), own_scale))
-    quantum = (scale * 2.0**-unit.fraction_bits).clamp_min(BINARY32.smallest_normal * 2.0**-60)
-    total = (products / quantum.unsqueeze(3)).trunc().sum(3) + (accumulator / quantum).trunc()
-    exact = total * quantum
-    ulp = (ufp(exact) * BINARY32.eps).clamp_min(BINARY32.smallest_subnormal)
-    truncated: Tensor = (exact / ulp).trunc() * ulp
-    return truncated

@@ -12,7 +12,8 @@ from torch.nn.grad import conv2d_input
 
 from precisionkit.arithmetic import Arithmetic
 from precisionkit.enclosure import Bounded, Enclosure
-from precisionkit.ops._dot import Dots, Sums, dot_errors, rounded_dots, tensor_core_steps
+from precisionkit.ops._dot import Dots, Sums, dot_errors, tensor_core_steps
+from precisionkit.ops._runs import run_dots
 from precisionkit.ops._store import store_error
 from precisionkit.ops.record import Attributes, Operator
 from precisionkit.outward import add_up, mul_up
@@ -89,7 +90,8 @@ def _output_shape(attributes: Attributes, x: Tensor, weight: Tensor) -> torch.Si
 
 
 def _rounded(arithmetic: Arithmetic, attributes: Attributes, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    return rounded_dots(arithmetic, _dots(attributes, x, None, weight, bias)).reshape(_output_shape(attributes, x, weight))
+    dots = _dots(attributes, x, None, weight, bias)
+    return run_dots(arithmetic, dots.weight, dots.columns, dots.bias).reshape(_output_shape(attributes, x, weight))
 
 
 def _exact(context: Any, attributes: Attributes, x: Any, weight: Any, bias: Any = None) -> Any:
@@ -124,9 +126,9 @@ def _error_rule(arithmetic: Arithmetic, attributes: Attributes, x: Enclosure, we
         sums.centre,
         sums.carried,
         fresh,
-        arithmetic.accumulate,
+        arithmetic.sum_format,
         peak,
-        arithmetic.accumulate,
+        arithmetic.partial_format,
         bias=sums.own if arithmetic.unbiased_sums else None,
         stored_before=before,
     )

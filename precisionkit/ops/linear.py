@@ -11,7 +11,8 @@ from torch import Tensor
 
 from precisionkit.arithmetic import Arithmetic
 from precisionkit.enclosure import Bounded, Enclosure
-from precisionkit.ops._dot import Dots, Sums, dot_errors, rounded_dots, tensor_core_steps
+from precisionkit.ops._dot import Dots, Sums, dot_errors, tensor_core_steps
+from precisionkit.ops._runs import run_dots
 from precisionkit.ops.record import Attributes, Operator
 
 
@@ -32,7 +33,8 @@ def _dots(x: Tensor, deviation: Tensor | None, weight: Tensor, bias: Tensor | No
 
 
 def _rounded(arithmetic: Arithmetic, attributes: Attributes, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    return rounded_dots(arithmetic, _dots(x, None, weight, bias)).reshape(*x.shape[:-1], weight.shape[0])
+    rows = x.flatten(0, -2)
+    return run_dots(arithmetic, weight[None], rows.T[None, None], None if bias is None else bias[None])[0, 0].T.reshape(*x.shape[:-1], -1)
 
 
 def error_rule(arithmetic: Arithmetic, attributes: Attributes, x: Enclosure, weight: Tensor, bias: Tensor | None = None) -> Bounded:
@@ -48,7 +50,7 @@ def error_rule(arithmetic: Arithmetic, attributes: Attributes, x: Enclosure, wei
     largest = torch.maximum((x.centre.abs() + x.radius).flatten(1).amax(1), size.max())
     fresh, peak = dot_errors(arithmetic, sums, dots, steps, largest.reshape(-1, *[1] * (x.centre.dim() - 1)))
     bias_part = sums.own if arithmetic.unbiased_sums else None
-    return Bounded(sums.centre, sums.carried, fresh, arithmetic.accumulate, peak, arithmetic.accumulate, bias=bias_part)
+    return Bounded(sums.centre, sums.carried, fresh, arithmetic.sum_format, peak, arithmetic.partial_format, bias=bias_part)
 
 
 LINEAR = Operator(

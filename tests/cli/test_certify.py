@@ -115,6 +115,9 @@ ARITHMETICS = [
     ("fp16", "fp32", "blocked:16"),
     ("fp16", "fp32", "tensorcore:volta"),
     ("bf16", "fp32", "tensorcore:hopper"),
+    ("fp16", "fp16", "tensorcore:blackwell"),
+    ("fp16", "fp32", "splitk:4"),
+    ("bf16", "fp32", "exact"),
 ]
 
 
@@ -128,6 +131,29 @@ def test_every_arithmetic_runs(storage, accumulate, order, tmp_path):
     assert all(row["bound"] >= row["measured_error"] for row in report["inputs"] if row["bound"] is not None)
     if storage == "fp32":
         assert report["summary"]["proved"] == 30
+
+
+EMULATED = [
+    ("hopper", "fp16", "tensorcore:hopper"),
+    ("splitk:2", "fp32", "splitk:2"),
+    ("sequential:fma", "fp16", "any"),
+    ("blocked:8", "fp16", "any"),
+]
+
+
+@pytest.mark.parametrize(("emulated", "accumulate", "order"), EMULATED)
+def test_an_emulated_run_is_another_one_within_the_same_bounds(emulated, accumulate, order, tmp_path):
+    options = ("--data", "digits", "--accumulate", accumulate, "--limit", 20, "--json", tmp_path / "r.json", "-q")
+    assert run(DIGITS, *options, "--emulate", emulated).exit_code == 0
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert report["arithmetic"]["order"] == order
+    assert report["environment"]["flags"]["emulate"] == emulated
+    assert report["summary"]["agree"] == 20
+    assert run(DIGITS, *options).exit_code == 0
+    plain = json.loads((tmp_path / "r.json").read_text())
+    assert plain["environment"]["flags"]["emulate"] == "no"
+    errors = [[row["measured_error"] for row in r["inputs"]] for r in (report, plain)]
+    assert errors[0] != errors[1]
 
 
 def test_fused_epilogues_are_certified_and_named(tmp_path):
@@ -297,7 +323,7 @@ def test_help_is_quick_and_tells_the_exit_codes():
     start = time.monotonic()
     done = subprocess.run([sys.executable, "-m", "precisionkit", "certify", "--help"], capture_output=True, text=True, check=True)
     assert time.monotonic() - start < 5  # torch alone takes longer on a slow machine; see also test_imports
-    for phrase in ("Exit codes:", "130  interrupted", "--fail-under PERCENT", "tensorcore:volta|ampere|hopper"):
+    for phrase in ("Exit codes:", "130  interrupted", "--fail-under PERCENT", "volta|ampere|ada|hopper|blackwell"):
         assert phrase in done.stdout
 
 
@@ -439,6 +465,9 @@ def test_an_unsupported_network_is_refused(in_folder, kind):
             r"^torch's half kernels store every operator's result, which is no run.*leave out --native\.$",
         ),
         (("--storage", "fp32", "--fuse", "epilogue"), r"^--fuse epilogue leaves out stores in half precision.*choose --fuse none\.$"),
+        (("--emulate", "hopper", "--native"), r"^A run is made either by the half kernels \(--native\) or by emulation"),
+        (("--emulate", "hopper", "--order", "pairwise"), r"^A run in the order tensorcore:hopper is none that fp16/fp32-pairwise allows"),
+        (("--emulate", "kepler"), r"^The order 'kepler' is not known"),
         (("--native", "--accumulate", "fp16"), r"which is no run of fp16/fp16-any; leave out --native\.$"),
     ],
 )

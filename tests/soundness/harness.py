@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import mpmath
@@ -9,13 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from precisionkit.arithmetic import Arithmetic
+from precisionkit.arithmetic import ANY, Arithmetic, parse_run
 from precisionkit.bound.interval import stored
 from precisionkit.enclosure import Bounded, Enclosure
 from precisionkit.evaluate import has_fast_run, store
 from precisionkit.formats import BINARY32, Format, round_to_nearest
 from precisionkit.ops import BY_NAME, run_rounded
-from precisionkit.ops._dot import DTYPES
+from precisionkit.ops._runs import DTYPES
 
 from .cases import Case, draw
 
@@ -63,11 +64,21 @@ def exact(case: Case, values: list[Tensor | None]) -> np.ndarray:
     return BY_NAME[case.operator].exact(MP, case.attributes, *arrays)
 
 
+TREES = ("pairwise", "blocked:4", "sequential:fma", "pairwise:fma", "blocked:4:fma")
+
+
+def emulates(arithmetic: Arithmetic) -> bool:
+    """Whether sums along trees are runs of the arithmetic."""
+    return arithmetic.order == ANY or arithmetic.order.is_tree
+
+
 def runs(case: Case, arithmetic: Arithmetic, values: list[Tensor | None], rng: np.random.Generator) -> list[Tensor]:
     """Several executions before the store, in binary64: by definition, torch's kernels, other orders."""
     record = BY_NAME[case.operator]
     carried = [None if v is None else v.float() for v in values]
-    found = [run_rounded(record, arithmetic, case.attributes, *carried)]
+    others = (TREES if arithmetic.order == ANY else (f"{arithmetic.order.name}:fma",)) if emulates(arithmetic) else ()
+    programs = [arithmetic, *(replace(arithmetic, order=parse_run(order, arithmetic)) for order in others)]
+    found = [run_rounded(record, program, case.attributes, *carried) for program in programs]
     if has_fast_run(arithmetic):
         found.append(record.apply(case.attributes, *carried))
     if arithmetic.order.name == "any" and case.operator in ("linear", "mm", "addmm"):

@@ -138,6 +138,22 @@ def test_what_inputs_carry_is_attained_at_the_ends_of_their_enclosures(operator)
     assert share(distance(result.centre, moved), result.carried) >= 1 - 1e-12
 
 
+@pytest.mark.parametrize("storage", ["fp16", "bf16"])
+def test_partial_sums_that_all_round_down_reach_a_good_part_of_the_bound(storage):
+    """Two parts of 1 + u, ties that go to 1, and their sum with a third, 3 + 2 u, a tie of its own that goes down: 4 u of a bound of 12 u."""
+    arithmetic = parse_arithmetic(storage, "fp32", "splitk:3")
+    u = arithmetic.storage.unit_roundoff
+    x = column(1.0, u, 1.0, u, 1.0, u)
+    assert dot(torch.ones_like(x), x, arithmetic) >= 0.24
+
+
+@pytest.mark.parametrize("storage", ["fp16", "bf16"])
+def test_an_exact_dot_product_attains_the_bound_of_its_one_rounding(storage):
+    arithmetic = parse_arithmetic(storage, "fp32", "exact")
+    x = column(1.0, arithmetic.storage.unit_roundoff)
+    assert dot(torch.ones_like(x), x, arithmetic) >= 1 - 1e-12
+
+
 def test_relu_and_max_pooling_attain_their_bounds():
     arithmetic = parse_arithmetic()
     c, e = column(1.0, -1.0, -3.0, 0.5), column(0.5, 1.5, 1.0, 2.0)

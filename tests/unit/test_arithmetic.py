@@ -2,7 +2,7 @@
 
 import pytest
 
-from precisionkit.arithmetic import REFERENCE, parse_arithmetic, parse_order
+from precisionkit.arithmetic import ANY, REFERENCE, parse_arithmetic, parse_order, parse_run
 from precisionkit.errors import UnsupportedArithmeticError
 
 
@@ -40,13 +40,17 @@ def test_the_trees_are_those_of_their_definitions(n):
         (("fp32", "fp16"), r"^The accumulator fp16 does not hold every number of the storage format fp32; choose --accumulate fp32\.$"),
         (("bf16", "fp16"), r"^The accumulator fp16 does not hold every number of the storage format bf16"),
         (("fp16", "bf16"), r"^The accumulator bf16 does not hold every number of the storage format fp16"),
-        (("fp16", "fp32", "random"), r"^The order 'random' is not known; choose any, sequential, pairwise, blocked:K"),
+        (("fp16", "fp32", "random"), r"^The order 'random' is not known; choose any, sequential, pairwise, exact, blocked:K or splitk:K"),
         (("fp16", "fp32", "blocked:1"), r"^The order 'blocked:1' is not known"),
-        (("fp16", "fp32", "tensorcore:pascal"), r"tensorcore:volta\|ampere\|hopper\.$"),
+        (("fp16", "fp32", "tensorcore:pascal"), r"tensorcore:volta\|ampere\|ada\|hopper\|blackwell\.$"),
         (
-            ("fp16", "fp16", "tensorcore:volta"),
-            r"^The order tensorcore:volta needs --storage fp16 or bf16 with --accumulate fp32, not fp16 with fp16\.$",
+            ("bf16", "bf16", "tensorcore:ampere"),
+            r"^The order tensorcore:ampere needs --storage fp16 or bf16 with --accumulate fp32, or fp16 with fp16, not bf16 with bf16\.$",
         ),
+        (("fp16", "fp16", "splitk:4"), r"^The order splitk:4 needs --storage fp16 or bf16 with --accumulate fp32, not fp16 with fp16\.$"),
+        (("fp16", "fp32", "splitk:1"), r"^The order 'splitk:1' is not known"),
+        (("fp16", "tf32"), r"^Sums in tf32 are not supported; choose --accumulate from fp16, bf16, fp32, fp64\.$"),
+        (("fp16", "fp32", "exact", "epilogue"), r"^Exact dot products are stored where they are computed; choose --fuse none\.$"),
         (("fp32", "fp32", "tensorcore:volta"), r"not fp32 with fp32\.$"),
     ],
 )
@@ -71,3 +75,31 @@ def test_what_is_assumed_is_said(order):
     for word in ("binary16", "binary32", "subnormal", "Winograd", "ulps", order.split(":")[-1].split(":")[0]):
         assert word in text
     assert all(sentence.endswith(".") for sentence in arithmetic.assumptions)
+
+
+def test_a_run_to_emulate_is_one_that_the_arithmetic_allows():
+    any_order = parse_arithmetic("fp16")
+    assert parse_run("any", any_order) == ANY
+    assert parse_run("pairwise", any_order) == parse_order("pairwise")
+    assert parse_run("blocked:8:fma", any_order).fma
+    assert parse_run("hopper", parse_arithmetic("fp16", "fp32", "tensorcore:hopper")) == parse_order("tensorcore:hopper")
+    assert parse_run("sequential:fma", parse_arithmetic("fp16", "fp16", "sequential")).fma
+
+
+@pytest.mark.parametrize(
+    ("run", "order", "message"),
+    [
+        ("hopper", "any", r"^A run in the order tensorcore:hopper is none that fp16/fp32-any allows.*; add --order tensorcore:hopper\.$"),
+        ("pairwise", "sequential", r"^A run in the order pairwise is none that fp16/fp32-sequential allows"),
+        ("splitk:2", "any", r"add --order splitk:2\.$"),
+        (
+            "hopper:fma",
+            "tensorcore:hopper",
+            r"^':fma' speaks of a sum along a tree, sequential, pairwise or blocked:K, not of tensorcore:hopper",
+        ),
+        ("fastest", "any", r"^The order 'fastest' is not known"),
+    ],
+)
+def test_runs_that_no_bound_speaks_of_are_refused(run, order, message):
+    with pytest.raises(UnsupportedArithmeticError, match=message):
+        parse_run(run, parse_arithmetic("fp16", "fp32", order))

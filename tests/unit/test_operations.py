@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from precisionkit import operations
 from precisionkit.errors import UnsupportedArithmeticError
 from precisionkit.formats import BFLOAT16, BINARY32, BINARY64, E4M3, E5M2, NEAREST, STOCHASTIC, TF32, TOWARDS_ZERO, round_into
+from tests.rationals import rounded_fraction
 from tests.softfloat import CASES, disagreements
 
 
@@ -19,26 +20,6 @@ def test_every_operation_is_that_of_softfloat(name, fmt, direction):
     tried, differ = disagreements(name, fmt, direction, 4000)
     assert tried >= 4000
     assert not differ
-
-
-def rounded_fraction(exact, fmt, *, truncate):
-    """The number of the format nearest to a rational number, ties to even, or the nearest towards zero; from integers alone."""
-    if exact == 0:
-        return 0.0
-    exponent = _floor_log2(abs(exact))
-    unit = Fraction(2) ** (max(exponent, fmt.emin) - fmt.precision + 1)
-    units = int(abs(exact) / unit) if truncate else round(abs(exact) / unit)
-    value = units * unit
-    if value > Fraction(fmt.max):
-        value = Fraction(fmt.max) if truncate else None
-    if value is None:
-        return float("nan") if fmt.without_infinities else np.inf * np.sign(float(exact > 0) - 0.5)
-    return float(value) * (1 if exact > 0 else -1)
-
-
-def _floor_log2(x):
-    exponent = x.numerator.bit_length() - x.denominator.bit_length()
-    return exponent if Fraction(2) ** exponent <= x else exponent - 1
 
 
 OTHER = [BFLOAT16, TF32, E5M2, E4M3]
