@@ -11,18 +11,16 @@ from typing import Any
 
 import torch
 
-from precisionkit.arithmetic import REFERENCE, Arithmetic, parse_run
+from precisionkit.arithmetic import Arithmetic, parse_run
 from precisionkit.batch import Worker
 from precisionkit.bound import CONFIDENCE, EFFORT, METHODS, Ladder
-from precisionkit.bound.adjoint import MODEL
-from precisionkit.capture import capture
 from precisionkit.data import Dataset
-from precisionkit.errors import UnsupportedArithmeticError, UnusableDataError, UnusableModelError, UsageError
+from precisionkit.errors import UnsupportedArithmeticError, UsageError
 from precisionkit.evaluate import device_flags, has_fast_run
 from precisionkit.formats import BINARY32
-from precisionkit.graph import Graph
 from precisionkit.models import LoadedModel
-from precisionkit.report import ArithmeticInfo, DataInfo, Environment, Input, ModelInfo, Report, Timing, summarise
+from precisionkit.report import Environment, Input, Report, Timing, summarise
+from precisionkit.task import arithmetic_info, captured, data_info, model_info
 
 _BATCH_BYTES = 4 * 2**20
 """Size aimed at for the largest binary64 tensor of a batch: it stays in a processor's cache, and small in memory."""
@@ -97,8 +95,7 @@ def certify(
     emulate = None if settings.emulate is None else parse_run(settings.emulate, arithmetic)
     native = _runs_native(settings, arithmetic)
     images = model.preprocess(data.images[:1])
-    graph = _captured(model, data, tuple(images.shape[1:]))
-    _check_labels(data, graph)
+    graph = captured(model, data, tuple(images.shape[1:]))
     ladder = Ladder.of(_method(settings.method), arithmetic, settings.effort, settings.confidence)
     worker = Worker(graph, arithmetic, ladder, device, analysis, native, emulate, settings.confidence if settings.linearised else None)
     size = settings.batch_size or max(1, min(512, _BATCH_BYTES // (8 * graph.largest)))
@@ -115,16 +112,9 @@ def certify(
     elapsed = time.perf_counter() - start
     return Report(
         complete=complete,
-        model=ModelInfo(path=model.path, sha256=model.sha256, arch=model.arch, parameters=model.parameters),
-        data=DataInfo(name=data.name, split=data.split, inputs=total, sha256=data.sha256),
-        arithmetic=ArithmeticInfo(
-            storage=arithmetic.storage.name,
-            accumulate=arithmetic.accumulate.name,
-            order=arithmetic.order.name,
-            fuse="epilogue" if arithmetic.fused else "none",
-            reference=REFERENCE.name,
-            assumptions=_assumptions(arithmetic, graph, probable=any(i.verdict == "probable" for i in inputs)),
-        ),
+        model=model_info(model),
+        data=data_info(data),
+        arithmetic=arithmetic_info(arithmetic, graph, probable=any(i.verdict == "probable" for i in inputs)),
         method=_method(settings.method),
         confidence=settings.confidence,
         summary=summarise(inputs),
@@ -175,46 +165,6 @@ def _runs_native(settings: Settings, arithmetic: Arithmetic) -> bool:
             "leave out --native."
         )
     return settings.native or on_device
-
-
-def _captured(model: LoadedModel, data: Dataset, shape: tuple[int, ...]) -> Graph:
-    try:
-        return capture(model.module, shape)
-    except UnusableModelError as error:
-        if model.input_shape is None or tuple(model.input_shape) == shape:
-            raise
-        given, wanted = ("x".join(map(str, s)) for s in (shape, model.input_shape))
-        raise UnusableDataError(
-            f"The data set '{data.name}' gives inputs of shape {given}, but the model '{model.arch}' takes {wanted}; "
-            "use the model with the data set that it was trained for."
-        ) from error
-
-
-def _check_labels(data: Dataset, graph: Graph) -> None:
-    if data.labels is None or not len(data.labels):
-        return
-    largest, smallest = int(data.labels.max()), int(data.labels.min())
-    if largest >= graph.classes or smallest < 0:
-        label = largest if largest >= graph.classes else smallest
-        raise UnusableModelError(
-            f"The data set '{data.name}' has the label {label}, but the model has {graph.classes} classes, 0 to {graph.classes - 1}; "
-            "use the model with the data set that it was trained for."
-        )
-
-
-def _assumptions(arithmetic: Arithmetic, graph: Graph, *, probable: bool) -> tuple[str, ...]:
-    """Of both programs, and of the input."""
-    decided = (f"Decided on the logits, before {', '.join(graph.removed)}.",) if graph.removed else ()
-    model = (MODEL,) if probable else ()
-    return (
-        *arithmetic.assumptions,
-        "The reference program stores and sums in binary32 (no TF32), in any order, under the same assumptions.",
-        "Both programs start from the same preprocessed binary32 input and binary32 weights, which the half program rounds once.",
-        "A prediction is the first index among the largest logits.",
-        "The bounds are computed in IEEE binary64 and binary32 by direct sums, with subnormal numbers kept.",
-        *decided,
-        *model,
-    )
 
 
 def _environment(device: torch.device, flags: dict[str, Any]) -> Environment:

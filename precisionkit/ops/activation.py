@@ -57,13 +57,18 @@ def _relu_lines(attributes: Attributes, x: Enclosure) -> Lines:
     )
 
 
+def _exact_relu(context: Any, _: Attributes, x: Any) -> Any:
+    zero = context.mpf(0)
+    return np.vectorize(lambda v: context.maximum(v, zero), otypes=[object])(x)
+
+
 RELU = Operator(
     name="relu",
     targets=("aten.relu.default",),
     operands=("self",),
     apply=lambda _, x: torch.relu(x),
     error_rule=_relu_rule,
-    exact=lambda context, _, x: np.where(x > 0, x, context.mpf(0)),
+    exact=_exact_relu,
     stores=False,
     relax=_relu_lines,
     pointwise=True,

@@ -101,7 +101,7 @@ def _exact(context: Any, attributes: Attributes, x: Any, weight: Any, bias: Any 
     index = _columns(attributes, places, weight.shape[2:], groups)[0].long().numpy()
     padded = np.concatenate([np.full((shape[0], 1), context.mpf(0), dtype=object), x.reshape(shape[0], -1)], axis=1)
     rows = weight.reshape(groups, -1, index.shape[1])
-    parts = [np.stack([np.dot(rows[g], padded[b][index[g]]) for g in range(groups)]) for b in range(shape[0])]
+    parts = [np.stack([context.dot(rows[g], padded[b][index[g]]) for g in range(groups)]) for b in range(shape[0])]
     y = np.stack(parts).reshape(shape[0], weight.shape[0], -1)
     if bias is not None:
         y = y + bias[None, :, None]

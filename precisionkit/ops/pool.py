@@ -57,7 +57,7 @@ def _max_pool_exact(context: Any, attributes: Attributes, x: Any) -> Any:
     flat = x.reshape(x.shape[0], -1)
     rows = []
     for row in flat:
-        order = sorted(range(row.size), key=lambda i: row[i])
+        order = sorted(range(row.size), key=lambda i: context.upper(row[i]))
         ranks = np.empty(row.size)
         ranks[order] = np.arange(row.size)
         pooled = _max_pool(attributes, torch.from_numpy(ranks).reshape(1, *x.shape[1:]))[0]
@@ -168,7 +168,7 @@ def _average_exact(context: Any, apply: Callable[[Tensor], Tensor], x: Any) -> A
     units = torch.eye(size, dtype=torch.float64).reshape(size, *x.shape[1:])
     weights = apply(units).numpy()
     exact = np.vectorize(lambda w: context.mpf(1) / round(1 / w) if w else context.mpf(0), otypes=[object])(weights.reshape(size, -1))
-    return np.dot(x.reshape(x.shape[0], size), exact).reshape(x.shape[0], *weights.shape[1:])
+    return context.dot(x.reshape(x.shape[0], size), exact).reshape(x.shape[0], *weights.shape[1:])
 
 
 _AVG = ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad", "divisor_override")

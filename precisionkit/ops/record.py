@@ -58,7 +58,7 @@ class Operator:
         ``error_rule(arithmetic, attributes, *operands) -> Bounded``.
     exact : callable
         ``exact(context, attributes, *arrays) -> array``: the meaning over numpy object arrays of exact numbers; `context` is an
-        mpmath context (``mp``), which gives square roots and exponentials.
+        engine of `precisionkit.truth`, which gives square roots, exponentials, maxima and matrix products.
     rounded : callable or None
         ``rounded(arithmetic, attributes, *tensors) -> tensor``: a run that is bit-exact by definition, in the accumulator's
         dtype and before the store; None where that is `apply` in the internal format.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -69,16 +70,18 @@ def _roundings(attributes: Attributes, x: Enclosure) -> int:
 def _coordinates(context: Any, source: int, target: int, attributes: Attributes, axis: int) -> list[tuple[int, int, Any]]:
     """Lower and upper neighbour and the exact weight of the upper, for each target index."""
     if attributes.get("align_corners"):
-        scale = context.mpf(source - 1) / (target - 1) if target > 1 else context.mpf(0)
+        scale = Fraction(source - 1, target - 1) if target > 1 else Fraction(0)
         places = [scale * i for i in range(target)]
     else:
         factors = attributes.get("scale_factors")
-        ratio = context.mpf(source) / target if attributes.get("output_size") is not None or not factors else 1 / context.mpf(factors[axis])
-        places = [max(ratio * (i + context.mpf(0.5)) - context.mpf(0.5), context.mpf(0)) for i in range(target)]
+        ratio = Fraction(source, target) if attributes.get("output_size") is not None or not factors else 1 / Fraction(factors[axis])
+        half = Fraction(1, 2)
+        places = [max(ratio * (i + half) - half, Fraction(0)) for i in range(target)]
     rows = []
     for place in places:
         low = min(int(place), source - 1)
-        rows.append((low, min(low + 1, source - 1), place - low))
+        weight = place - low
+        rows.append((low, min(low + 1, source - 1), context.mpf(weight.numerator) / weight.denominator))
     return rows
 
 

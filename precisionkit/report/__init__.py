@@ -1,5 +1,6 @@
 """Reports: records, JSON Schema, files, and the summary on the terminal.  Imports no torch."""
 
+from precisionkit.report.lemma import LEMMA_SCHEMA, Cells, LemmaReport, Output, Row, Spread, TruthInfo, render_lemma, violations
 from precisionkit.report.records import (
     SCHEMA,
     VERDICTS,
@@ -18,21 +19,30 @@ from precisionkit.report.summary import conclusion, render
 from precisionkit.report.write import check_writable, write_json, write_table
 
 __all__ = [
+    "LEMMA_SCHEMA",
     "SCHEMA",
     "VERDICTS",
     "ArithmeticInfo",
+    "Cells",
     "DataInfo",
     "Environment",
     "Input",
+    "LemmaReport",
     "ModelInfo",
+    "Output",
     "Report",
+    "Row",
+    "Spread",
     "Summary",
     "Timing",
+    "TruthInfo",
     "Verdict",
     "check_writable",
     "conclusion",
     "render",
+    "render_lemma",
     "summarise",
+    "violations",
     "write_json",
     "write_table",
 ]

@@ -42,7 +42,7 @@ def check_writable(path: str | Path, *, table: bool = False) -> None:
         raise ReportError(f"The report '{path}' cannot be written, because the folder '{folder}' is not writable; choose another one.")
 
 
-def write_json(report: Report, path: str | Path) -> None:
+def write_json(report: msgspec.Struct, path: str | Path) -> None:
     """Write the report as JSON; numbers that are not finite are null.
 
     Raises

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import mpmath
 import numpy as np
 import torch
 from torch import Tensor
@@ -17,11 +16,12 @@ from precisionkit.evaluate import has_fast_run, store
 from precisionkit.formats import BINARY32, Format, round_to_nearest
 from precisionkit.ops import BY_NAME, run_rounded
 from precisionkit.ops._runs import DTYPES
+from precisionkit.truth import Mpmath
 
 from .cases import Case, draw
 
-MP = mpmath.mp.clone()
-MP.dps = 50
+JUDGE = Mpmath(50)
+MP = JUDGE.context
 
 DOTS = ("linear", "addmm", "mm", "conv2d")
 
@@ -59,9 +59,8 @@ def enclosed(
 
 def exact(case: Case, values: list[Tensor | None]) -> np.ndarray:
     """The operator over mpmath numbers."""
-    convert = np.vectorize(lambda v: MP.mpf(float(v)), otypes=[object])
-    arrays = [None if v is None else convert(v.numpy()) for v in values]
-    return BY_NAME[case.operator].exact(MP, case.attributes, *arrays)
+    arrays = [None if v is None else JUDGE.array(v) for v in values]
+    return BY_NAME[case.operator].exact(JUDGE, case.attributes, *arrays)
 
 
 TREES = ("pairwise", "blocked:4", "sequential:fma", "pairwise:fma", "blocked:4:fma")

@@ -21,9 +21,10 @@ from precisionkit.evaluate import Program, execute
 from precisionkit.graph import interpret
 from precisionkit.lemma import gaps
 from precisionkit.ops import BY_NAME
+from precisionkit.truth import exact_logits
 
 from .cases import CASES
-from .harness import MP
+from .harness import JUDGE, MP
 
 
 class Residual(nn.Module):
@@ -240,13 +241,7 @@ def test_the_linearised_worst_case_is_what_an_adversary_reaches(arithmetic):
 def test_the_exact_network_lies_inside():
     """Weights rounded to binary16, then no rounding at all, by mpmath at 50 digits."""
     made, inputs = program("sigmoid", parse_arithmetic("fp16"))
-    convert = np.vectorize(lambda v: MP.mpf(float(v)), otypes=[object])
-    constants = {name: convert(value.double().numpy()) for name, value in made.constants.items()}
-
-    def run_node(node, operands):
-        return node.record.exact(MP, node.attributes, *operands)
-
-    exact = interpret(made.graph, convert(inputs.double().numpy()), constants, run_node)
+    exact = exact_logits(JUDGE, made, inputs)
     for method in METHODS.values():
         bounds = method(made, inputs, None)
         for index in np.ndindex(*exact.shape):

@@ -1,0 +1,23 @@
+"""The command line: results on stdout, talk on stderr, documented exit codes.
+
+Heavy modules are imported inside the commands, so that ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import click
+
+from precisionkit.cli.certify import certify
+from precisionkit.cli.lemma import lemma
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="precisionkit")
+def main() -> None:
+    """Tell whether running a trained classifier in half precision can change its predictions."""
+
+
+main.add_command(certify)
+main.add_command(lemma)
+
+__all__ = ["main"]

@@ -1,0 +1,153 @@
+"""``precisionkit certify``."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from precisionkit.cli.shared import (
+    INTERRUPTED,
+    NOT_CERTIFIED,
+    OK,
+    Asked,
+    Source,
+    access_options,
+    arithmetic_options,
+    guarded,
+    memory_errors,
+    progress,
+    show,
+    source_options,
+    taken,
+)
+from precisionkit.report import Report, check_writable, render, write_json, write_table
+
+_EXIT_CODES = """\b
+Exit codes:
+  0    done
+  1    a prediction flipped, or fewer than --fail-under percent are certified
+  2    wrong use, or an unusable model, data set or report path
+  3    a run left its proved enclosure: nothing can be relied on, please report it
+  130  interrupted; partial results are kept and marked incomplete
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Request:
+    """What the options ask for beside model, data and arithmetic, before anything is loaded."""
+
+    method: str
+    effort: float | None
+    confidence: float
+    device: str
+    batch_size: int | None
+    json_file: Path | None
+    table_file: Path | None
+    fail_under: float | None
+    native: bool
+    linearised: bool
+    quiet: bool
+
+
+@click.command(epilog=_EXIT_CODES)
+@source_options
+@arithmetic_options
+@click.option(
+    "--method",
+    type=click.Choice(["auto", "interval", "zonotope", "adjoint"]),
+    default="auto",
+    show_default=True,
+    help="interval: fast, for one or two layers. zonotope: correlations kept, for deep networks. auto: the cheapest that decides each "
+    "input. adjoint: probabilities under a model of random rounding.",
+)
+@click.option(
+    "--effort",
+    type=click.FloatRange(0),
+    metavar="N",
+    help="Limit of the zonotope and adjoint methods' work for one input, in forward passes [default: 6000]; beyond it "
+    "interval bounds remain.",
+)
+@click.option(
+    "--confidence",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    default=1e-6,
+    show_default=True,
+    metavar="P",
+    help="Largest probability that a 'probable' verdict is wrong, under the model of random rounding.",
+)
+@click.option("--device", default="cpu", show_default=True, help="Where both programs run: cpu, cuda, cuda:1 or mps.")
+@click.option("--batch-size", type=click.IntRange(min=1), metavar="N", help="[default: by the size of the network]")
+@click.option("--json", "json_file", type=click.Path(path_type=Path), metavar="FILE", help="Write the whole report as JSON.")
+@click.option("--table", "table_file", type=click.Path(path_type=Path), metavar="FILE", help="Write one row an input, .csv or .parquet.")
+@click.option("--fail-under", type=click.FloatRange(0, 100), metavar="PERCENT", help="Exit with 1 if fewer are certified.")
+@click.option("--native", is_flag=True, help="On a CPU, run the real half kernels (slow) instead of fp32 kernels with one rounding each.")
+@click.option("--linearised", is_flag=True, help="Report first-order numbers as well: how far a sharper method could get. Never a verdict.")
+@access_options
+def certify(**options: object) -> None:
+    """Certify every input of a data set: whether running MODEL in half precision can change its prediction.
+
+    MODEL is a state dict (.pt, .pth, .th), a .safetensors file, or a file of this project that names its architecture.
+    """
+    source, asked, request = taken(Source, options), taken(Asked, options), _Request(**options)  # type: ignore[arg-type]
+    sys.exit(guarded(lambda talk: _certify(source, asked, request, talk)))
+
+
+def _certify(source: Source, asked: Asked, request: _Request, talk: Console) -> int:
+    for path, table in ((request.json_file, False), (request.table_file, True)):
+        if path is not None:
+            check_writable(path, table=table)
+    report = _run(source, asked, request, talk)
+    show(render(report))
+    _write(report, request, talk)
+    return _verdict(report, request, talk)
+
+
+def _run(source: Source, asked: Asked, request: _Request, talk: Console) -> Report:
+    """Load everything and certify it."""
+    from precisionkit.bound import EFFORT
+    from precisionkit.certify import Settings
+    from precisionkit.certify import certify as certify_data
+
+    arithmetic = asked.arithmetic()
+    settings = Settings(
+        method=request.method,
+        effort=EFFORT if request.effort is None else request.effort,
+        confidence=request.confidence,
+        device=request.device,
+        batch_size=request.batch_size,
+        native=request.native,
+        linearised=request.linearised,
+        emulate=asked.emulate,
+    )
+    model, data = source.load()
+    with memory_errors(), progress(talk, "certifying", quiet=request.quiet) as advance:
+        return certify_data(model, data, arithmetic, settings, advance)
+
+
+def _write(report: Report, request: _Request, talk: Console) -> None:
+    if request.json_file is not None:
+        write_json(report, request.json_file)
+    if request.table_file is not None:
+        write_table(report, request.table_file)
+    written = [str(path) for path in (request.json_file, request.table_file) if path is not None]
+    if written:
+        talk.print(f"Written: {', '.join(written)}", markup=False)
+
+
+def _verdict(report: Report, request: _Request, talk: Console) -> int:
+    """Exit code of a report, and a sentence for each that is not 0."""
+    if not report.complete:
+        talk.print(f"Interrupted: partial results are kept and marked incomplete ({report.summary.inputs} of {report.data.inputs} inputs).")
+        return INTERRUPTED
+    code = OK
+    if report.summary.flipped:
+        talk.print(f"Not certified: {report.summary.flipped} predictions flipped.")
+        code = NOT_CERTIFIED
+    if request.fail_under is not None and report.certified_percent < request.fail_under:
+        talk.print(f"Not certified: {report.certified_percent:.2f} % are certified, less than --fail-under {request.fail_under:g}.")
+        code = NOT_CERTIFIED
+    return code

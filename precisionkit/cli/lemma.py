@@ -1,0 +1,101 @@
+"""``precisionkit lemma``."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from precisionkit.cli.shared import (
+    NOT_CERTIFIED,
+    OK,
+    Asked,
+    Source,
+    access_options,
+    arithmetic_options,
+    guarded,
+    memory_errors,
+    progress,
+    show,
+    source_options,
+    taken,
+)
+from precisionkit.errors import UsageError
+from precisionkit.report import check_writable, render_lemma, violations, write_json
+
+FIGURES = (".png", ".svg", ".pdf")
+
+_EXIT_CODES = """\b
+Exit codes:
+  0    done
+  1    the repaired lemma is violated: please report it
+  2    wrong use, or an unusable model, data set or report path
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Request:
+    arb: int
+    mpmath: int
+    json_file: Path | None
+    figure: Path | None
+    quiet: bool
+
+
+@click.command(epilog=_EXIT_CODES)
+@source_options
+@arithmetic_options
+@click.option(
+    "--arb", default=0, show_default=True, type=click.IntRange(min=0), metavar="N", help="Compute the exact networks of the first N inputs."
+)
+@click.option(
+    "--mpmath",
+    default=0,
+    show_default=True,
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Have mpmath compute N of them as well, or, in a large network, single neurons of N of them.",
+)
+@click.option("--json", "json_file", type=click.Path(path_type=Path), metavar="FILE", help="Write everything, exact fractions included.")
+@click.option("--figure", type=click.Path(path_type=Path), metavar="FILE", help="Draw histograms of Gamma and 2 delta: .png, .svg, .pdf.")
+@access_options
+def lemma(**options: object) -> None:
+    """Repeat the published experiment exactly: margins Gamma and discrepancies delta of MODEL as rational numbers.
+
+    Whether the premise of the margin lemma holds is counted against whether the prediction is kept: as published (Gamma >= 2 delta),
+    repaired (>), and gap by gap, for logits and for probabilities.
+    """
+    source, asked, request = taken(Source, options), taken(Asked, options), _Request(**options)  # type: ignore[arg-type]
+    sys.exit(guarded(lambda talk: _lemma(source, asked, request, talk)))
+
+
+def _lemma(source: Source, asked: Asked, request: _Request, talk: Console) -> int:
+    if request.figure is not None and request.figure.suffix not in FIGURES:
+        raise UsageError(
+            f"The figure '{request.figure}' has the suffix '{request.figure.suffix}'; name it with one of {', '.join(FIGURES)}."
+        )
+    if request.mpmath > request.arb:
+        raise UsageError(f"--mpmath {request.mpmath} is more than --arb {request.arb}; mpmath judges networks that Arb has computed.")
+    for path in (request.json_file, request.figure):
+        if path is not None:
+            check_writable(path)
+    from precisionkit.experiment import run_experiment
+
+    arithmetic = asked.arithmetic()
+    model, data = source.load()
+    with memory_errors(), progress(talk, "computing", quiet=request.quiet) as advance:
+        report = run_experiment(model, data, arithmetic, emulate=asked.emulate, arb=request.arb, judged=request.mpmath, on_progress=advance)
+    show(render_lemma(report))
+    if request.json_file is not None:
+        write_json(report, request.json_file)
+    if request.figure is not None:
+        from precisionkit.figures import margins_figure
+
+        margins_figure(report, request.figure)
+    written = [str(path) for path in (request.json_file, request.figure) if path is not None]
+    if written:
+        talk.print(f"Written: {', '.join(written)}", markup=False)
+    return NOT_CERTIFIED if violations(report) else OK

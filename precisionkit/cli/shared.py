@@ -1,0 +1,210 @@
+"""What the commands have in common: where model and data come from, the arithmetic, progress, and how errors are told."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.console import Console, RenderableType
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from precisionkit.arithmetic import Arithmetic, order_of_run, parse_arithmetic
+from precisionkit.errors import PrecisionKitError, RefutedError
+
+if TYPE_CHECKING:
+    from precisionkit.data import Dataset
+    from precisionkit.models import LoadedModel
+
+OK, NOT_CERTIFIED, UNUSABLE, REFUTED, INTERRUPTED = 0, 1, 2, 3, 130
+
+Advance = Callable[[int, int], None]
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """Where the model and the data come from."""
+
+    model: str
+    data: str
+    arch: str | None
+    data_root: Path | None
+    split: str
+    limit: int | None
+    normalize: str | None
+    trust: bool
+    download: bool
+
+    def load(self) -> tuple[LoadedModel, Dataset]:
+        """Load both."""
+        from precisionkit.data import load_dataset
+        from precisionkit.models import load_model, parse_normalize
+
+        normalize = None if self.normalize is None else parse_normalize(self.normalize)
+        data = load_dataset(self.data, split=self.split, root=self.data_root, limit=self.limit, download=self.download)
+        shape = tuple(data.images.shape[1:]) if data.images.dtype.kind == "f" else None
+        model = load_model(self.model, arch=self.arch, trust=self.trust, input_shape=shape)
+        if normalize is not None:
+            mean, std = normalize
+            model = dataclasses.replace(model, preprocess=dataclasses.replace(model.preprocess, mean=mean, std=std))
+        return model, data
+
+
+@dataclasses.dataclass(frozen=True)
+class Asked:
+    """The arithmetic of the half program, and how its run is made."""
+
+    storage: str
+    accumulate: str
+    order: str
+    fuse: str
+    emulate: str | None
+
+    def arithmetic(self) -> Arithmetic:
+        """Build it; a run on a tensor core, in parts or exact implies its order."""
+        order = self.order
+        if self.emulate is not None and order == "any" and not (run := order_of_run(self.emulate)).is_tree:
+            order = run.name
+        return parse_arithmetic(self.storage, self.accumulate, order, self.fuse)
+
+
+def taken(kind: type[Any], options: dict[str, Any]) -> Any:
+    """Take the options that are fields of a record out of a command's options."""
+    return kind(**{field.name: options.pop(field.name) for field in dataclasses.fields(kind)})
+
+
+def _together(*decorators: Decorator) -> Decorator:
+    def apply(function: Callable[..., Any]) -> Callable[..., Any]:
+        for decorator in reversed(decorators):
+            function = decorator(function)
+        return function
+
+    return apply
+
+
+source_options = _together(
+    click.argument("model", metavar="MODEL"),
+    click.option(
+        "--data", required=True, metavar="SET", help="digits, mnist, fashion_mnist, cifar10, a FILE.npz, or a FOLDER of images by class."
+    ),
+    click.option("--arch", metavar="NAME", help="Architecture for a file that holds only weights: a zoo name or package.module:factory."),
+    click.option(
+        "--data-root", type=click.Path(path_type=Path, file_okay=False), help="Folder with named data sets [default: $PRECISIONKIT_DATA]."
+    ),
+    click.option("--split", default="test", show_default=True, help="test or train, of a named set."),
+    click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Take the first N inputs."),
+    click.option("--normalize", metavar="MEANS/STDS", help="Per channel, e.g. 0.1307/0.3081, or 'none' [default: what the model says]."),
+)
+access_options = _together(
+    click.option("--trust", is_flag=True, help="Load files that can run code: pickled modules, TorchScript, .pt2."),
+    click.option("--download/--no-download", default=True, show_default=True, help="Fetch a missing named data set."),
+    click.option("-q", "--quiet", is_flag=True, help="No progress on stderr."),
+)
+arithmetic_options = _together(
+    click.option("--storage", default="fp16", show_default=True, metavar="FORMAT", help="fp16, bf16, or fp32 (fp32 against itself)."),
+    click.option("--accumulate", default="fp32", show_default=True, metavar="FORMAT", help="Format of sums: fp32, fp16, bf16."),
+    click.option(
+        "--order",
+        default="any",
+        show_default=True,
+        metavar="ORDER",
+        help="Order of sums: any, sequential, pairwise, blocked:K, splitk:S (at most S partial sums rounded to the storage format), exact, "
+        "tensorcore:volta|ampere|ada|hopper|blackwell.",
+    ),
+    click.option(
+        "--fuse",
+        type=click.Choice(["none", "epilogue"]),
+        default="none",
+        show_default=True,
+        help="What is stored once: none: every operator; covers fused kernels too. epilogue: a convolution or linear layer with its batch "
+        "normalisation, addition and ReLU, as TensorRT and compiled kernels do.",
+    ),
+    click.option(
+        "--emulate",
+        metavar="RUN",
+        help="Make the half run bit-exact by definition: volta, ampere, ada, hopper, blackwell, splitk:S or exact, which imply that "
+        "--order; sequential, pairwise or blocked:K, with :fma for fused products. Slow.",
+    ),
+)
+
+
+def guarded(work: Callable[[Console], int]) -> int:
+    """Run a command's work; errors become one sentence on stderr and an exit code."""
+    talk = Console(stderr=True, soft_wrap=True, highlight=False)
+    try:
+        return work(talk)
+    except PrecisionKitError as error:
+        talk.print(f"Error: {error}", markup=False)
+        return REFUTED if isinstance(error, RefutedError) else UNUSABLE
+    except MemoryError:
+        talk.print("Error: The memory is not enough for this batch; choose a smaller --batch-size.", markup=False)
+        return UNUSABLE
+    except KeyboardInterrupt:
+        talk.print("Interrupted before the first result; nothing was written.")
+        return INTERRUPTED
+
+
+@contextmanager
+def memory_errors() -> Iterator[None]:
+    """Turn torch's own out-of-memory error into Python's."""
+    import torch
+
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise MemoryError from error
+
+
+@contextmanager
+def progress(talk: Console, what: str, *, quiet: bool) -> Iterator[Advance]:
+    """A bar with rate and time left on a terminal, a line every ten seconds elsewhere."""
+    if quiet:
+        yield lambda done, total: None
+    elif talk.is_terminal:
+        columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeRemainingColumn())
+        with Progress(*columns, console=talk, transient=True) as bar:
+            task = bar.add_task(what, total=None, rate="")
+            start = time.monotonic()
+
+            def advance(done: int, total: int) -> None:
+                rate = done / max(time.monotonic() - start, 1e-9)
+                bar.update(task, completed=done, total=total, rate=f"{rate:.4g} inputs/s")
+
+            yield advance
+    else:
+        yield _lines(talk)
+
+
+def _lines(talk: Console) -> Advance:
+    start = last = time.monotonic()
+
+    def advance(done: int, total: int) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= 10:
+            last = now
+            rate = done / (now - start)
+            talk.print(f"{done} of {total} inputs, {rate:.4g} inputs/s, {(total - done) / rate:.0f} s left")
+
+    return advance
+
+
+def show(what: RenderableType) -> None:
+    """Print a result; a reader that has closed the pipe is no error."""
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(width=100, highlight=False)
+    with console.capture() as text:  # rich itself would exit with 1 on a closed pipe
+        console.print(what)
+    try:
+        sys.stdout.write(text.get())
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

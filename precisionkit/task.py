@@ -1,0 +1,83 @@
+"""A model with its data and its arithmetic: what every command captures first, and tells in its report."""
+
+from __future__ import annotations
+
+from precisionkit.arithmetic import REFERENCE, Arithmetic
+from precisionkit.bound.adjoint import MODEL
+from precisionkit.capture import capture
+from precisionkit.data import Dataset
+from precisionkit.errors import UnusableDataError, UnusableModelError
+from precisionkit.graph import Graph
+from precisionkit.models import LoadedModel
+from precisionkit.report import ArithmeticInfo, DataInfo, ModelInfo
+
+
+def captured(model: LoadedModel, data: Dataset, shape: tuple[int, ...]) -> Graph:
+    """Capture the network for inputs of one shape, and check that data set and network belong together.
+
+    Raises
+    ------
+    PrecisionKitError
+        The network has operators that are not supported, or takes other inputs or has other classes than the data set.
+    """
+    try:
+        graph = capture(model.module, shape)
+    except UnusableModelError as error:
+        if model.input_shape is None or tuple(model.input_shape) == shape:
+            raise
+        given, wanted = ("x".join(map(str, s)) for s in (shape, model.input_shape))
+        raise UnusableDataError(
+            f"The data set '{data.name}' gives inputs of shape {given}, but the model '{model.arch}' takes {wanted}; "
+            "use the model with the data set that it was trained for."
+        ) from error
+    _check_labels(data, graph)
+    return graph
+
+
+def _check_labels(data: Dataset, graph: Graph) -> None:
+    if data.labels is None or not len(data.labels):
+        return
+    largest, smallest = int(data.labels.max()), int(data.labels.min())
+    if largest >= graph.classes or smallest < 0:
+        label = largest if largest >= graph.classes else smallest
+        raise UnusableModelError(
+            f"The data set '{data.name}' has the label {label}, but the model has {graph.classes} classes, 0 to {graph.classes - 1}; "
+            "use the model with the data set that it was trained for."
+        )
+
+
+def model_info(model: LoadedModel) -> ModelInfo:
+    """Describe the model."""
+    return ModelInfo(path=model.path, sha256=model.sha256, arch=model.arch, parameters=model.parameters)
+
+
+def data_info(data: Dataset) -> DataInfo:
+    """Describe the data set."""
+    return DataInfo(name=data.name, split=data.split, inputs=len(data.images), sha256=data.sha256)
+
+
+def arithmetic_info(arithmetic: Arithmetic, graph: Graph, *, probable: bool) -> ArithmeticInfo:
+    """Describe both programs' arithmetic, with everything that is assumed."""
+    return ArithmeticInfo(
+        storage=arithmetic.storage.name,
+        accumulate=arithmetic.accumulate.name,
+        order=arithmetic.order.name,
+        fuse="epilogue" if arithmetic.fused else "none",
+        reference=REFERENCE.name,
+        assumptions=_assumptions(arithmetic, graph, probable=probable),
+    )
+
+
+def _assumptions(arithmetic: Arithmetic, graph: Graph, *, probable: bool) -> tuple[str, ...]:
+    """Of both programs, and of the input."""
+    decided = (f"Decided on the logits, before {', '.join(graph.removed)}.",) if graph.removed else ()
+    model = (MODEL,) if probable else ()
+    return (
+        *arithmetic.assumptions,
+        "The reference program stores and sums in binary32 (no TF32), in any order, under the same assumptions.",
+        "Both programs start from the same preprocessed binary32 input and binary32 weights, which the half program rounds once.",
+        "A prediction is the first index among the largest logits.",
+        "The bounds are computed in IEEE binary64 and binary32 by direct sums, with subnormal numbers kept.",
+        *decided,
+        *model,
+    )

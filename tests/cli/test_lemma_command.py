@@ -1,0 +1,67 @@
+"""``precisionkit lemma``: the whole experiment on small data, its report, its refusals, and the real networks."""
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from precisionkit.cli import main
+from precisionkit.models import bundled_model
+
+DIGITS = str(bundled_model("digits_cnn"))
+
+
+def run(*arguments, env=None):
+    return CliRunner().invoke(main, ["lemma", *map(str, arguments)], env=env, catch_exceptions=False)
+
+
+def test_the_experiment_is_shown_written_and_drawn(tmp_path):
+    files = ("--json", tmp_path / "r.json", "--figure", tmp_path / "r.svg")
+    result = run(DIGITS, "--data", "digits", "--limit", 40, "--arb", 4, "--mpmath", 1, *files, "-q")
+    assert result.exit_code == 0
+    assert "The lemma as published, with >=, is not violated here. The repaired lemma holds on every input." in result.stdout
+    assert "exact networks of 4 inputs by Arb, 1 of them by mpmath, all in agreement" in result.stdout
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert report["schema"] == "precisionkit.lemma/1"
+    for output in report["outputs"]:
+        for cells in output["tables"]:
+            assert sum(cells[key] for key in ("holds_kept", "holds_changed", "fails_kept", "fails_changed")) == 40
+            assert cells["violations"] == []
+        assert output["gamma"]["least"] >= 0
+    assert len(report["rows"]) == 80
+    truth = report["truth"]
+    assert 0 < truth["binary64_error"] < 1e-12 < truth["reference_error"][1] < truth["half_error"][1]
+    assert "<svg" in (tmp_path / "r.svg").read_text()
+
+
+def test_an_emulated_bfloat16_run_has_larger_discrepancies(tmp_path):
+    deltas = []
+    for options in ((), ("--storage", "bf16", "--emulate", "ampere")):
+        assert run(DIGITS, "--data", "digits", "--limit", 20, "--json", tmp_path / "r.json", "-q", *options).exit_code == 0
+        report = json.loads((tmp_path / "r.json").read_text())
+        deltas.append(report["outputs"][0]["delta"]["mean"])
+    assert (report["emulate"], report["arithmetic"]["order"]) == ("ampere", "tensorcore:ampere")
+    assert deltas[1] > 3 * deltas[0]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--figure", "f.txt"), "The figure 'f.txt' has the suffix '.txt'; name it with one of .png, .svg, .pdf."),
+        (("--mpmath", "5", "--arb", "2"), "--mpmath 5 is more than --arb 2; mpmath judges networks that Arb has computed."),
+        (("--json", "missing/r.json"), "does not exist; create it first."),
+        (("--emulate", "kepler"), "The order 'kepler' is not known"),
+    ],
+)
+def test_wrong_options_are_refused(options, message):
+    result = run(DIGITS, "--data", "digits", "--limit", 2, *options)
+    assert result.exit_code == 2
+    assert message in result.stderr.replace("\n", " ")
+
+
+@pytest.mark.real
+def test_single_neurons_of_a_large_network_are_judged(shared):
+    arguments = (shared / "models" / "resnet20-12fca82f.th", "--arch", "cifar_resnet20", "--data", "cifar10", "--limit", 2)
+    result = run(*arguments, "--arb", 1, "--mpmath", 1, "-q", env={"PRECISIONKIT_DATA": str(shared / "data")})
+    assert result.exit_code == 0
+    assert "neurons by mpmath, all in agreement" in result.stdout
