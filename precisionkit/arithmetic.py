@@ -37,6 +37,8 @@ class TensorCore:
         Architecture.
     terms : int
         Number K of products in one step.
+    bfloat16 : bool
+        Whether it takes factors of bfloat16, beside binary16.
     fraction_bits : int
         Every product and the accumulator are aligned to the largest exponent among them and truncated after this many
         fraction bits; the sum is exact and then truncated to binary32, or rounded to nearest to binary16.
@@ -45,10 +47,11 @@ class TensorCore:
     name: str
     terms: int
     fraction_bits: int
+    bfloat16: bool = True
 
 
 TENSOR_CORES = (
-    TensorCore("volta", 4, 23),
+    TensorCore("volta", 4, 23, bfloat16=False),
     TensorCore("ampere", 8, 24),
     TensorCore("ada", 8, 24),
     TensorCore("hopper", 16, 25),
@@ -147,7 +150,7 @@ def parse_order(option: str) -> Order:
             return Order(option, tensor_core=unit)
     units = "|".join(unit.name for unit in TENSOR_CORES)
     raise UnsupportedArithmeticError(
-        f"The order '{option}' is not known; choose any, sequential, pairwise, exact, blocked:K or splitk:K with K of 2 or more, "
+        f"The order '{option}' is not known; choose any, sequential, pairwise, exact, blocked:K or splitk:S with K or S of 2 or more, "
         f"or tensorcore:{units}."
     )
 
@@ -161,7 +164,16 @@ def order_of_run(option: str) -> Order:
         The text is none of these.
     """
     name = option.removesuffix(":fma")
-    order = parse_order(f"tensorcore:{name}" if name in {unit.name for unit in TENSOR_CORES} else name)
+    units = [unit.name for unit in TENSOR_CORES]
+    try:
+        order = parse_order(f"tensorcore:{name}" if name in units else name)
+    except UnsupportedArithmeticError as error:
+        raise UnsupportedArithmeticError(
+            f"The run '{option}' is not known; choose {', '.join(units)}, splitk:S, exact, or sequential, pairwise or blocked:K, each of "
+            "the three with :fma behind it or not."
+        ) from error
+    if order == ANY:
+        raise UnsupportedArithmeticError("'any' stands for many orders, and a run has one; choose sequential, pairwise or blocked:K.")
     return replace(order, fma=option != name)
 
 
@@ -176,11 +188,11 @@ def parse_run(option: str, arithmetic: Arithmetic) -> Order:
     order = order_of_run(option)
     if order.fma and not order.is_tree:
         raise UnsupportedArithmeticError(f"':fma' speaks of a sum along a tree, sequential, pairwise or blocked:K, not of {order.name}.")
-    allowed = order.is_tree or order == ANY if arithmetic.order == ANY else order.name == arithmetic.order.name
+    allowed = order.is_tree if arithmetic.order == ANY else order.name == arithmetic.order.name
     if not allowed:
         raise UnsupportedArithmeticError(
-            f"A run in the order {order.name} is none that {arithmetic.name} allows, so no bound would speak of it; add --order "
-            f"{order.name}."
+            f"A run in the order {order.name} is none that {arithmetic.name} allows, so no bound would speak of it; let the order of the "
+            f"arithmetic be {order.name} as well (--order {order.name})."
         )
     return order
 
@@ -334,10 +346,11 @@ def parse_arithmetic(storage: str = "fp16", accumulate: str = "fp32", order: str
             f"The accumulator {accumulator.option} does not hold every number of the storage format {kept.option}; "
             f"choose --accumulate {' or '.join(dict.fromkeys((kept.option, 'fp32')))}."
         )
-    if sum_order.tensor_core and (kept, accumulator) not in TENSOR_CORE_FORMATS:
+    unit = sum_order.tensor_core
+    if unit is not None and ((kept, accumulator) not in TENSOR_CORE_FORMATS or (kept == BFLOAT16 and not unit.bfloat16)):
+        also = ", or bf16 with fp32" if unit.bfloat16 else ""
         raise UnsupportedArithmeticError(
-            f"The order {order} needs --storage fp16 or bf16 with --accumulate fp32, or fp16 with fp16, not {kept.option} with "
-            f"{accumulator.option}."
+            f"The order {order} needs --storage fp16 with --accumulate fp32 or fp16{also}, not {kept.option} with {accumulator.option}."
         )
     if sum_order.parts and (kept == BINARY32 or accumulator != BINARY32):
         raise UnsupportedArithmeticError(

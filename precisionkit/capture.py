@@ -130,7 +130,8 @@ class _Reader:
         if target not in BY_TARGET:
             supported = ", ".join(sorted(record.name for record in OPERATORS))
             raise UnsupportedOperatorError(
-                f"No error rule is known for {_describe(node)}. Supported are: {supported}, and softmax or log_softmax as the last layer."
+                f"No error rule is known for {_describe(node)}. Supported are: {supported}, and softmax or log_softmax as the last layer; "
+                "build the layer from these, or leave it out of what is certified."
             )
         self._nodes.append(self._node(node, target))
         self._known.add(node.name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -138,11 +139,14 @@ def _method(name: str) -> str:
 
 def _devices(name: str) -> tuple[torch.device, torch.device]:
     """Device of the runs, and of the analysis, which needs binary64."""
+    if re.fullmatch(r"cpu|cuda(:\d+)?|mps", name) is None:
+        raise UsageError(f"The device '{name}' is not supported; choose cpu, cuda, cuda:N or mps.")
     try:
         device = torch.device(name)
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise UsageError(f"The device '{name}' cannot be used here ({str(error).splitlines()[0]}); choose --device cpu.") from error
+        why = str(error).splitlines()[0].split(". ")[0][:120].rstrip(".")
+        raise UsageError(f"The device '{name}' cannot be used here ({why}); choose --device cpu.") from error
     return device, torch.device("cpu") if device.type == "mps" else device
 
 

@@ -70,7 +70,8 @@ def arithmetic_info(arithmetic: Arithmetic, graph: Graph, *, probable: bool) -> 
 
 def _assumptions(arithmetic: Arithmetic, graph: Graph, *, probable: bool) -> tuple[str, ...]:
     """Of both programs, and of the input."""
-    decided = (f"Decided on the logits, before {', '.join(graph.removed)}.",) if graph.removed else ()
+    removed = ", ".join(target.removeprefix("aten.").split(".")[0].lstrip("_") for target in graph.removed)
+    decided = (f"Decided on the logits, before {removed}.",) if removed else ()
     model = (MODEL,) if probable else ()
     return (
         *arithmetic.assumptions,

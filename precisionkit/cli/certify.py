@@ -145,7 +145,8 @@ def _verdict(report: Report, request: _Request, talk: Console) -> int:
         return INTERRUPTED
     code = OK
     if report.summary.flipped:
-        talk.print(f"Not certified: {report.summary.flipped} predictions flipped.")
+        flipped = report.summary.flipped
+        talk.print(f"Not certified: {flipped} prediction{'s' * (flipped > 1)} flipped.")
         code = NOT_CERTIFIED
     if request.fail_under is not None and report.certified_percent < request.fail_under:
         talk.print(f"Not certified: {report.certified_percent:.2f} % are certified, less than --fail-under {request.fail_under:g}.")

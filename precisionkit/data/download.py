@@ -20,14 +20,23 @@ def download(torchvision_class: str, root: Path, split: str) -> str | None:
     except ImportError:
         return "torchvision is not installed"
     _LOG.info("Fetching %s with torchvision into %s.", torchvision_class, root)
+    there = set(root.rglob("*")) | {root} if root.is_dir() else set()
     try:
         root.mkdir(parents=True, exist_ok=True)
         with _patience(), contextlib.redirect_stdout(io.StringIO()):  # stdout belongs to results
             getattr(datasets, torchvision_class)(str(root), train=split == "train", download=True)
     except (OSError, RuntimeError, ValueError, EOFError) as error:
         _LOG.debug("The download failed.", exc_info=error)
-        return f"the download failed ({type(error).__name__})"
+        _remove_new_folders(root, there)
+        return f"the download failed ({type(error).__name__}: {str(error).splitlines()[0][:100] if str(error) else 'no reason given'})"
     return None
+
+
+def _remove_new_folders(root: Path, there: set[Path]) -> None:
+    """Take away empty folders that a failed download has made."""
+    for folder in [*sorted((p for p in root.rglob("*") if p.is_dir()), reverse=True), root]:
+        if folder not in there and folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
 
 
 @contextlib.contextmanager

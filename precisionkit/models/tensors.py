@@ -48,6 +48,10 @@ def find_tensors(loaded: object, where: str) -> Tensors:
     return {str(key): value for key, value in loaded.items() if not _is_counter(key)}
 
 
+def _counted(count: int) -> str:
+    return f"{count} tensor{'s' * (count > 1)}"
+
+
 def fit(tensors: Tensors, module: nn.Module, *, arch: str, where: str) -> None:
     """Copy tensors into a module under its names, cast to its dtypes; refuse unless names and shapes match exactly."""
     shapes = _shapes(module)
@@ -60,14 +64,14 @@ def fit(tensors: Tensors, module: nn.Module, *, arch: str, where: str) -> None:
         if key in shapes and tuple(value.shape) != shapes[key]
     ]
     parts = [
-        f"{len(found)} {word} ({', '.join(map(shown, found[:_LISTED]))}{', ...' if len(found) > _LISTED else ''})"
+        f"{_counted(len(found))} {word} ({', '.join(map(shown, found[:_LISTED]))}{', ...' if len(found) > _LISTED else ''})"
         for found, word in ((missing, "missing"), (unexpected, "unexpected"), (wrong, "of another shape"))
         if found
     ]
     if parts:
         others = [name for name in candidates(tensors) if name != arch]
         way_out = f"its tensors fit --arch {' or '.join(others)}" if others else "give the --arch that it was trained with"
-        raise UnusableModelError(f"{where} does not fit the architecture {arch}: tensors {'; '.join(parts)}; {way_out}.")
+        raise UnusableModelError(f"{where} does not fit the architecture {arch}: {'; '.join(parts)}; {way_out}.")
     for key, target in module.state_dict().items():
         if not _is_counter(key):
             with torch.no_grad():

@@ -44,10 +44,20 @@ def conclusion(report: Report) -> str:
 
 def _heading(report: Report) -> Text:
     model, data, arithmetic = report.model, report.data, report.arithmetic
+    flags = report.environment.flags
+    emulated = flags.get("emulate", "no")
+    run = (
+        f"\nthe half run emulated: {emulated}"
+        if emulated != "no"
+        else "\nthe half run by the device's half kernels"
+        if flags.get("native")
+        else ""
+    )
+    split = "" if data.split == "all" else f", {data.split} split"
     return Text(
-        f"{model.arch} ({model.parameters:,} parameters) on {data.name}, {data.split} split\n"
+        f"{model.arch} ({model.parameters:,} parameters) on {data.name}{split}\n"
         f"{arithmetic.storage}, sums in {arithmetic.accumulate}, order {arithmetic.order}, {_FUSED[arithmetic.fuse]}"
-        f"against {arithmetic.reference}; method {report.method}"
+        f"against {arithmetic.reference}; method {report.method}{run}"
     )
 
 

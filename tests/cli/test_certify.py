@@ -226,7 +226,7 @@ def test_a_flip_is_witnessed(in_folder):
     np.savez(in_folder / "data.npz", images=np.array([[1.0, 0, 0, 0]], dtype=np.float32))
     result = run(*arguments, "--json", in_folder / "r.json")
     assert result.exit_code == 1
-    assert "Not certified: 1 predictions flipped." in result.stderr
+    assert "Not certified: 1 prediction flipped." in result.stderr
     (row,) = json.loads((in_folder / "r.json").read_text())["inputs"]
     assert (row["verdict"], row["prediction_reference"], row["prediction_half"], row["label"]) == ("flipped", 1, 0, None)
     assert row["reason"] == "the two runs predict different classes"
@@ -458,7 +458,8 @@ def test_an_unsupported_network_is_refused(in_folder, kind):
         (("--storage", "fp32", "--accumulate", "fp16"), r"^The accumulator fp16 does not hold every number"),
         (("--method", "adjoint", "--accumulate", "fp16"), r"^The adjoint method takes rounding errors for unbiased.*--method zonotope\.$"),
         (("--device", "cuda:7"), r"^The device 'cuda:7' cannot be used here \(.*\); choose --device cpu\.$"),
-        (("--device", "toaster"), r"^The device 'toaster' cannot be used here"),
+        (("--device", "toaster"), r"^The device 'toaster' is not supported; choose cpu, cuda, cuda:N or mps\.$"),
+        (("--device", "mps"), r"^The device 'mps' cannot be used here \(.{1,120}\); choose --device cpu\.$"),
         (("--normalize", "1,2"), r"1,2"),
         (
             ("--native", "--fuse", "epilogue"),
@@ -467,7 +468,7 @@ def test_an_unsupported_network_is_refused(in_folder, kind):
         (("--storage", "fp32", "--fuse", "epilogue"), r"^--fuse epilogue leaves out stores in half precision.*choose --fuse none\.$"),
         (("--emulate", "hopper", "--native"), r"^A run is made either by the half kernels \(--native\) or by emulation"),
         (("--emulate", "hopper", "--order", "pairwise"), r"^A run in the order tensorcore:hopper is none that fp16/fp32-pairwise allows"),
-        (("--emulate", "kepler"), r"^The order 'kepler' is not known"),
+        (("--emulate", "kepler"), r"^The run 'kepler' is not known; choose volta"),
         (("--native", "--accumulate", "fp16"), r"which is no run of fp16/fp16-any; leave out --native\.$"),
     ],
 )

@@ -50,7 +50,7 @@ def test_an_emulated_bfloat16_run_has_larger_discrepancies(tmp_path):
         (("--figure", "f.txt"), "The figure 'f.txt' has the suffix '.txt'; name it with one of .png, .svg, .pdf."),
         (("--mpmath", "5", "--arb", "2"), "--mpmath 5 is more than --arb 2; mpmath judges networks that Arb has computed."),
         (("--json", "missing/r.json"), "does not exist; create it first."),
-        (("--emulate", "kepler"), "The order 'kepler' is not known"),
+        (("--emulate", "kepler"), "The run 'kepler' is not known"),
     ],
 )
 def test_wrong_options_are_refused(options, message):

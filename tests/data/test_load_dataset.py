@@ -235,9 +235,10 @@ class TestDownload:
         with caplog.at_level(logging.INFO, "precisionkit"):
             _refused(
                 name,
-                rf"The test images of {name} are not under .*new, a folder that does not exist, and the download failed \(URLError\)",
+                rf"The test images of {name} are not under .*new, a folder that does not exist, and the download failed \(\w+: .+\)",
                 root=tmp_path / "new",
             )
+        assert not (tmp_path / "new").exists()
         assert "with torchvision into" in caplog.text
         assert capsys.readouterr().out == ""
         with pytest.raises(UnusableDataError) as caught:

@@ -162,7 +162,11 @@ class TestMisfits:
             load_model(_saved(tmp_path, state), arch=ARCH)
         text = str(caught.value)
         assert "\n" not in text
-        for part in ("1 missing (fc1.bias)", "1 unexpected (fc9.bias)", "1 of another shape (fc3.weight is (10, 65), not (10, 64))"):
+        for part in (
+            "1 tensor missing (fc1.bias)",
+            "1 tensor unexpected (fc9.bias)",
+            "1 tensor of another shape (fc3.weight is (10, 65), not (10, 64))",
+        ):
             assert part in text
         assert text.endswith("give the --arch that it was trained with.")
 
