@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,14 +11,16 @@ from typing import Any
 
 import torch
 
-from precisionkit.arithmetic import Arithmetic, parse_run
+from precisionkit.arithmetic import REFERENCE, Arithmetic, parse_run
 from precisionkit.batch import Worker
 from precisionkit.bound import CONFIDENCE, EFFORT, METHODS, Ladder
 from precisionkit.data import Dataset
+from precisionkit.devices import find_device
 from precisionkit.errors import UnsupportedArithmeticError, UsageError
 from precisionkit.evaluate import device_flags, has_fast_run
 from precisionkit.formats import BINARY32
 from precisionkit.models import LoadedModel
+from precisionkit.probe import contradiction, torch_kernels
 from precisionkit.report import Environment, Input, Report, Timing, summarise
 from precisionkit.task import arithmetic_info, captured, data_info, model_info
 
@@ -49,6 +50,8 @@ class Settings:
         Report first-order numbers as well.
     emulate : str or None
         Make the half run in this order, bit-exact by definition: one of `arithmetic.parse_run` that the arithmetic allows.
+    probe : bool
+        Try first whether the kernels that the runs are made by obey the arithmetic, and refuse if they do not.
     """
 
     method: str = "auto"
@@ -59,6 +62,7 @@ class Settings:
     native: bool = False
     linearised: bool = False
     emulate: str | None = None
+    probe: bool = True
 
 
 def certify(
@@ -102,6 +106,8 @@ def certify(
     size = settings.batch_size or max(1, min(512, _BATCH_BYTES // (8 * graph.largest)))
     total, inputs, complete = len(data.images), list[Input](), True
     with device_flags(arithmetic) as flags:
+        if settings.probe:
+            _check_kernels(device, arithmetic, native=native)
         try:
             for first in range(0, total, size):
                 inputs += worker.batch(model.preprocess(data.images[first : first + size]), first, data.labels)
@@ -139,15 +145,19 @@ def _method(name: str) -> str:
 
 def _devices(name: str) -> tuple[torch.device, torch.device]:
     """Device of the runs, and of the analysis, which needs binary64."""
-    if re.fullmatch(r"cpu|cuda(:\d+)?|mps", name) is None:
-        raise UsageError(f"The device '{name}' is not supported; choose cpu, cuda, cuda:N or mps.")
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        why = str(error).splitlines()[0].split(". ")[0][:120].rstrip(".")
-        raise UsageError(f"The device '{name}' cannot be used here ({why}); choose --device cpu.") from error
+    device = find_device(name)
     return device, torch.device("cpu") if device.type == "mps" else device
+
+
+def _check_kernels(device: torch.device, arithmetic: Arithmetic, *, native: bool) -> None:
+    """Refuse an arithmetic that the kernels of the runs are seen to break."""
+    for obeyed in (REFERENCE, arithmetic) if native else (REFERENCE,):
+        why = contradiction(torch_kernels(device, obeyed.storage), obeyed)
+        if why is not None:
+            raise UnsupportedArithmeticError(
+                f"The kernels of {device} do not obey {obeyed.name}: {why.rstrip('.')}. So nothing could be proved for this device; "
+                "'precisionkit probe' tells which arithmetics it does not contradict, and --no-probe certifies the arithmetic as it is."
+            )
 
 
 def _runs_native(settings: Settings, arithmetic: Arithmetic) -> bool:

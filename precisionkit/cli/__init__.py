@@ -9,6 +9,7 @@ import click
 
 from precisionkit.cli.certify import certify
 from precisionkit.cli.lemma import lemma
+from precisionkit.cli.probe import probe
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -19,5 +20,6 @@ def main() -> None:
 
 main.add_command(certify)
 main.add_command(lemma)
+main.add_command(probe)
 
 __all__ = ["main"]

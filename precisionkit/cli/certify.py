@@ -50,6 +50,7 @@ class _Request:
     fail_under: float | None
     native: bool
     linearised: bool
+    probe: bool
     quiet: bool
 
 
@@ -86,6 +87,12 @@ class _Request:
 @click.option("--fail-under", type=click.FloatRange(0, 100), metavar="PERCENT", help="Exit with 1 if fewer are certified.")
 @click.option("--native", is_flag=True, help="On a CPU, run the real half kernels (slow) instead of fp32 kernels with one rounding each.")
 @click.option("--linearised", is_flag=True, help="Report first-order numbers as well: how far a sharper method could get. Never a verdict.")
+@click.option(
+    "--probe/--no-probe",
+    default=True,
+    show_default=True,
+    help="Try first whether the kernels that make the runs obey the arithmetic, and refuse if they do not.",
+)
 @access_options
 def certify(**options: object) -> None:
     """Certify every input of a data set: whether running MODEL in half precision can change its prediction.
@@ -122,6 +129,7 @@ def _run(source: Source, asked: Asked, request: _Request, talk: Console) -> Repo
         native=request.native,
         linearised=request.linearised,
         emulate=asked.emulate,
+        probe=request.probe,
     )
     model, data = source.load()
     with memory_errors(), progress(talk, "certifying", quiet=request.quiet) as advance:

@@ -1,0 +1,224 @@
+"""The probe: which arithmetics are consistent with a device's kernels, which are refuted, and what else shows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from precisionkit.arithmetic import ANY, TENSOR_CORES, Arithmetic, parse_arithmetic
+from precisionkit.enclosure import Enclosure
+from precisionkit.evaluate import store
+from precisionkit.formats import BINARY16, BINARY32, Format, round_to_nearest
+from precisionkit.ops._runs import run_dots
+from precisionkit.ops._store import store_error
+from precisionkit.ops.linear import error_rule
+from precisionkit.probe.findings import Answer, Findings, Judgement, Witness
+from precisionkit.probe.kernels import Dot, Kernels
+from precisionkit.probe.suites import QUARTER, suites_for
+from precisionkit.probe.tree import describe, meetings
+
+_TERMS = 32
+"""Terms of the sums whose tree is revealed."""
+_BATCHES = (1, 2, 3, 8, 64)
+
+
+def candidates(storage: Format) -> Iterator[Arithmetic]:
+    """Arithmetics that a probe judges for a storage format; the widest bounds last."""
+    option = storage.option
+    yield parse_arithmetic(option, "fp32")
+    if storage == BINARY32:
+        return
+    yield from (parse_arithmetic(option, "fp32", f"tensorcore:{u.name}") for u in TENSOR_CORES if storage == BINARY16 or u.bfloat16)
+    if storage == BINARY16:
+        yield from (parse_arithmetic(option, option, f"tensorcore:{u.name}") for u in TENSOR_CORES)
+    yield from (parse_arithmetic(option, "fp32", f"splitk:{parts}") for parts in (2, 4, 16))
+    yield parse_arithmetic(option, option)
+
+
+def probe(kernels: Kernels) -> Findings:
+    """Put every question to every kernel."""
+    found = [judge(kernels, arithmetic) for arithmetic in candidates(kernels.storage)]
+    warnings = [*_winograd(kernels), *_flushed(kernels), *_short_rows(kernels)]
+    return Findings(kernels.name, kernels.storage.name, tuple(found), tuple(_answers(kernels)), tuple(warnings))
+
+
+def judge(kernels: Kernels, arithmetic: Arithmetic) -> Judgement:
+    """Compare every dot product of every suite with what an arithmetic allows, and with a tensor core's emulation, bit for bit."""
+    unit = arithmetic.order.tensor_core
+    witness, results, exact = None, 0, unit is not None
+    for name, (a, b) in suites_for(kernels.storage).items():
+        low, high = _allowed(arithmetic, a, b)
+        emulated = _emulated(arithmetic, a, b) if unit is not None else None
+        few = _few(arithmetic, a, b, emulated)
+        for kernel, dot in kernels.dots.items():
+            got = _each(dot, a, b).double()
+            results += len(got)
+            outside = (
+                (got < low) | (got > high) | got.isnan() | ~torch.tensor([few is None or v in few[k] for k, v in enumerate(got.tolist())])
+            )
+            if outside.any() and witness is None:
+                row = int(outside.nonzero()[0])
+                allowed = sorted(few[row]) if few is not None else [float(low[row]), float(high[row])]
+                witness = Witness(kernel, name, float(got[row]), tuple(allowed), few is not None)
+            exact = exact and emulated is not None and torch.equal(got, emulated)
+    return Judgement(arithmetic.name, witness, results, exact)
+
+
+def _few(arithmetic: Arithmetic, a: Tensor, b: Tensor, emulated: Tensor | None) -> list[set[float]] | None:
+    """All results that a sum can have, for each row, where they are so few: in one step of a tensor core, or of three terms.
+
+    Three exact products, zeros apart, have at most three sums in any order, as adding zero is exact.
+    """
+    unit, fmt = arithmetic.order.tensor_core, arithmetic.accumulate
+    if unit is not None and emulated is not None and a.shape[1] <= unit.terms:
+        return [{value} for value in emulated.tolist()]
+    products = a.double() * b.double()
+    three = bool(((products != 0).sum(1) == 3).all())
+    if arithmetic.order != ANY or not three or not torch.equal(round_to_nearest(products, fmt), products):
+        return None
+    return [_in_any_order(row[row != 0], fmt, arithmetic.storage) for row in products]
+
+
+def _in_any_order(terms: Tensor, accumulate: Format, storage: Format) -> set[float]:
+    def rounded(value: Tensor) -> Tensor:
+        return torch.as_tensor(round_to_nearest(value, accumulate))
+
+    sums = [rounded(rounded(terms[i] + terms[j]) + terms[3 - i - j]) for i, j in ((0, 1), (0, 2), (1, 2))]
+    return {float(round_to_nearest(value, storage)) for value in sums}
+
+
+def contradiction(kernels: Kernels, arithmetic: Arithmetic) -> str | None:
+    """Why the device is none of the arithmetic, in a sentence, or None: the short probe that runs before a data set is certified."""
+    witness = judge(kernels, arithmetic).witness
+    if witness is not None:
+        return str(witness)
+    return next(iter([*_winograd(kernels), *_flushed(kernels)]), None)
+
+
+def _each(dot: Dot, a: Tensor, b: Tensor) -> Tensor:
+    """The diagonal: row k of a with row k of b."""
+    return dot(a, b.T.contiguous()).diagonal().contiguous()
+
+
+def _allowed(arithmetic: Arithmetic, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Ends of the results that an arithmetic allows, each rounded to the storage format."""
+    low, high = [], []
+    fmt = arithmetic.storage
+    for row, weights in zip(a.double(), b.double(), strict=True):
+        bounded = error_rule(arithmetic, {}, Enclosure.exact(row[None]), weights[None])
+        assert bounded.fresh is not None
+        centre, error = bounded.centre, bounded.fresh
+        overflows = bounded.peak is not None and bool((bounded.peak > arithmetic.partial_format.max).any())
+        # rounding is monotone, and the ends are stepped outwards beyond their own rounding
+        reach = error * (1 + 2.0**-50) + centre.abs() * 2.0**-52
+        low.append(-torch.inf if overflows else round_to_nearest(centre - reach, fmt).item())
+        high.append(torch.inf if overflows else round_to_nearest(centre + reach, fmt).item())
+    return torch.tensor(low, dtype=torch.float64), torch.tensor(high, dtype=torch.float64)
+
+
+def _emulated(arithmetic: Arithmetic, a: Tensor, b: Tensor) -> Tensor:
+    sums = run_dots(arithmetic, b[None], a.T[None, None], None)[0, 0].diagonal()
+    return store(sums.contiguous(), arithmetic.storage).double()
+
+
+def _answers(kernels: Kernels) -> Iterator[Answer]:
+    for name, dot in kernels.dots.items():
+        found = meetings(dot, kernels.storage, _TERMS)
+        yield Answer(name, f"tree of a sum of {_TERMS}", describe(found))
+        yield Answer(name, "accumulator", _accumulator(kernels.storage, dot))
+        yield Answer(name, "rows", "the same bits in every batch size tried" if _same_in_batches(dot) else "depend on the batch size")
+    yield Answer(
+        "matmul", "threads", "the same bits with one thread" if _same_in_threads(kernels.dots["matmul"]) else "depend on the threads"
+    )
+
+
+def _accumulator(storage: Format, dot: Dot) -> str:
+    """How the accumulator rounds ``1 + t - 1``, with -1 as the last of the three."""
+    a, b = suites_for(storage)[QUARTER]
+    rows = [row for row in range(len(a)) if a[row, 2] == -a.abs().max()]
+    values = set(_each(dot, a, b)[rows].tolist())
+    known = {
+        0.0: "truncates, or is shorter than binary32",
+        2.0**-24: "aligns, and truncates to 24 or 25 fraction bits",
+        1.25 * 2.0**-24: "keeps more bits than binary32, or adds what cancels first",
+        2.0**-23: "binary32, to nearest",
+    }
+    return ", ".join(known.get(v, f"unknown: {QUARTER} gives {v:g}") for v in sorted(values))
+
+
+def _same_in_batches(dot: Dot) -> bool:
+    rng = torch.Generator().manual_seed(3)
+    a, b = torch.randn(64, 300, generator=rng).half().float(), torch.randn(300, 40, generator=rng).half().float()
+    whole = dot(a, b)
+    return all(bool((dot(a[:size], b) == whole[:size]).all()) for size in _BATCHES)
+
+
+def _same_in_threads(dot: Dot) -> bool:
+    rng = torch.Generator().manual_seed(4)
+    a, b = torch.randn(128, 512, generator=rng).half().float(), torch.randn(512, 128, generator=rng).half().float()
+    threads, whole = torch.get_num_threads(), dot(a, b)
+    try:
+        torch.set_num_threads(1)
+        return bool((dot(a, b) == whole).all())
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _winograd(kernels: Kernels) -> Iterator[str]:
+    """Outputs whose window holds zeros alone are zero in a direct convolution; Winograd and FFT leak what lies beside it."""
+    rng = torch.Generator().manual_seed(5)
+    for batch, channels in ((1, 8), (16, 32)):
+        x = torch.zeros(batch, channels, 16, 16)
+        x[:, :, :, :6] = store(torch.randn(batch, channels, 16, 6, generator=rng) * 8, kernels.storage)
+        w = store(torch.randn(channels, channels, 3, 3, generator=rng), kernels.storage)
+        if bool((kernels.convolve(x, w)[..., 7:] != 0).any()):
+            yield (
+                f"The 3x3 convolution of {channels} channels, batch {batch}, is not zero where all of its terms are: an algorithm such as "
+                "Winograd or FFT, which no bound here covers."
+            )
+            return
+
+
+def _flushed(kernels: Kernels) -> Iterator[str]:
+    """Subnormal numbers that become zero."""
+    suites = suites_for(kernels.storage)
+    for name in ("subnormal factors", "a subnormal result"):
+        for kernel, dot in kernels.dots.items():
+            if bool((_each(dot, *suites[name]) == 0).any()):
+                yield f"{kernel} flushes subnormal numbers to zero ({name}), which no bound here covers."
+                return
+
+
+def _short_rows(kernels: Kernels) -> Iterator[str]:
+    """Reductions, normalisations and softmax whose results are not those of a wide computation with one rounding."""
+    rng = np.random.default_rng(6)
+    fmt = kernels.storage
+    large = 300.0 if fmt == BINARY16 else 3.0  # its square is beyond binary16
+    x = torch.from_numpy(round_to_nearest(rng.standard_normal((4, 96)) * large, fmt)).float()
+    for name, function in kernels.rows.items():
+        exact = _WIDE[name](x.double(), fmt)
+        # the internal format is binary32: roundings of 96 terms and a handful more, relative to the largest of them
+        scale = x.double().abs().sum(1, keepdim=True) if name in ("sum", "mean") else exact.abs().amax(1, keepdim=True)
+        slack = 256 * 2.0**-24 * scale + store_error(fmt, exact.abs() + 256 * 2.0**-24 * scale)
+        got = function(x).double()
+        if not bool(((got - exact).abs() <= slack).all()):
+            worst = float(((got - exact).abs() / slack).nan_to_num(torch.inf).max())
+            yield f"{name} is {worst:.3g} times further from the exact result than binary32 inside and one store would be."
+
+
+_WIDE: dict[str, Callable[[Tensor, Format], Tensor]] = {
+    "sum": lambda x, fmt: x.sum(1, keepdim=True),
+    "mean": lambda x, fmt: x.mean(1, keepdim=True),
+    "batch_norm": lambda x, fmt: _batch_norm(x, fmt),
+    "softmax": lambda x, fmt: torch.softmax(x, 1),
+    "layer_norm": lambda x, fmt: F.layer_norm(x, (x.shape[1],)),
+}
+
+
+def _batch_norm(x: Tensor, fmt: Format) -> Tensor:
+    mean, variance = (store(torch.linspace(*ends, x.shape[1]), fmt).double() for ends in ((-0.7, 1.3), (0.3, 2.7)))
+    return F.batch_norm(x, mean, variance, training=False)

@@ -1,0 +1,195 @@
+"""The probe against wrong devices made on purpose, and against this one."""
+
+import json
+import re
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from click.testing import CliRunner
+
+import precisionkit.certify
+from precisionkit.arithmetic import Order, parse_arithmetic, parse_order
+from precisionkit.cli import main
+from precisionkit.formats import BFLOAT16, BINARY16, BINARY32, TOWARDS_ZERO, round_into, round_to_nearest
+from precisionkit.models import bundled_model
+from precisionkit.ops._runs import run_dots
+from precisionkit.probe import Kernels, contradiction, judge, probe, torch_kernels
+from precisionkit.probe.tree import describe, meetings, of_order
+
+CPU = torch.device("cpu")
+
+
+def device(storage, dot, convolve=None, name="fake"):
+    """A device whose every sum of products is the given one."""
+    real = torch_kernels(CPU, storage)
+    return Kernels(name, storage, dict.fromkeys(real.dots, dot), convolve or real.convolve, real.rows)
+
+
+def emulated(option, accumulate, order):
+    arithmetic = parse_arithmetic(option, accumulate, order)
+
+    def dot(a, b):
+        sums = run_dots(arithmetic, b.T[None].contiguous(), a.T[None, None].contiguous(), None)[0, 0].T
+        return round_to_nearest(sums.double(), arithmetic.storage).float()
+
+    return dot
+
+
+def truncating(a, b):
+    """Sequential sums in binary32, truncated after every addition, then one store to nearest."""
+    total = torch.zeros(a.shape[0], b.shape[1], dtype=torch.float64)
+    for k in range(a.shape[1]):
+        total = round_into(total + a[:, k, None].double() * b[k].double(), BINARY32, TOWARDS_ZERO)
+    return round_to_nearest(total, BINARY16).float()
+
+
+def flushing(a, b):
+    least = BINARY16.smallest_normal
+    a, b = (torch.where(t.abs() < least, 0.0, t) for t in (a, b))
+    result = (a.double() @ b.double()).half().float()
+    return torch.where(result.abs() < least, 0.0, result)
+
+
+def tf32(a, b):
+    cut = [(t.view(torch.int32) & ~0x1FFF).view(torch.float32) for t in (a.contiguous(), b.contiguous())]
+    return cut[0] @ cut[1]
+
+
+B_T = [[4, 0, -5, 0, 1, 0], [0, -4, -4, 1, 1, 0], [0, 4, -4, -1, 1, 0], [0, -2, -1, 2, 1, 0], [0, 2, -1, -2, 1, 0], [0, 4, 0, -5, 0, 1]]
+G = [[1 / 4, 0, 0], [-1 / 6, -1 / 6, -1 / 6], [-1 / 6, 1 / 6, -1 / 6], [1 / 24, 1 / 12, 1 / 6], [1 / 24, -1 / 12, 1 / 6], [0, 0, 1]]
+A_T = [[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]]
+
+
+def winograd(x, w):
+    """F(4x4, 3x3) of Lavin and Gray, in binary32."""
+    b_t, g, a_t = (torch.tensor(m, dtype=torch.float32) for m in (B_T, G, A_T))
+    tiles = F.pad(x, (1, 1, 1, 1)).unfold(2, 6, 4).unfold(3, 6, 4)
+    transformed = b_t @ tiles @ b_t.T
+    kernels = g @ w @ g.T
+    products = torch.einsum("bcijuv,ocuv->boijuv", transformed, kernels)
+    result = a_t @ products @ a_t.T
+    return result.permute(0, 1, 2, 4, 3, 5).reshape(x.shape[0], w.shape[0], *x.shape[2:])
+
+
+def verdicts(kernels):
+    return {j.arithmetic: j for j in probe(kernels).judgements}
+
+
+def test_a_device_that_accumulates_in_half_is_told_from_one_that_does_not():
+    found = probe(device(BINARY16, emulated("fp16", "fp16", "sequential")))
+    judged = {j.arithmetic: j.witness for j in found.judgements}
+    assert judged["fp16/fp32-any"] is not None
+    assert judged["fp16/fp32-splitk:2"] is not None
+    assert judged["fp16/fp16-any"] is None
+    answers = {a.question: a.answer for a in found.answers}
+    assert answers["tree of a sum of 32"] == "sequential"
+    assert answers["accumulator"] == "truncates, or is shorter than binary32"
+
+
+def test_a_device_that_truncates_is_refuted():
+    witness = judge(device(BINARY16, truncating), parse_arithmetic("fp16")).witness
+    assert witness.suite == "1 + 1.25 2^-24 - 1"
+    assert str(witness) == "matmul, 1 + 1.25 2^-24 - 1: got 0, allowed is 5.96046448e-08 or 1.1920929e-07"
+
+
+def test_a_device_that_flushes_subnormal_numbers_is_refuted_and_named():
+    kernels = device(BINARY16, flushing)
+    assert any("flushes subnormal numbers to zero" in warning for warning in probe(kernels).warnings)
+    assert judge(kernels, parse_arithmetic("fp16")).witness is not None
+
+
+def test_a_winograd_convolution_is_suspected():
+    real = torch_kernels(CPU, BINARY32)
+    kernels = replace(real, convolve=winograd)
+    x, w = torch.randn(1, 2, 16, 16), torch.randn(3, 2, 3, 3)
+    assert torch.allclose(winograd(x, w), F.conv2d(x, w, padding=1), atol=1e-4)
+    why = contradiction(kernels, parse_arithmetic("fp32"))
+    assert "an algorithm such as Winograd or FFT, which no bound here covers" in why
+    assert contradiction(real, parse_arithmetic("fp32")) is None
+
+
+def test_factors_that_are_cut_to_tf32_are_refuted():
+    assert judge(device(BINARY32, tf32), parse_arithmetic("fp32")).witness.suite == "a product with twice the bits"
+
+
+def test_partial_sums_in_half_are_told_from_whole_sums():
+    kernels = device(BINARY16, emulated("fp16", "fp32", "splitk:4"))
+    judged = verdicts(kernels)
+    assert judged["fp16/fp32-any"].witness is not None
+    assert judged["fp16/fp32-splitk:4"].witness is None
+
+
+@pytest.mark.parametrize("unit", ["volta", "ampere", "hopper"])
+def test_a_tensor_core_is_recognised_to_the_last_bit(unit):
+    judged = verdicts(device(BINARY16, emulated("fp16", "fp32", f"tensorcore:{unit}")))
+    assert judged[f"fp16/fp32-tensorcore:{unit}"].bit_exact
+    assert judged[f"fp16/fp32-tensorcore:{unit}"].witness is None
+    assert judged["fp16/fp32-any"].witness is not None
+    others = {"volta", "ampere", "hopper"} - {unit}
+    assert all(judged[f"fp16/fp32-tensorcore:{other}"].witness is not None for other in others)
+
+
+def test_reductions_that_compute_in_half_are_named():
+    real = torch_kernels(CPU, BINARY16)
+    rows = {**real.rows, "layer_norm": lambda x: (x.half() / (x.half() ** 2).mean(1, keepdim=True).sqrt()).float()}
+    (warning,) = probe(replace(real, rows=rows)).warnings
+    assert re.match(r"layer_norm is \S+ times further from the exact result than binary32 inside and one store would be", warning)
+
+
+@pytest.mark.parametrize("storage", [BINARY16, BFLOAT16, BINARY32], ids=lambda f: f.name)
+def test_this_cpu_obeys_binary32_sums(storage):
+    found = probe(torch_kernels(CPU, storage))
+    assert found.judgement(f"{storage.option}/fp32-any").witness is None
+    assert found.warnings == ()
+    assert found.judgement("unknown") is None
+
+
+@pytest.mark.parametrize("order", ["sequential", "pairwise", "blocked:4", "blocked:16"])
+def test_trees_are_revealed(order):
+    for option, accumulate in (("fp16", "fp32"), ("bf16", "fp32"), ("fp32", "fp32"), ("fp16", "fp16")):
+        arithmetic = parse_arithmetic(option, accumulate)
+        found = meetings(emulated(option, accumulate, order), arithmetic.storage, 24)
+        assert describe(found) == order
+        assert (found == of_order(parse_order(order), 24)).all()
+
+
+def test_other_trees_are_described():
+    strided = lambda a, b: (a[:, ::2] @ b[::2]) + (a[:, 1::2] @ b[1::2])  # noqa: E731
+    text = describe(meetings(strided, BINARY32, 8))
+    assert text.startswith("another tree, where term 0 first meets term 2")
+    at_once = emulated("fp16", "fp32", "tensorcore:hopper")
+    assert describe(meetings(at_once, BINARY16, 8)) in ("all 8 terms in one step", "not that of a tree of binary additions in this format")
+    assert describe(None) == "not that of a tree of binary additions in this format"
+    assert Order("any").fold([1, 2], max) == 2
+
+
+def test_rows_that_depend_on_the_batch_are_noticed():
+    real = torch_kernels(CPU, BINARY32)
+
+    def dot(a, b):
+        return a @ b if len(a) > 2 else (a.double() @ b.double()).float()
+
+    answers = {(a.kernel, a.question): a.answer for a in probe(replace(real, dots={"matmul": dot})).answers}
+    assert answers["matmul", "rows"] == "depend on the batch size"
+
+
+def test_the_command_shows_and_writes(tmp_path):
+    result = CliRunner().invoke(main, ["probe", "--storage", "fp32", "--json", str(tmp_path / "p.json")], catch_exceptions=False)
+    assert result.exit_code == 0
+    assert "fp32/fp32-any  consistent" in result.stdout
+    assert json.loads((tmp_path / "p.json").read_text())["judgements"][0]["witness"] is None
+    wrong = CliRunner().invoke(main, ["probe", "--device", "abacus"], catch_exceptions=False)
+    assert wrong.exit_code == 2
+    assert "The device 'abacus' is not supported; choose cpu, cuda, cuda:N or mps." in wrong.stderr
+
+
+def test_nothing_is_certified_for_a_device_that_breaks_the_arithmetic(monkeypatch):
+    monkeypatch.setattr(precisionkit.certify, "torch_kernels", lambda where, storage: device(storage, tf32, name=str(where)))
+    arguments = ["certify", str(bundled_model("digits_cnn")), "--data", "digits", "--limit", "4", "-q"]
+    result = CliRunner().invoke(main, arguments, catch_exceptions=False)
+    assert result.exit_code == 2
+    assert "The kernels of cpu do not obey fp32/fp32-any: matmul, a product with twice the bits: got " in result.stderr
+    assert "--no-probe certifies the arithmetic as it is." in result.stderr
+    assert CliRunner().invoke(main, [*arguments, "--no-probe"], catch_exceptions=False).exit_code == 0
