@@ -30,6 +30,7 @@ from precisionkit.models.load import save_model
 from precisionkit.models.train import RECIPES, train
 from precisionkit.models.zoo import ZOO
 
+from . import emulation
 from .baselines import gamma_n, lirpa, normwise
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
@@ -183,3 +184,5 @@ def main(names: list[str], write: Callable[[str], object] = print) -> None:
 
 if __name__ == "__main__":
     main(sys.argv[1:])
+    if not sys.argv[1:]:
+        emulation.main()
