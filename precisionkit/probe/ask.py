@@ -18,12 +18,13 @@ from precisionkit.ops._store import store_error
 from precisionkit.ops.linear import error_rule
 from precisionkit.probe.findings import Answer, Findings, Judgement, Witness
 from precisionkit.probe.kernels import Dot, Kernels
-from precisionkit.probe.suites import QUARTER, suites_for
+from precisionkit.probe.suites import QUARTER, TWICE, suites_for
 from precisionkit.probe.tree import describe, meetings
 
 _TERMS = 32
 """Terms of the sums whose tree is revealed."""
 _BATCHES = (1, 2, 3, 8, 64)
+_FAR = 64
 
 
 def candidates(storage: Format) -> Iterator[Arithmetic]:
@@ -130,6 +131,9 @@ def _answers(kernels: Kernels) -> Iterator[Answer]:
         found = meetings(dot, kernels.storage, _TERMS)
         yield Answer(name, f"tree of a sum of {_TERMS}", describe(found))
         yield Answer(name, "accumulator", _accumulator(kernels.storage, dot))
+        yield Answer(name, "products", _products(kernels.storage, dot))
+        if (step := _step(dot)) is not None:
+            yield Answer(name, "terms in one step", step)
         yield Answer(name, "rows", "the same bits in every batch size tried" if _same_in_batches(dot) else "depend on the batch size")
     yield Answer(
         "matmul", "threads", "the same bits with one thread" if _same_in_threads(kernels.dots["matmul"]) else "depend on the threads"
@@ -148,6 +152,32 @@ def _accumulator(storage: Format, dot: Dot) -> str:
         2.0**-23: "binary32, to nearest",
     }
     return ", ".join(known.get(v, f"unknown: {QUARTER} gives {v:g}") for v in sorted(values))
+
+
+def _products(storage: Format, dot: Dot) -> str:
+    """Whether a square with twice the bits is kept."""
+    a, b = suites_for(storage)[TWICE]
+    exact = (a.double() * b.double()).sum(1)
+    got = _each(dot, a, b).double()
+    if torch.equal(got, round_to_nearest(exact, storage)):
+        return "exact"
+    return "rounded to the storage format" if not got.any() else "kept in part"
+
+
+def _step(dot: Dot) -> str | None:
+    """How many terms a unit aligns and adds at once: 2^-24 beside 1 survives as long as -1 comes within the same step.
+
+    None where it does not survive next to them: to nearest, and where fewer bits are kept.
+    """
+    a = torch.zeros(_FAR, _FAR + 2)
+    a[:, 0], a[:, 1] = 1.0, 2.0**-12
+    b = torch.ones(_FAR + 2, 1)
+    b[1] = 2.0**-12
+    a[torch.arange(_FAR), torch.arange(2, _FAR + 2)] = -1.0
+    survives = (dot(a, b)[:, 0] == 2.0**-24).tolist()
+    if not survives[0]:
+        return None
+    return f"more than {_FAR}, or sums keep more bits than binary32" if all(survives) else str(2 + survives.index(False))
 
 
 def _same_in_batches(dot: Dot) -> bool:

@@ -14,7 +14,7 @@ from precisionkit.formats import BINARY32, Format, round_to_nearest
 
 Terms = tuple[list[float], list[float]]
 """The factors of one dot product."""
-QUARTER = "1 + 1.25 2^-24 - 1"
+QUARTER, TWICE = "1 + 1.25 2^-24 - 1", "a product with twice the bits"
 _ORDERS = 4
 """Orders of the terms: as they stand, reversed, and random ones."""
 
@@ -93,7 +93,7 @@ def _wide(fmt: Format) -> Terms:
 SUITES: Mapping[str, Callable[[Format], Terms]] = MappingProxyType(
     {
         "many half ulps beside 1": _absorbed,
-        "a product with twice the bits": _product,
+        TWICE: _product,
         "factors with 14 bits": _short_factors,
         "partial sums beyond the storage format's range": _beyond,
         "far halves that cancel": _cancelling,

@@ -6,7 +6,10 @@ meet each other is absorbed.  So the sum tells how many terms lie below the node
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from functools import reduce
 from itertools import combinations
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -16,6 +19,7 @@ from precisionkit.arithmetic import Order
 from precisionkit.formats import BINARY16, Format
 from precisionkit.probe.kernels import Dot
 
+T = TypeVar("T")
 Meeting = NDArray[np.int64]
 """(n, n): the number of terms below the node at which two terms meet; 1 on the diagonal."""
 
@@ -54,6 +58,27 @@ def of_order(order: Order, terms: int) -> Meeting:
     leaves: list[tuple[int, ...]] = [(i,) for i in range(terms)]
     order.fold(leaves, add)
     return result
+
+
+def fold_along(found: Meeting, leaves: Sequence[T], add: Callable[[T, T], T]) -> T:
+    """Combine leaves along a revealed tree: at a node, the terms that meet below it are on one side; more than two sides go in order.
+
+    Sums of two are the same either way round, so a run along the tree is defined by it, where all of its nodes are of two.
+    """
+
+    def below(terms: list[int]) -> T:
+        if len(terms) == 1:
+            return leaves[terms[0]]
+        sides: list[list[int]] = []
+        for term in terms:
+            side = next((side for side in sides if found[side[0], term] < len(terms)), None)
+            if side is None:
+                sides.append([term])
+            else:
+                side.append(term)
+        return reduce(add, [below(side) for side in sides])
+
+    return below(list(range(len(found))))
 
 
 def describe(found: Meeting | None) -> str:

@@ -16,7 +16,7 @@ from precisionkit.formats import BFLOAT16, BINARY16, BINARY32, TOWARDS_ZERO, rou
 from precisionkit.models import bundled_model
 from precisionkit.ops._runs import run_dots
 from precisionkit.probe import Kernels, contradiction, judge, probe, torch_kernels
-from precisionkit.probe.tree import describe, meetings, of_order
+from precisionkit.probe.tree import describe, fold_along, meetings, of_order
 
 CPU = torch.device("cpu")
 
@@ -131,6 +131,20 @@ def test_a_tensor_core_is_recognised_to_the_last_bit(unit):
     assert all(judged[f"fp16/fp32-tensorcore:{other}"].witness is not None for other in others)
 
 
+@pytest.mark.parametrize(("unit", "step"), [("volta", None), ("ampere", "8"), ("hopper", "16")])
+def test_the_terms_of_one_step_are_counted(unit, step):
+    kernels = device(BINARY16, emulated("fp16", "fp32", f"tensorcore:{unit}"))
+    found = {a.question: a.answer for a in probe(replace(kernels, dots={"matmul": kernels.dots["matmul"]})).answers}
+    assert found.get("terms in one step") == step
+    assert found["products"] == "exact"
+
+
+def test_products_that_are_rounded_are_told_from_exact_ones():
+    kernels = device(BINARY16, emulated("fp16", "fp16", "sequential"))
+    found = {a.question: a.answer for a in probe(replace(kernels, dots={"matmul": kernels.dots["matmul"]})).answers}
+    assert found["products"] == "rounded to the storage format"
+
+
 def test_reductions_that_compute_in_half_are_named():
     real = torch_kernels(CPU, BINARY16)
     rows = {**real.rows, "layer_norm": lambda x: (x.half() / (x.half() ** 2).mean(1, keepdim=True).sqrt()).float()}
@@ -153,6 +167,18 @@ def test_trees_are_revealed(order):
         found = meetings(emulated(option, accumulate, order), arithmetic.storage, 24)
         assert describe(found) == order
         assert (found == of_order(parse_order(order), 24)).all()
+
+
+@pytest.mark.parametrize("kernel", ["matmul", "linear", "conv2d 1x1"])
+def test_torchs_half_kernels_are_sums_along_the_tree_that_the_probe_reveals(kernel):
+    """Reference runs and the real device agree bit for bit where the probe knows the order: random numbers, 32 terms."""
+    dot = torch_kernels(CPU, BINARY16).dots[kernel]
+    # rows and columns as many as the probe's, since kernels may choose their tree by shape
+    rng = torch.Generator().manual_seed(1)
+    a, b = torch.randn(496, 32, generator=rng).half().float(), torch.randn(32, 1, generator=rng).half().float()
+    found = meetings(dot, BINARY16, 32)
+    leaves = [a[:, k, None] * b[k] for k in range(32)]
+    assert (dot(a, b) == fold_along(found, leaves, torch.add).half().float()).all()
 
 
 def test_other_trees_are_described():
