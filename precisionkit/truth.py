@@ -87,8 +87,11 @@ class Mpmath(Engine):
 
     def dot(self, a: Objects, b: Objects) -> Objects:
         """Multiply two matrices."""
-        columns, fdot = [column.tolist() for column in b.T], self.context.fdot
-        products = [fdot(row, column) for row in a.tolist() for column in columns]
+        fdot, products = self.context.fdot, []
+        for row in a.tolist():
+            places = [k for k, value in enumerate(row) if value]  # zeros are common behind a ReLU
+            factors, kept = [row[k] for k in places], b[places].T.tolist()
+            products += [fdot(factors, column) for column in kept]
         result = np.empty(len(products), dtype=object)
         result[:] = products
         return result.reshape(a.shape[0], b.shape[1])
