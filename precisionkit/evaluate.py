@@ -119,11 +119,11 @@ def _fast(program: Program) -> RunNode:
 
 
 def _reference(program: Program, order: Order) -> RunNode:
-    """Bit-exact by definition: dot products in the order given, everything else in the internal format."""
+    """Bit-exact by definition: dot products in the order given, everything else rounded once to the internal format."""
     arithmetic = replace(program.arithmetic, order=order)
 
     def run_node(node: Node, operands: tuple[Any, ...]) -> Tensor:
-        result = run_rounded(node.record, arithmetic, node.attributes, *operands).float()
+        result = run_rounded(node.record, arithmetic, node.attributes, *operands)
         return store(result, arithmetic.storage) if program.stores(node) else result
 
     return run_node

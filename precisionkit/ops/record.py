@@ -60,8 +60,8 @@ class Operator:
         ``exact(context, attributes, *arrays) -> array``: the meaning over numpy object arrays of exact numbers; `context` is an
         engine of `precisionkit.truth`, which gives square roots, exponentials, maxima and matrix products.
     rounded : callable or None
-        ``rounded(arithmetic, attributes, *tensors) -> tensor``: a run that is bit-exact by definition, in the accumulator's
-        dtype and before the store; None where that is `apply` in the internal format.
+        ``rounded(arithmetic, attributes, *tensors) -> tensor``: a run that is bit-exact by definition, in binary32 and before the
+        store; None where that is `apply` in binary64, rounded to binary32.
     stores : bool
         False for operators that round nothing: their results are numbers that were stored before, or zero.
     check : callable
@@ -109,7 +109,12 @@ class Operator:
 
 
 def run_rounded(operator: Operator, arithmetic: Arithmetic, attributes: Attributes, *tensors: Tensor | None) -> Tensor:
-    """One bit-exact run of an operator, before its store: in the accumulator's dtype for dot products, else the internal one."""
+    """One run of an operator that is defined to the last bit, before its store; in binary32.
+
+    Dot products by `Operator.rounded`; everything else in binary64, rounded once to binary32.  That is the correctly rounded result of
+    a sum, product or quotient of two numbers, and of averages of halves; of other functions, unless binary64's own rounding crosses a
+    tie, about once in 2**29 times.
+    """
     if operator.rounded is not None:
         return operator.rounded(arithmetic, attributes, *tensors)
-    return operator.apply(attributes, *tensors)
+    return operator.apply(attributes, *(None if t is None else t.double() for t in tensors)).float()
