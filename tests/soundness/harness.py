@@ -78,7 +78,7 @@ def runs(case: Case, arithmetic: Arithmetic, values: list[Tensor | None], rng: n
     others = (TREES if arithmetic.order == ANY else (f"{arithmetic.order.name}:fma",)) if emulates(arithmetic) else ()
     programs = [arithmetic, *(replace(arithmetic, order=parse_run(order, arithmetic)) for order in others)]
     found = [run_rounded(record, program, case.attributes, *carried) for program in programs]
-    if has_fast_run(arithmetic):
+    if has_fast_run(arithmetic) or record.rounded is None:
         found.append(record.apply(case.attributes, *carried))
     if arithmetic.order.name == "any" and case.operator in ("linear", "mm", "addmm"):
         found += [_permuted(case, arithmetic, carried, rng) for _ in range(3)]
