@@ -289,10 +289,11 @@ class Arithmetic:
         unit = self.order.tensor_core
         if unit is not None:
             name = self.accumulate.name
+            nearest = "" if self.accumulate == BINARY32 else "; every step and every addition of partial sums rounds to nearest"
             return (
                 f"Dot products are summed by {unit.name} tensor cores: steps of at most {unit.terms} exact products, truncated to "
                 f"{unit.fraction_bits} fraction bits below the largest exponent, into {name}; at most as many steps as there are "
-                f"whole blocks in each kernel tap; partial sums are combined in {name}."
+                f"whole blocks in each kernel tap; partial sums are combined in {name}{nearest}."
             )
         if self.order.is_exact:
             return f"Dot products, biases included, are exact and rounded once, to {self.storage.name}."

@@ -200,14 +200,15 @@ class _Programs:
         return execute(self.reference, a), execute(self.half, b, emulate=self.emulate)
 
 
-def compare_with_truth(programs: _Programs, data: Dataset, count: int, judged: int) -> TruthInfo:
-    """Compute the exact networks of the first inputs by Arb, have mpmath judge some, and compare the runs with them."""
+def compare_with_truth(programs: _Programs, data: Dataset, count: int, judged: int) -> TruthInfo | None:
+    """Compute the exact networks of the first inputs by Arb, have mpmath judge some, and compare the runs, where finite, with them."""
     arb, judge = Arb(), Mpmath()
     large = sum(map(programs.half.graph.multiplications, programs.half.graph.nodes)) > _LARGE
     size = 1 if large else 50
     errors: dict[str, list[float]] = {"reference": [], "half": [], "weights": []}
     agree = neurons = 0
     centre_error = 0.0
+    used = 0
     for first in range(0, count, size):
         images = data.images[first : min(first + size, count)]
         inputs, runs = programs.inputs(images, first), programs.run(images, first)
@@ -218,15 +219,19 @@ def compare_with_truth(programs: _Programs, data: Dataset, count: int, judged: i
             neurons += samples.compared if samples else 0
             if not large and first < judged:
                 agree_on(judge, arb, program, stored[: judged - first], balls[-1])
-        centre = interval(programs.half, inputs[1]).centre
-        centre_error = max([centre_error, *distances(arb, arb.array(centre), balls[1])])
-        errors["reference"] += distances(arb, arb.array(runs[0].logits), balls[0])
-        errors["half"] += distances(arb, arb.array(runs[1].logits), balls[1])
-        errors["weights"] += distances(arb, *balls)
-        agree += sum(_predicted(a) == _predicted(b) for a, b in zip(*balls, strict=True))
+        finite = runs[0].finite & runs[1].finite
+        reference, half = (exact[finite.numpy()] for exact in balls)
+        used += len(half)
+        centre_error = max([centre_error, *distances(arb, arb.array(interval(programs.half, inputs[1]).centre[finite]), half)])
+        errors["reference"] += distances(arb, arb.array(runs[0].logits[finite]), reference)
+        errors["half"] += distances(arb, arb.array(runs[1].logits[finite]), half)
+        errors["weights"] += distances(arb, reference, half)
+        agree += sum(_predicted(p) == _predicted(q) for p, q in zip(reference, half, strict=True))
+    if not used:
+        return None
     means = {name: (fmean(values), max(values)) for name, values in errors.items()}
     return TruthInfo(
-        inputs=count,
+        inputs=used,
         by_mpmath=0 if large else min(judged, count),
         neurons_by_mpmath=neurons,
         reference_error=means["reference"],

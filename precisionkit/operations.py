@@ -3,7 +3,8 @@
 The exact result is rounded to odd in binary64 (truncated, with a last bit of 1 where anything was cut off), and then once into the
 format.  That equals one rounding of the exact result as long as binary64 has two bits more than the format and no less range
 (Boldo and Melquiond, IEEE Trans. Comput. 57, 2008).  So the formats are those with at most `WIDEST` bits; operations of binary64
-itself are the library's.  Operands are binary64 arrays or tensors that hold numbers of the format.
+itself are the library's.  Operands are binary64 arrays or tensors that hold numbers of the format.  Stochastic rounding goes up with
+the probability that belongs to the value rounded to odd, which differs from the exact one's by less than 2**(p - 52).
 """
 
 from __future__ import annotations

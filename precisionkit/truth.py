@@ -147,7 +147,8 @@ class Arb(Engine):
 
     def upper(self, value: Any) -> Any:
         """The upper end: a ball that reaches furthest contains the maximum, being at least its own number and at most its end."""
-        return value.upper()
+        with self._flint.ctx.workprec(8 * self._bits):  # so that different ends stay different
+            return value.upper()
 
     def contains(self, ball: Any, value: Any) -> bool:
         """Whether a number of mpmath lies in a ball."""

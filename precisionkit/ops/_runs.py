@@ -169,15 +169,21 @@ def tensor_core_step(unit: TensorCore, a: Tensor, b: Tensor, accumulator: Tensor
     scale = torch.maximum((_exponents(a, storage).double() * _exponents(b, storage).double()).amax(0), _scale_of(accumulator, fmt))
     quantum = (scale * 2.0**-unit.fraction_bits).clamp_min(_LEAST_QUANTUM)
     exact = ((products / quantum).trunc().sum(0) + (accumulator / quantum).trunc()) * quantum
-    return torch.as_tensor(round_into(exact, fmt, TOWARDS_ZERO if fmt == BINARY32 else NEAREST))
+    plain = products.sum(0) + accumulator  # finite, unless a term is not
+    exact = torch.where(plain.isfinite(), exact, plain)
+    rounded = torch.as_tensor(round_into(exact, fmt, TOWARDS_ZERO if fmt == BINARY32 else NEAREST))
+    beyond = exact.abs() >= 2.0 ** (fmt.emax + 1)  # truncation acts on the significand alone
+    return torch.where(beyond, torch.copysign(torch.full_like(exact, torch.inf), exact), rounded)
 
 
 def _short_step(unit: TensorCore, a: Tensor, b: Tensor, accumulator: Tensor, storage: Format, fmt: Format) -> Tensor:
     """The same for factors of binary16, several times faster.
 
     Products have 22 bits and are normal in binary32; aligned, they are below 2**27 in magnitude, so that the sum of 16 fits in 32
-    bits; and no sum is below binary32's normal range.
+    bits; and no sum is below binary32's normal range, or above it.
     """
+    if not (a.isfinite().all() and b.isfinite().all() and accumulator.isfinite().all()):
+        return tensor_core_step(unit, a, b, accumulator, storage, fmt)
     a_scale, b_scale = _exponents(a, storage), _exponents(b, storage)
     scale = _scale_of(accumulator, fmt).float()
     product = torch.empty_like(scale)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -15,7 +17,8 @@ from precisionkit.evaluate import store
 from precisionkit.formats import BINARY16, BINARY32, Format, round_to_nearest
 from precisionkit.ops._runs import run_dots
 from precisionkit.ops._store import store_error
-from precisionkit.ops.linear import error_rule
+from precisionkit.ops.conv2d import CONV2D
+from precisionkit.ops.linear import LINEAR
 from precisionkit.probe.findings import Answer, Findings, Judgement, Witness
 from precisionkit.probe.kernels import Dot, Kernels
 from precisionkit.probe.suites import QUARTER, TWICE, suites_for
@@ -49,33 +52,55 @@ def probe(kernels: Kernels) -> Findings:
 
 def judge(kernels: Kernels, arithmetic: Arithmetic) -> Judgement:
     """Compare every dot product of every suite with what an arithmetic allows, and with a tensor core's emulation, bit for bit."""
-    unit = arithmetic.order.tensor_core
-    witness, results, exact = None, 0, unit is not None
+    witness, results, exact = None, 0, arithmetic.order.tensor_core is not None
     for name, (a, b) in suites_for(kernels.storage).items():
-        low, high = _allowed(arithmetic, a, b)
-        emulated = _emulated(arithmetic, a, b) if unit is not None else None
-        few = _few(arithmetic, a, b, emulated)
+        emulated = _emulated(arithmetic, a, b) if arithmetic.order.tensor_core is not None else None
+        allowed = {taps: _Allowed.of(arithmetic, a, b, emulated, taps) for taps in {1, *kernels.taps.values()}}
         for kernel, dot in kernels.dots.items():
             got = _each(dot, a, b).double()
             results += len(got)
-            outside = (
-                (got < low) | (got > high) | got.isnan() | ~torch.tensor([few is None or v in few[k] for k, v in enumerate(got.tolist())])
-            )
-            if outside.any() and witness is None:
-                row = int(outside.nonzero()[0])
-                allowed = sorted(few[row]) if few is not None else [float(low[row]), float(high[row])]
-                witness = Witness(kernel, name, float(got[row]), tuple(allowed), few is not None)
-            exact = exact and emulated is not None and torch.equal(got, emulated)
+            here = allowed[kernels.taps.get(kernel, 1)]
+            if witness is None and (outside := here.outside(got)) is not None:
+                witness = Witness(kernel, name, float(got[outside]), here.told(outside), here.few is not None)
+            exact = exact and emulated is not None and torch.equal(got.nan_to_num(nan=0.5), emulated.nan_to_num(nan=0.5))
     return Judgement(arithmetic.name, witness, results, exact)
 
 
-def _few(arithmetic: Arithmetic, a: Tensor, b: Tensor, emulated: Tensor | None) -> list[set[float]] | None:
+@dataclass(frozen=True)
+class _Allowed:
+    """What an arithmetic allows for each row of a suite: an interval, all of it where overflow is not excluded, or a few numbers."""
+
+    low: Tensor
+    high: Tensor
+    few: list[set[float]] | None
+
+    @classmethod
+    def of(cls, arithmetic: Arithmetic, a: Tensor, b: Tensor, emulated: Tensor | None, taps: int) -> _Allowed:
+        """Find it; `taps` as in `Kernels`."""
+        ends = [_ends(arithmetic, row, weights, taps) for row, weights in zip(a.double(), b.double(), strict=True)]
+        low, high = (torch.tensor(end, dtype=torch.float64) for end in zip(*ends, strict=True))
+        return cls(low, high, _few(arithmetic, a, b, emulated, taps))
+
+    def outside(self, got: Tensor) -> int | None:
+        """The first row with a result that is not allowed."""
+        anything = (self.low == -torch.inf) & (self.high == torch.inf)
+        wrong = ~anything & ((got < self.low) | (got > self.high) | got.isnan())
+        if self.few is not None:
+            wrong |= torch.tensor([value not in known for value, known in zip(got.tolist(), self.few, strict=True)])
+        return int(wrong.nonzero()[0]) if wrong.any() else None
+
+    def told(self, row: int) -> tuple[float, ...]:
+        """For a witness."""
+        return tuple(sorted(self.few[row])) if self.few is not None else (float(self.low[row]), float(self.high[row]))
+
+
+def _few(arithmetic: Arithmetic, a: Tensor, b: Tensor, emulated: Tensor | None, taps: int) -> list[set[float]] | None:
     """All results that a sum can have, for each row, where they are so few: in one step of a tensor core, or of three terms.
 
     Three exact products, zeros apart, have at most three sums in any order, as adding zero is exact.
     """
     unit, fmt = arithmetic.order.tensor_core, arithmetic.accumulate
-    if unit is not None and emulated is not None and a.shape[1] <= unit.terms:
+    if unit is not None and emulated is not None and a.shape[1] <= unit.terms and taps == 1:
         return [{value} for value in emulated.tolist()]
     products = a.double() * b.double()
     three = bool(((products != 0).sum(1) == 3).all())
@@ -105,20 +130,21 @@ def _each(dot: Dot, a: Tensor, b: Tensor) -> Tensor:
     return dot(a, b.T.contiguous()).diagonal().contiguous()
 
 
-def _allowed(arithmetic: Arithmetic, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """Ends of the results that an arithmetic allows, each rounded to the storage format."""
-    low, high = [], []
+def _ends(arithmetic: Arithmetic, row: Tensor, weights: Tensor, taps: int) -> tuple[float, float]:
+    """Ends of the results that an arithmetic allows, each rounded to the storage format; infinite where overflow is not excluded."""
+    if taps == 1:
+        bounded = LINEAR.error_rule(arithmetic, {}, Enclosure.exact(row[None]), weights[None])
+    else:
+        side = math.isqrt(taps)
+        x, w = (F.pad(t, (0, -len(t) % taps)).reshape(1, -1, side, side) for t in (row, weights))
+        bounded = CONV2D.error_rule(arithmetic, {}, Enclosure.exact(x), w)
+    assert bounded.fresh is not None
+    if bounded.peak is not None and bool((bounded.peak > arithmetic.partial_format.max).any()):
+        return -math.inf, math.inf
+    # rounding is monotone, and the ends are stepped outwards beyond their own rounding
+    reach = bounded.fresh * (1 + 2.0**-50) + bounded.centre.abs() * 2.0**-52
     fmt = arithmetic.storage
-    for row, weights in zip(a.double(), b.double(), strict=True):
-        bounded = error_rule(arithmetic, {}, Enclosure.exact(row[None]), weights[None])
-        assert bounded.fresh is not None
-        centre, error = bounded.centre, bounded.fresh
-        overflows = bounded.peak is not None and bool((bounded.peak > arithmetic.partial_format.max).any())
-        # rounding is monotone, and the ends are stepped outwards beyond their own rounding
-        reach = error * (1 + 2.0**-50) + centre.abs() * 2.0**-52
-        low.append(-torch.inf if overflows else round_to_nearest(centre - reach, fmt).item())
-        high.append(torch.inf if overflows else round_to_nearest(centre + reach, fmt).item())
-    return torch.tensor(low, dtype=torch.float64), torch.tensor(high, dtype=torch.float64)
+    return round_to_nearest(bounded.centre - reach, fmt).item(), round_to_nearest(bounded.centre + reach, fmt).item()
 
 
 def _emulated(arithmetic: Arithmetic, a: Tensor, b: Tensor) -> Tensor:
@@ -177,7 +203,9 @@ def _step(dot: Dot) -> str | None:
     survives = (dot(a, b)[:, 0] == 2.0**-24).tolist()
     if not survives[0]:
         return None
-    return f"more than {_FAR}, or sums keep more bits than binary32" if all(survives) else str(2 + survives.index(False))
+    return (
+        f"more than {_FAR}, or sums keep more bits than binary32, or begin at the end" if all(survives) else str(2 + survives.index(False))
+    )
 
 
 def _same_in_batches(dot: Dot) -> bool:

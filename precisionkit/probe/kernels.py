@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import torch
 import torch.nn.functional as F
@@ -32,6 +33,8 @@ class Kernels:
     dots : mapping of str to callable
         Every kernel that sums products.
     convolve : callable
+    taps : mapping of str to int
+        For a convolution among `dots`, over how many kernel taps its terms are spread, which a tensor core may take one by one.
     rows : mapping of str to callable
         Among ``sum``, ``mean``, ``batch_norm``, ``softmax``, ``layer_norm``.
     """
@@ -41,6 +44,7 @@ class Kernels:
     dots: Mapping[str, Dot]
     convolve: Convolution
     rows: Mapping[str, Rows]
+    taps: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({"conv2d 3x3": 9}))
 
 
 def torch_kernels(device: torch.device, storage: Format) -> Kernels:

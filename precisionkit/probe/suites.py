@@ -42,7 +42,7 @@ def _short_factors(fmt: Format) -> Terms:
 
 def _beyond(fmt: Format) -> Terms:
     """Partial sums beyond the range of the storage format."""
-    large = fmt.max / 4 if _narrow(fmt) else 2.0**100
+    large = fmt.max / (4 if fmt.emax < BINARY32.emax else 8) if _narrow(fmt) else 2.0**100
     values = [large] * 6 + [-large] * 6 + [1.0 if _narrow(fmt) and fmt.emax < 100 else 0.0]
     return [1.0] * 13, [float(v) for v in _stored(values, fmt)]
 

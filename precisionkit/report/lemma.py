@@ -115,6 +115,8 @@ def violations(report: LemmaReport) -> int:
 
 def lemma_conclusion(report: LemmaReport) -> str:
     """Say what was found, in one or two sentences."""
+    if not report.outputs:
+        return "No input was compared: on each, a run stored an infinity or a NaN."
     published = {output.kind: output.tables[0].violations for output in report.outputs if output.tables[0].violations}
     found = "; ".join(f"{kind}: inputs {', '.join(map(str, indices[:5]))}" for kind, indices in published.items())
     said = f"is violated ({found})" if published else "is not violated here"

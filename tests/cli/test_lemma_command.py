@@ -2,8 +2,11 @@
 
 import json
 
+import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
+from torch.nn import Flatten, Linear, Sequential
 
 from precisionkit.cli import main
 from precisionkit.models import bundled_model
@@ -42,6 +45,32 @@ def test_an_emulated_bfloat16_run_has_larger_discrepancies(tmp_path):
         deltas.append(report["outputs"][0]["delta"]["mean"])
     assert (report["emulate"], report["arithmetic"]["order"]) == ("ampere", "tensorcore:ampere")
     assert deltas[1] > 3 * deltas[0]
+
+
+def test_inputs_on_which_a_run_overflows_are_left_out(tmp_path):
+    """One image gives NaN in half: 6e4 + 6e4 - 6e4 - 6e4, pairwise."""
+    model = Sequential(Flatten(), Linear(4, 2, bias=False))
+    model[1].weight.data = torch.tensor([[1.0, 0, 0, 0], [6e4, 6e4, -6e4, -6e4]])
+    monkey = tmp_path / "overflowing.py"
+    monkey.write_text(
+        "from torch.nn import Flatten, Linear, Sequential\n\n\ndef make():\n    return Sequential(Flatten(), Linear(4, 2, bias=False))\n"
+    )
+    torch.save(model.state_dict(), tmp_path / "w.pt")
+    images = np.array([[1, 1, 1, 1], [0, 0, 0, 1]], dtype=np.float32)
+    np.savez(tmp_path / "d.npz", images=images, labels=np.array([0, 0]))
+    options = ("--accumulate", "fp16", "--emulate", "pairwise", "--arb", 2, "--json", tmp_path / "r.json", "-q")
+    for limit, compared in ((2, 1), (1, 0)):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(tmp_path)
+            patch.syspath_prepend(tmp_path)
+            result = run(tmp_path / "w.pt", "--arch", "overflowing:make", "--data", tmp_path / "d.npz", "--limit", limit, *options)
+        assert result.exit_code == 0
+        report = json.loads((tmp_path / "r.json").read_text())
+        assert report["skipped"] == [0]
+        assert (report["truth"] or {"inputs": 0})["inputs"] == compared
+        if compared:
+            assert all(value is not None for value in report["truth"]["half_error"])
+    assert "No input was compared" in result.stdout
 
 
 @pytest.mark.parametrize(

@@ -191,6 +191,40 @@ def test_other_trees_are_described():
     assert Order("any").fold([1, 2], max) == 2
 
 
+PERMITTED = [
+    # a device, and an arithmetic that allows it
+    (("bf16", "fp32", "pairwise"), ("bf16", "fp32", "any")),
+    (("fp16", "fp16", "blocked:7"), ("fp16", "fp16", "any")),
+    (("fp16", "fp32", "splitk:2"), ("fp16", "fp32", "splitk:2")),
+    (("fp16", "fp16", "tensorcore:volta"), ("fp16", "fp16", "tensorcore:volta")),
+    (("bf16", "fp32", "tensorcore:ampere"), ("bf16", "fp32", "tensorcore:ampere")),
+]
+
+
+@pytest.mark.parametrize(("made", "allowed"), PERMITTED)
+def test_a_device_that_obeys_is_not_refuted(made, allowed):
+    kernels = device(parse_arithmetic(*made).storage, emulated(*made))
+    assert contradiction(kernels, parse_arithmetic(*allowed)) is None
+
+
+def test_a_convolution_may_take_a_step_for_each_tap():
+    """Hopper, tap by tap into one accumulator: 1, then 1.25 2^-24, then -1, in steps of their own."""
+    arithmetic = parse_arithmetic("fp16", "fp32", "tensorcore:hopper")
+    whole = emulated("fp16", "fp32", "tensorcore:hopper")
+
+    def by_taps(a, b):
+        missing = -a.shape[1] % 9
+        x = F.pad(a, (0, missing)).unflatten(1, (-1, 9)).transpose(1, 2)  # rows, taps, channels
+        w = F.pad(b, (0, 0, 0, missing)).unflatten(0, (-1, 9)).transpose(0, 1)  # taps, channels, columns
+        more = -x.shape[2] % 16
+        return whole(F.pad(x, (0, more)).flatten(1), F.pad(w, (0, 0, 0, more)).flatten(0, 1))
+
+    kernels = device(BINARY16, whole)
+    kernels = replace(kernels, dots={**kernels.dots, "conv2d 3x3": by_taps})
+    assert judge(kernels, arithmetic).witness is None
+    assert judge(replace(kernels, dots={"matmul": by_taps}), arithmetic).witness is not None
+
+
 def test_rows_that_depend_on_the_batch_are_noticed():
     real = torch_kernels(CPU, BINARY32)
 

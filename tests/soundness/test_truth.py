@@ -72,6 +72,13 @@ def test_maxima_of_balls_that_overlap_are_enclosed():
     assert chosen.contains(flint.arb(1.5))
 
 
+def test_ends_of_balls_that_are_almost_the_same_are_told_apart():
+    arb, flint = Arb(128), pytest.importorskip("flint")
+    with flint.ctx.workprec(400):
+        a, b = flint.arb(1, flint.arb(2) ** -140), 1 + flint.arb(2) ** -127 - flint.arb(2) ** -141
+    assert max([a, b], key=arb.upper) is b
+
+
 def test_distances_are_upper_ends():
     arb = Arb(128)
     a, b = arb.array(torch.tensor([[1.0, 2.0]])), arb.array(torch.tensor([[1.5, 2.0]]))

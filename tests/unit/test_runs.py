@@ -110,12 +110,36 @@ def test_parts_are_rounded_to_the_storage_format_and_added_in_it():
     assert got.item() == 2 + 2.0**-12
 
 
-def test_sums_with_infinities_stay_infinite_or_nan():
-    w, x = torch.ones(1, 1, 3), torch.tensor([[torch.inf, 1.0, 2.0], [torch.inf, -torch.inf, 1.0]]).T.reshape(1, 1, 3, 2)
-    for order in ("exact", "sequential", "pairwise", "splitk:2"):
-        got = run_dots(parse_arithmetic("fp16", "fp32", order), w, x, None).flatten()
-        assert got[0] == torch.inf
-        assert got[1].isnan()
+ANY_RUN = [
+    *((storage, "fp32", order) for storage in ("fp16", "bf16") for order in ("exact", "sequential", "pairwise", "splitk:2")),
+    *(("fp16", accumulate, f"tensorcore:{unit}") for accumulate in ("fp32", "fp16") for unit in ("volta", "hopper")),
+    ("bf16", "fp32", "tensorcore:ampere"),
+]
+
+
+@pytest.mark.parametrize(("storage", "accumulate", "order"), ANY_RUN)
+def test_sums_with_infinities_stay_infinite_or_nan(storage, accumulate, order):
+    cases = [
+        ([torch.inf, 1.0, 2.0], torch.inf),
+        ([torch.inf, -torch.inf, 1.0], torch.nan),
+        ([1.0, torch.nan, 1.0], torch.nan),
+        ([1.0, 2.0, 3.0], 6.0),
+    ]
+    x = torch.tensor([terms for terms, _ in cases]).T.reshape(1, 1, 3, len(cases))
+    got = run_dots(parse_arithmetic(storage, accumulate, order), torch.ones(1, 1, 3), x, None).flatten()
+    torch.testing.assert_close(got, torch.tensor([expected for _, expected in cases]), equal_nan=True)
+    negative = run_dots(parse_arithmetic(storage, accumulate, order), -torch.ones(1, 1, 3), x, None).flatten()
+    assert negative[0] == -torch.inf
+
+
+def test_an_accumulator_that_overflowed_stays_infinite():
+    """In binary16 at the second step; in binary32, where steps truncate the significand alone, beyond 2**128."""
+    half = parse_arithmetic("fp16", "fp16", "tensorcore:volta")
+    w = torch.tensor([6e4, 6e4, 0.0, 0.0, 0.0]).half().float()
+    assert run_dots(half, w[None, None], torch.ones(1, 1, 5, 1), None).item() == torch.inf
+    single = parse_arithmetic("bf16", "fp32", "tensorcore:ampere")
+    w = torch.tensor([1.0, 1.0, *[0.0] * 6, -1.0])
+    assert run_dots(single, w[None, None], torch.full((1, 1, 9, 1), 2.0**127), None).item() == torch.inf
 
 
 def test_a_binary64_accumulator_is_refused():
