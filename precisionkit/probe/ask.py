@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -15,12 +15,12 @@ from precisionkit.arithmetic import ANY, TENSOR_CORES, Arithmetic, parse_arithme
 from precisionkit.enclosure import Enclosure
 from precisionkit.evaluate import store
 from precisionkit.formats import BINARY16, BINARY32, Format, round_to_nearest
-from precisionkit.ops._runs import run_dots
+from precisionkit.ops._runs import DTYPES, run_dots
 from precisionkit.ops._store import store_error
 from precisionkit.ops.conv2d import CONV2D
 from precisionkit.ops.linear import LINEAR
 from precisionkit.probe.findings import Answer, Findings, Judgement, Witness
-from precisionkit.probe.kernels import Dot, Kernels
+from precisionkit.probe.kernels import Dot, Kernels, row_functions
 from precisionkit.probe.suites import QUARTER, TWICE, suites_for
 from precisionkit.probe.tree import describe, meetings
 
@@ -47,7 +47,7 @@ def probe(kernels: Kernels) -> Findings:
     """Put every question to every kernel."""
     found = [judge(kernels, arithmetic) for arithmetic in candidates(kernels.storage)]
     warnings = [*_winograd(kernels), *_flushed(kernels), *_short_rows(kernels)]
-    return Findings(kernels.name, kernels.storage.name, tuple(found), tuple(_answers(kernels)), tuple(warnings))
+    return Findings(kernels.name, kernels.storage.name, tuple(found), (*_answers(kernels), *_attention(kernels)), tuple(warnings))
 
 
 def judge(kernels: Kernels, arithmetic: Arithmetic) -> Judgement:
@@ -251,32 +251,31 @@ def _flushed(kernels: Kernels) -> Iterator[str]:
                 return
 
 
-def _short_rows(kernels: Kernels) -> Iterator[str]:
-    """Reductions, normalisations and softmax whose results are not those of a wide computation with one rounding."""
-    rng = np.random.default_rng(6)
-    fmt = kernels.storage
+def _excess(kernels: Kernels) -> dict[str, float]:
+    """For each kernel that acts on rows: the largest error, in units of what binary32 inside and one store allow."""
+    rng, fmt = np.random.default_rng(6), kernels.storage
     large = 300.0 if fmt == BINARY16 else 3.0  # its square is beyond binary16
     x = torch.from_numpy(round_to_nearest(rng.standard_normal((4, 96)) * large, fmt)).float()
-    for name, function in kernels.rows.items():
-        exact = _WIDE[name](x.double(), fmt)
-        # the internal format is binary32: roundings of 96 terms and a handful more, relative to the largest of them
+    functions, found = row_functions(DTYPES[fmt]), {}
+    for name, kernel in kernels.rows.items():
+        exact = functions[name](x.double())
+        # roundings of 96 terms and a handful more, relative to the largest of them
         scale = x.double().abs().sum(1, keepdim=True) if name in ("sum", "mean") else exact.abs().amax(1, keepdim=True)
-        slack = 256 * 2.0**-24 * scale + store_error(fmt, exact.abs() + 256 * 2.0**-24 * scale)
-        got = function(x).double()
-        if not bool(((got - exact).abs() <= slack).all()):
-            worst = float(((got - exact).abs() / slack).nan_to_num(torch.inf).max())
-            yield f"{name} is {worst:.3g} times further from the exact result than binary32 inside and one store would be."
+        inside = 256 * BINARY32.unit_roundoff * scale
+        errors = (kernel(x).double() - exact).abs() / (inside + store_error(fmt, exact.abs() + inside))
+        found[name] = float(errors.nan_to_num(torch.inf).max())
+    return found
 
 
-_WIDE: dict[str, Callable[[Tensor, Format], Tensor]] = {
-    "sum": lambda x, fmt: x.sum(1, keepdim=True),
-    "mean": lambda x, fmt: x.mean(1, keepdim=True),
-    "batch_norm": lambda x, fmt: _batch_norm(x, fmt),
-    "softmax": lambda x, fmt: torch.softmax(x, 1),
-    "layer_norm": lambda x, fmt: F.layer_norm(x, (x.shape[1],)),
-}
+def _short_rows(kernels: Kernels) -> Iterator[str]:
+    """Reductions, normalisations and softmax whose results are not those of a wide computation with one rounding."""
+    for name, times in _excess(replace(kernels, rows={n: k for n, k in kernels.rows.items() if n != "attention"})).items():
+        if times > 1:
+            yield f"{name} is {times:.3g} times further from the exact result than binary32 inside and one store would be."
 
 
-def _batch_norm(x: Tensor, fmt: Format) -> Tensor:
-    mean, variance = (store(torch.linspace(*ends, x.shape[1]), fmt).double() for ends in ((-0.7, 1.3), (0.3, 2.7)))
-    return F.batch_norm(x, mean, variance, training=False)
+def _attention(kernels: Kernels) -> Iterator[Answer]:
+    """Whether attention stores scores or probabilities on the way, as many of its kernels do."""
+    for times in _excess(replace(kernels, rows={n: k for n, k in kernels.rows.items() if n == "attention"})).values():
+        said = "binary32 inside, stored once" if times <= 1 else f"stores on the way: {times:.3g} times the error of one store"
+        yield Answer("attention", "scores and probabilities", said)

@@ -36,7 +36,7 @@ class Kernels:
     taps : mapping of str to int
         For a convolution among `dots`, over how many kernel taps its terms are spread, which a tensor core may take one by one.
     rows : mapping of str to callable
-        Among ``sum``, ``mean``, ``batch_norm``, ``softmax``, ``layer_norm``.
+        Kernels that act on rows; names and meanings are those of `row_functions`.
     """
 
     name: str
@@ -63,15 +63,9 @@ def torch_kernels(device: torch.device, storage: Format) -> Kernels:
         "linear": on(_linear),
         "conv2d 1x1": on(_conv1),
         "conv2d 3x3": on(_conv3),
-        "attention": on(_attention),
+        "bmm": on(_bmm),
     }
-    rows = {
-        "sum": on(lambda x: x.sum(1, keepdim=True)),
-        "mean": on(lambda x: x.mean(1, keepdim=True)),
-        "batch_norm": on(_batch_norm),
-        "softmax": on(lambda x: torch.softmax(x, 1)),
-        "layer_norm": on(lambda x: F.layer_norm(x, (x.shape[1],))),
-    }
+    rows = {name: on(function) for name, function in row_functions(dtype).items()}
     return Kernels(str(device), storage, dots, on(lambda x, w: F.conv2d(x, w, padding=1)), rows)
 
 
@@ -91,13 +85,29 @@ def _conv3(a: Tensor, b: Tensor) -> Tensor:
     return F.conv2d(a.unflatten(1, (-1, 3, 3)).contiguous(), b.T.unflatten(1, (-1, 3, 3)).contiguous())[:, :, 0, 0]
 
 
-def _attention(a: Tensor, b: Tensor) -> Tensor:
-    """The product of queries and keys, as attention computes it before the softmax."""
+def _bmm(a: Tensor, b: Tensor) -> Tensor:
+    """As attention multiplies queries and keys."""
     return torch.bmm(a[None], b[None])[0]
 
 
-def _batch_norm(x: Tensor) -> Tensor:
-    """Means and variances that no format of 16 bits holds exactly, one channel each."""
-    n = x.shape[1]
-    mean, variance = (torch.linspace(low, high, n, device=x.device).to(x.dtype) for low, high in ((-0.7, 1.3), (0.3, 2.7)))
-    return F.batch_norm(x, mean, variance, training=False)
+def row_functions(dtype: torch.dtype) -> Mapping[str, Rows]:
+    """What the kernels of `Kernels.rows` compute, in whatever dtype they are given, with parameters that are numbers of one dtype."""
+    return {
+        "sum": lambda x: x.sum(1, keepdim=True),
+        "mean": lambda x: x.mean(1, keepdim=True),
+        "batch_norm": lambda x: F.batch_norm(x, *(_parameters(*ends, x, dtype) for ends in ((-0.7, 1.3), (0.3, 2.7))), training=False),
+        "softmax": lambda x: torch.softmax(x, 1),
+        "layer_norm": lambda x: F.layer_norm(x, (x.shape[1],)),
+        "attention": _attend,
+    }
+
+
+def _attend(x: Tensor) -> Tensor:
+    """Rows attend to one another; scaled down, so that no score overflows."""
+    rows = (x * 2.0**-8)[None, None]
+    return F.scaled_dot_product_attention(rows, rows, rows)[0, 0]
+
+
+def _parameters(low: float, high: float, x: Tensor, dtype: torch.dtype) -> Tensor:
+    """One for each channel, few of them numbers of a format of 16 bits before they are rounded to it."""
+    return torch.linspace(low, high, x.shape[1], device=x.device).to(dtype).to(x.dtype)

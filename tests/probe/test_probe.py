@@ -152,6 +152,20 @@ def test_reductions_that_compute_in_half_are_named():
     assert re.match(r"layer_norm is \S+ times further from the exact result than binary32 inside and one store would be", warning)
 
 
+def test_attention_that_stores_probabilities_is_told_from_one_that_does_not():
+    def attention(x, keep):
+        rows = x.double() * 2.0**-8
+        weights = torch.softmax(rows @ rows.T / rows.shape[1] ** 0.5, 1)
+        return ((weights if keep else weights.bfloat16().double()) @ rows).bfloat16().float()
+
+    real, said = torch_kernels(CPU, BFLOAT16), []
+    for keep in (True, False):
+        kernels = replace(real, dots={"matmul": real.dots["matmul"]}, rows={"attention": lambda x, keep=keep: attention(x, keep)})
+        said += [a.answer for a in probe(kernels).answers if a.kernel == "attention"]
+    assert said[0] == "binary32 inside, stored once"
+    assert re.fullmatch(r"stores on the way: \S+ times the error of one store", said[1])
+
+
 @pytest.mark.parametrize("storage", [BINARY16, BFLOAT16, BINARY32], ids=lambda f: f.name)
 def test_this_cpu_obeys_binary32_sums(storage):
     found = probe(torch_kernels(CPU, storage))
