@@ -95,7 +95,7 @@ def row_functions(dtype: torch.dtype) -> Mapping[str, Rows]:
     return {
         "sum": lambda x: x.sum(1, keepdim=True),
         "mean": lambda x: x.mean(1, keepdim=True),
-        "batch_norm": lambda x: F.batch_norm(x, *(_parameters(*ends, x, dtype) for ends in ((-0.7, 1.3), (0.3, 2.7))), training=False),
+        "batch_norm": lambda x: F.batch_norm(x, _spread(-0.7, 1.3, x, dtype), _spread(0.3, 2.7, x, dtype), training=False),
         "softmax": lambda x: torch.softmax(x, 1),
         "layer_norm": lambda x: F.layer_norm(x, (x.shape[1],)),
         "attention": _attend,
@@ -108,6 +108,6 @@ def _attend(x: Tensor) -> Tensor:
     return F.scaled_dot_product_attention(rows, rows, rows)[0, 0]
 
 
-def _parameters(low: float, high: float, x: Tensor, dtype: torch.dtype) -> Tensor:
+def _spread(low: float, high: float, x: Tensor, dtype: torch.dtype) -> Tensor:
     """One for each channel, few of them numbers of a format of 16 bits before they are rounded to it."""
     return torch.linspace(low, high, x.shape[1], device=x.device).to(dtype).to(x.dtype)
