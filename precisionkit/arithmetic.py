@@ -37,8 +37,8 @@ class TensorCore:
         Architecture.
     terms : int
         Number K of products in one step.
-    bfloat16 : bool
-        Whether it takes factors of bfloat16, beside binary16.
+    formats : tuple of pairs of Format
+        Of factors and of the accumulator.
     fraction_bits : int
         Every product and the accumulator are aligned to the largest exponent among them and truncated after this many
         fraction bits; the sum is exact and then truncated to binary32, or rounded to nearest to binary16.
@@ -47,11 +47,11 @@ class TensorCore:
     name: str
     terms: int
     fraction_bits: int
-    bfloat16: bool = True
+    formats: tuple[tuple[Format, Format], ...] = ((BINARY16, BINARY32), (BINARY16, BINARY16), (BFLOAT16, BINARY32))
 
 
 TENSOR_CORES = (
-    TensorCore("volta", 4, 23, bfloat16=False),
+    TensorCore("volta", 4, 23, ((BINARY16, BINARY32), (BINARY16, BINARY16))),
     TensorCore("ampere", 8, 24),
     TensorCore("ada", 8, 24),
     TensorCore("hopper", 16, 25),
@@ -155,13 +155,13 @@ def parse_order(option: str) -> Order:
     )
 
 
-def order_of_run(option: str) -> Order:
+def parse_run(option: str) -> Order:
     """Read an order's name, that of a tensor core alone (``hopper``), or that of a tree with ``:fma`` behind it.
 
     Raises
     ------
     UnsupportedArithmeticError
-        The text is none of these.
+        The text is none of these, or ``any``, which is not one order.
     """
     name = option.removesuffix(":fma")
     units = [unit.name for unit in TENSOR_CORES]
@@ -174,27 +174,9 @@ def order_of_run(option: str) -> Order:
         ) from error
     if order == ANY:
         raise UnsupportedArithmeticError("'any' stands for many orders, and a run has one; choose sequential, pairwise or blocked:K.")
-    return replace(order, fma=option != name)
-
-
-def parse_run(option: str, arithmetic: Arithmetic) -> Order:
-    """Read the order of a run that is to be emulated, which the arithmetic must allow; in the words of `order_of_run`.
-
-    Raises
-    ------
-    UnsupportedArithmeticError
-        The text is none of these, or the arithmetic does not allow the order.
-    """
-    order = order_of_run(option)
-    if order.fma and not order.is_tree:
+    if option != name and not order.is_tree:
         raise UnsupportedArithmeticError(f"':fma' speaks of a sum along a tree, sequential, pairwise or blocked:K, not of {order.name}.")
-    allowed = order.is_tree if arithmetic.order == ANY else order.name == arithmetic.order.name
-    if not allowed:
-        raise UnsupportedArithmeticError(
-            f"A run in the order {order.name} is none that {arithmetic.name} allows, so no bound would speak of it; let the order of the "
-            f"arithmetic be {order.name} as well (--order {order.name})."
-        )
-    return order
+    return replace(order, fma=option != name)
 
 
 @dataclass(frozen=True)
@@ -303,8 +285,24 @@ class Arithmetic:
                 f"are rounded to {self.storage.name}, and added in it or in {self.accumulate.name}."
             )
         products = "exact products" if not self.product_roundoff else "products rounded, or fused into the additions (FMA)"
-        order = "any order" if self.order.name == "any" else f"{self.order.name} order, bias last"
+        order = "any order" if self.order == ANY else f"{self.order.name} order, bias last"
         return f"Dot products are summed in {self.accumulate.name}, {order}, with {products}."
+
+
+def permitted(run: Order, arithmetic: Arithmetic) -> Order:
+    """Return a run that is to be emulated, if the arithmetic allows it.
+
+    Raises
+    ------
+    UnsupportedArithmeticError
+        It does not.
+    """
+    if run.is_tree if arithmetic.order == ANY else run.name == arithmetic.order.name:
+        return run
+    raise UnsupportedArithmeticError(
+        f"A run in the order {run.name} is none that {arithmetic.name} allows, so no bound would speak of it; let the order of the "
+        f"arithmetic be {run.name} as well (--order {run.name})."
+    )
 
 
 STORAGE = (BINARY16, BFLOAT16, BINARY32)
@@ -312,9 +310,6 @@ STORAGE = (BINARY16, BFLOAT16, BINARY32)
 
 ACCUMULATORS = (*STORAGE, BINARY64)
 """Formats that dot products can be summed in."""
-TENSOR_CORE_FORMATS = ((BINARY16, BINARY32), (BFLOAT16, BINARY32), (BINARY16, BINARY16))
-"""Formats of factors and accumulators that tensor cores are known for."""
-
 REFERENCE = Arithmetic(BINARY32, BINARY32)
 """The arithmetic of the reference program: binary32 throughout, any order, no TF32."""
 
@@ -333,8 +328,8 @@ def parse_arithmetic(storage: str = "fp16", accumulate: str = "fp32", order: str
     Raises
     ------
     UnsupportedArithmeticError
-        A name is unknown, the accumulator is narrower than the storage format, a tensor core is asked for formats that it does not
-        have, or fusion for storage in binary32.
+        A name is unknown, the accumulator is narrower than the storage format, a tensor core or a sum in parts is asked for formats
+        that it does not have, or fusion for storage in binary32 or for exact dot products.
     """
     stored = [fmt for fmt in STORAGE if storage in (fmt.option, fmt.name)]
     if not stored:
@@ -348,11 +343,9 @@ def parse_arithmetic(storage: str = "fp16", accumulate: str = "fp32", order: str
             f"choose --accumulate {' or '.join(dict.fromkeys((kept.option, 'fp32')))}."
         )
     unit = sum_order.tensor_core
-    if unit is not None and ((kept, accumulator) not in TENSOR_CORE_FORMATS or (kept == BFLOAT16 and not unit.bfloat16)):
-        also = ", or bf16 with fp32" if unit.bfloat16 else ""
-        raise UnsupportedArithmeticError(
-            f"The order {order} needs --storage fp16 with --accumulate fp32 or fp16{also}, not {kept.option} with {accumulator.option}."
-        )
+    if unit is not None and (kept, accumulator) not in unit.formats:
+        known = ", or ".join(f"--storage {factor.option} with --accumulate {total.option}" for factor, total in unit.formats)
+        raise UnsupportedArithmeticError(f"The order {order} needs {known}, not {kept.option} with {accumulator.option}.")
     if sum_order.parts and (kept == BINARY32 or accumulator != BINARY32):
         raise UnsupportedArithmeticError(
             f"The order {order} needs --storage fp16 or bf16 with --accumulate fp32, not {kept.option} with {accumulator.option}."

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from precisionkit.arithmetic import REFERENCE, Arithmetic, parse_run
+from precisionkit.arithmetic import REFERENCE, Arithmetic, parse_run, permitted
 from precisionkit.batch import Worker
 from precisionkit.bound import CONFIDENCE, EFFORT, METHODS, Ladder
 from precisionkit.data import Dataset
@@ -49,7 +49,7 @@ class Settings:
     linearised : bool
         Report first-order numbers as well.
     emulate : str or None
-        Make the half run in this order, bit-exact by definition: one of `arithmetic.parse_run` that the arithmetic allows.
+        Make the half run in this order, bit-exact by definition: as `arithmetic.parse_run` reads it and `permitted` allows it.
     probe : bool
         Try first whether the kernels that the runs are made by obey the arithmetic, and refuse if they do not.
     """
@@ -97,7 +97,7 @@ def certify(
     settings = settings or Settings()
     start = time.perf_counter()
     device, analysis = _devices(settings.device)
-    emulate = None if settings.emulate is None else parse_run(settings.emulate, arithmetic)
+    emulate = None if settings.emulate is None else permitted(parse_run(settings.emulate), arithmetic)
     native = _runs_native(settings, arithmetic)
     images = model.preprocess(data.images[:1])
     graph = captured(model, data, tuple(images.shape[1:]))

@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from precisionkit.arithmetic import Arithmetic, Order
+from precisionkit.arithmetic import ANY, Arithmetic, Order
 from precisionkit.errors import UnusableDataError, UnusableModelError, UsageError
-from precisionkit.formats import BINARY32, Format
+from precisionkit.formats import BINARY32
 from precisionkit.graph import Graph, Node, interpret
 from precisionkit.ops import run_rounded
-from precisionkit.ops._runs import DTYPES
+from precisionkit.ops._store import DTYPES, store
 
 
 @dataclass(frozen=True)
@@ -85,11 +85,6 @@ class Program:
         return stored
 
 
-def store(values: Tensor, fmt: Format) -> Tensor:
-    """Round binary32 values to the format, ties to even, once; carried in binary32."""
-    return values.to(DTYPES[fmt]).float() if fmt != BINARY32 else values
-
-
 @dataclass(frozen=True)
 class Run:
     """What one execution gave.
@@ -136,7 +131,7 @@ def _native(program: Program) -> RunNode:
 
 def has_fast_run(arithmetic: Arithmetic) -> bool:
     """Whether torch's kernels are runs of the arithmetic: they sum in binary32 in an order of their own."""
-    return arithmetic.accumulate == BINARY32 and arithmetic.order.name == "any"
+    return arithmetic.accumulate == BINARY32 and arithmetic.order == ANY
 
 
 def execute(
@@ -156,7 +151,7 @@ def execute(
     native : bool
         Use the device's half kernels instead of binary32 kernels and one rounding.
     emulate : Order or None
-        Sum dot products in this order, bit-exact by definition, as `parse_run` allows it.  None takes torch's kernels where they are
+        Sum dot products in this order, bit-exact by definition, as `permitted` says.  None takes torch's kernels where they are
         runs of the arithmetic, else its own order.
     observe : callable or None
         Called with every node and its stored result.

@@ -18,17 +18,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from precisionkit.arithmetic import REFERENCE, Arithmetic, Order, parse_run
+from precisionkit.arithmetic import REFERENCE, Arithmetic, Order, parse_run, permitted
 from precisionkit.bound.interval import interval
 from precisionkit.data import Dataset
-from precisionkit.evaluate import Program, Run, device_flags, execute, store
+from precisionkit.evaluate import Program, Run, device_flags, execute
 from precisionkit.formats import Format
+from precisionkit.lemma import published_lemma, repaired_lemma
 from precisionkit.models import LoadedModel
+from precisionkit.ops._store import store
 from precisionkit.report import Cells, LemmaReport, Output, Row, Spread, TruthInfo
 from precisionkit.task import arithmetic_info, captured, data_info, model_info
 from precisionkit.truth import Arb, Mpmath, Objects, Samples, agree_on, distances, exact_logits
 
 Kind = Literal["logits", "probabilities"]
+_BATCH = 100
 _LARGE = 2e6
 """Multiplications of a network from which on mpmath judges single neurons, not whole networks."""
 PREMISES = ("Gamma >= 2 delta", "Gamma > 2 delta", "pairwise")
@@ -64,13 +67,13 @@ class Outcome:
 def outcome(reference: Sequence[float], half: Sequence[float]) -> Outcome:
     """Compare two output vectors exactly; the smallest index among the largest entries is predicted."""
     a, b = [Fraction(v) for v in reference], [Fraction(v) for v in half]
-    predicted = max(range(len(a)), key=lambda i: (a[i], -i))
+    predicted = _first_argmax(a)
     largest, second = sorted(a, reverse=True)[:2]
     gamma, delta = largest - second, max(abs(x - y) for x, y in zip(a, b, strict=True))
     gaps = [(a[predicted] - a[j], b[predicted] - b[j]) for j in range(len(a)) if j != predicted]
     pairwise = all(gap > abs(other - gap) for gap, other in gaps)
-    kept = predicted == max(range(len(b)), key=lambda i: (b[i], -i))
-    return Outcome(gamma, delta, (gamma >= 2 * delta, gamma > 2 * delta, pairwise), kept)
+    premises = published_lemma(gamma, delta), repaired_lemma(gamma, delta), pairwise
+    return Outcome(gamma, delta, premises, predicted == _first_argmax(b))
 
 
 def run_experiment(
@@ -81,7 +84,6 @@ def run_experiment(
     emulate: str | None = None,
     arb: int = 0,
     judged: int = 0,
-    batch: int = 100,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> LemmaReport:
     """Run both programs on a data set and compare their outputs exactly.
@@ -99,17 +101,18 @@ def run_experiment(
     ------
     PrecisionKitError
         Of the kind that says what is unusable or unsupported.
-    AssertionError
+    RefutedError
         mpmath and Arb contradict each other.
     """
-    order = None if emulate is None else parse_run(emulate, arithmetic)
+    order = None if emulate is None else permitted(parse_run(emulate), arithmetic)
+    engines = (Arb(), Mpmath()) if arb else None
     graph = captured(model, data, tuple(model.preprocess(data.images[:1]).shape[1:]))
     programs = _Programs(model, Program.of(graph, REFERENCE), Program.of(graph, arithmetic), order)
     found: dict[Kind, dict[int, Outcome]] = {"logits": {}, "probabilities": {}}
     skipped: list[int] = []
     with device_flags(arithmetic):
-        for first in range(0, len(data.images), batch):
-            runs = programs.run(data.images[first : first + batch], first)
+        for first in range(0, len(data.images), _BATCH):
+            runs = programs.run(data.images[first : first + _BATCH], first)
             logits = [run.logits for run in runs]
             outputs: dict[Kind, list[Tensor]] = {
                 "logits": logits,
@@ -119,13 +122,13 @@ def run_experiment(
             skipped += [first + row for row, fine in enumerate(finite) if not fine]
             for kind, (a, b) in outputs.items():
                 found[kind] |= {first + row: outcome(a[row].tolist(), b[row].tolist()) for row, fine in enumerate(finite) if fine}
-            on_progress(min(first + batch, len(data.images)), len(data.images))
-        truth = compare_with_truth(programs, data, min(arb, len(data.images)), judged) if arb else None
+            on_progress(min(first + _BATCH, len(data.images)), len(data.images))
+        truth = compare_with_truth(programs, data, engines, min(arb, len(data.images)), judged) if engines else None
     return LemmaReport(
         model=model_info(model),
         data=data_info(data),
         arithmetic=arithmetic_info(arithmetic, graph, probable=False),
-        emulate=emulate or "none",
+        emulate=emulate or "no",
         outputs=tuple(_output(kind, outcomes) for kind, outcomes in found.items() if outcomes),
         skipped=tuple(skipped),
         truth=truth,
@@ -200,15 +203,15 @@ class _Programs:
         return execute(self.reference, a), execute(self.half, b, emulate=self.emulate)
 
 
-def compare_with_truth(programs: _Programs, data: Dataset, count: int, judged: int) -> TruthInfo | None:
+def compare_with_truth(programs: _Programs, data: Dataset, engines: tuple[Arb, Mpmath], count: int, judged: int) -> TruthInfo | None:
     """Compute the exact networks of the first inputs by Arb, have mpmath judge some, and compare the runs, where finite, with them."""
-    arb, judge = Arb(), Mpmath()
+    arb, judge = engines
     large = sum(map(programs.half.graph.multiplications, programs.half.graph.nodes)) > _LARGE
     size = 1 if large else 50
     errors: dict[str, list[float]] = {"reference": [], "half": [], "weights": []}
     agree = neurons = 0
     centre_error = 0.0
-    used = 0
+    used = by_mpmath = 0
     for first in range(0, count, size):
         images = data.images[first : min(first + size, count)]
         inputs, runs = programs.inputs(images, first), programs.run(images, first)
@@ -222,6 +225,7 @@ def compare_with_truth(programs: _Programs, data: Dataset, count: int, judged: i
         finite = runs[0].finite & runs[1].finite
         reference, half = (exact[finite.numpy()] for exact in balls)
         used += len(half)
+        by_mpmath += 0 if large else int(finite[: max(judged - first, 0)].sum())
         centre_error = max([centre_error, *distances(arb, arb.array(interval(programs.half, inputs[1]).centre[finite]), half)])
         errors["reference"] += distances(arb, arb.array(runs[0].logits[finite]), reference)
         errors["half"] += distances(arb, arb.array(runs[1].logits[finite]), half)
@@ -232,7 +236,7 @@ def compare_with_truth(programs: _Programs, data: Dataset, count: int, judged: i
     means = {name: (fmean(values), max(values)) for name, values in errors.items()}
     return TruthInfo(
         inputs=used,
-        by_mpmath=0 if large else min(judged, count),
+        by_mpmath=by_mpmath,
         neurons_by_mpmath=neurons,
         reference_error=means["reference"],
         half_error=means["half"],
@@ -242,6 +246,9 @@ def compare_with_truth(programs: _Programs, data: Dataset, count: int, judged: i
     )
 
 
+def _first_argmax(values: Sequence[Any]) -> int:
+    return max(range(len(values)), key=lambda i: (values[i], -i))
+
+
 def _predicted(balls: Objects) -> int:
-    middles = [ball.mid() for ball in balls.tolist()]
-    return max(range(len(middles)), key=lambda i: (middles[i], -i))
+    return _first_argmax([ball.mid() for ball in balls.tolist()])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -10,19 +11,27 @@ import numpy as np
 from precisionkit.errors import UsageError
 from precisionkit.report.lemma import LemmaReport
 
+SUFFIXES = (".png", ".svg", ".pdf")
 
-def margins_figure(report: LemmaReport, path: Path) -> None:
-    """Draw histograms of Gamma and of 2 delta, on a logarithmic scale, one panel for each kind of output.
+
+def check_figure(path: Path) -> None:
+    """Refuse, before a long run, a figure that could not be drawn.
 
     Raises
     ------
     UsageError
-        matplotlib is not installed.
+        The suffix is none of `SUFFIXES`, or matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise UsageError("Figures need matplotlib, which is not installed; run pip install 'precisionkit[figures]'.") from error
+    if path.suffix not in SUFFIXES:
+        raise UsageError(f"The figure '{path}' has the suffix '{path.suffix}'; name it with one of {', '.join(SUFFIXES)}.")
+    if find_spec("matplotlib") is None:
+        raise UsageError("Figures need matplotlib, which is not installed; run pip install 'precisionkit[figures]'.")
+
+
+def margins_figure(report: LemmaReport, path: Path) -> None:
+    """Draw histograms of Gamma and of 2 delta, on a logarithmic scale, one panel for each kind of output."""
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(7, 2.6 * len(report.outputs)), layout="constrained")
     for place, output in enumerate(report.outputs):
         axes = figure.add_subplot(len(report.outputs), 1, place + 1)

@@ -14,7 +14,8 @@ from precisionkit.ops import BY_NAME, Operator
 
 V = TypeVar("V")
 
-_DOTS = ("conv2d", "linear", "addmm", "mm")
+DOTS = ("conv2d", "linear", "addmm", "mm")
+"""Operators that are dot products."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ class Graph:
         weights = [self.constants[name] for name in node.operands if name is not None and name in self.constants]
         if node.operator == "conv2d":
             return math.prod(node.shape) * weights[0][0].numel()
-        if node.operator in _DOTS:
+        if node.operator in DOTS:
             return max(weight.numel() for weight in weights)
         return 0
 
@@ -117,7 +118,7 @@ class Graph:
         for node in (n for n in self.nodes if n.operator in ("batch_norm", "add")):
             before = [n for n in self.nodes if n.name in node.operands and uses.count(n.name) == 1 and n.shape == node.shape]
             behind = [n for n in before if n.operator == "batch_norm" and node.operator == "add" and found & set(n.operands)]
-            ends = [n for n in before if n.operator in _DOTS or n in behind]
+            ends = [n for n in before if n.operator in DOTS or n in behind]
             found |= {n.name for n in ends[-1:]}
         return frozenset(found)
 

@@ -14,7 +14,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from precisionkit.arithmetic import order_of_run, parse_arithmetic, parse_run
+from precisionkit.arithmetic import parse_arithmetic, parse_run
 from precisionkit.capture import capture
 from precisionkit.evaluate import Program, device_flags, execute
 from precisionkit.graph import Node
@@ -55,7 +55,8 @@ def forward(
     PrecisionKitError
         An operator, a format or a run is not supported, or a number is beyond the range of the storage format.
     """
-    arithmetic = parse_arithmetic(storage, accumulate, order_of_run(run).name)
+    order = parse_run(run)
+    arithmetic = parse_arithmetic(storage, accumulate, order.name)
     program = Program.of(capture(module, tuple(inputs.shape[1:])), arithmetic, inputs.device)
     with device_flags(arithmetic), torch.no_grad():
-        return execute(program, program.inputs(inputs), emulate=parse_run(run, arithmetic), observe=observe).logits
+        return execute(program, program.inputs(inputs), emulate=order, observe=observe).logits

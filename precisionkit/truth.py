@@ -7,7 +7,7 @@ with a fixed number of digits, Arb with balls that contain the exact value, whos
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -16,21 +16,25 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from precisionkit.errors import UsageError
+from precisionkit.errors import RefutedError, UsageError
 from precisionkit.evaluate import Program
-from precisionkit.graph import Node, interpret
+from precisionkit.graph import DOTS, Node, interpret
 
 Objects = NDArray[np.object_]
 Observe = Callable[[Node, tuple[Any, ...], Objects], None]
 
 
+def _objects(values: Sequence[Any], shape: tuple[int, ...]) -> Objects:
+    result = np.empty(len(values), dtype=object)
+    result[:] = values
+    return result.reshape(shape)
+
+
 class Engine(ABC):
     """Exact numbers, and what the records of operators ask of them."""
 
-    name: str
-
     @abstractmethod
-    def mpf(self, value: float | int) -> Any:
+    def number(self, value: float | int) -> Any:
         """Take a Python number as it is."""
 
     @abstractmethod
@@ -59,10 +63,7 @@ class Engine(ABC):
 
     def array(self, values: Tensor) -> Objects:
         """Take floating-point numbers as they are."""
-        flat = [self.mpf(v) for v in values.detach().cpu().double().flatten().tolist()]
-        result = np.empty(len(flat), dtype=object)
-        result[:] = flat
-        return result.reshape(tuple(values.shape))
+        return _objects([self.number(v) for v in values.detach().cpu().double().flatten().tolist()], tuple(values.shape))
 
 
 class Mpmath(Engine):
@@ -71,9 +72,8 @@ class Mpmath(Engine):
     def __init__(self, digits: int = 50) -> None:
         self.context = mpmath.mp.clone()
         self.context.dps = digits
-        self.name = f"mpmath, {digits} digits"
 
-    def mpf(self, value: float | int) -> Any:
+    def number(self, value: float | int) -> Any:
         """Take a Python number as it is."""
         return self.context.mpf(value)
 
@@ -92,9 +92,7 @@ class Mpmath(Engine):
             places = [k for k, value in enumerate(row) if value]  # zeros are common behind a ReLU
             factors, kept = [row[k] for k in places], b[places].T.tolist()
             products += [fdot(factors, column) for column in kept]
-        result = np.empty(len(products), dtype=object)
-        result[:] = products
-        return result.reshape(a.shape[0], b.shape[1])
+        return _objects(products, (a.shape[0], b.shape[1]))
 
     def maximum(self, a: Any, b: Any) -> Any:
         """Of two numbers."""
@@ -120,9 +118,8 @@ class Arb(Engine):
         except ImportError as error:
             raise UsageError("Arb comes with python-flint, which is not installed; run pip install 'precisionkit[truth]'.") from error
         self._flint, self._bits = flint, bits
-        self.name = f"Arb, {bits} bits"
 
-    def mpf(self, value: float | int) -> Any:
+    def number(self, value: float | int) -> Any:
         """Take a Python number as it is."""
         return self._flint.arb(value)
 
@@ -136,10 +133,7 @@ class Arb(Engine):
 
     def dot(self, a: Objects, b: Objects) -> Objects:
         """Multiply two matrices."""
-        product = self._matrix(a) * self._matrix(b)
-        result = np.empty(a.shape[0] * b.shape[1], dtype=object)
-        result[:] = product.entries()
-        return result.reshape(a.shape[0], b.shape[1])
+        return _objects((self._matrix(a) * self._matrix(b)).entries(), (a.shape[0], b.shape[1]))
 
     def maximum(self, a: Any, b: Any) -> Any:
         """Of two numbers."""
@@ -196,7 +190,7 @@ def agree_on(judge: Mpmath, arb: Arb, program: Program, inputs: Tensor, balls: O
 
     Raises
     ------
-    AssertionError
+    RefutedError
         A number lies outside its ball: one of the two libraries, or the record of an operator, is wrong.
     """
     values = exact_logits(judge, program, inputs)
@@ -212,13 +206,16 @@ def distances(arb: Arb, a: Objects, b: Objects) -> list[float]:
 def _inside(arb: Arb, balls: Objects, values: Objects, where: str) -> None:
     for ball, value in zip(balls.ravel(), values.ravel(), strict=True):
         if not arb.contains(ball, value):
-            raise AssertionError(f"In {where}, mpmath gives {value}, which lies outside Arb's ball {ball}.")
+            raise RefutedError(
+                f"In {where}, mpmath gives {value}, which lies outside Arb's ball {ball}: one of the two, or the operator's record, is "
+                "wrong. Please report it."
+            )
 
 
 class Samples:
     """Has mpmath compute some outputs of every dot product of the first image, from the midpoints of Arb's operands.
 
-    One channel of a convolution, up to four outputs of a linear layer, drawn at random.  Call it with every node of an exact network.
+    One channel of a convolution, up to four outputs of a matrix product, drawn at random.  Call it with every node of an exact network.
 
     Attributes
     ----------
@@ -235,25 +232,41 @@ class Samples:
 
         Raises
         ------
-        AssertionError
+        RefutedError
             As for `agree_on`.
         """
-        if node.operator not in ("conv2d", "linear"):
+        if node.operator not in DOTS:
             return
-        x, weight, bias = operands[0][:1], operands[1], operands[2]
-        attributes, outputs = dict(node.attributes), len(weight)
-        chosen = self._generator.choice(outputs, 1 if node.operator == "conv2d" else min(4, outputs), replace=False)
-        if node.operator == "conv2d":
-            groups = attributes.get("groups", 1)
-            x, attributes["groups"] = np.split(x, groups, axis=1)[int(chosen[0]) // (outputs // groups)], 1
-        numbers = [None if t is None else _midpoints(self._judge, t) for t in (x, weight[chosen], None if bias is None else bias[chosen])]
+        some = self._of_convolution if node.operator == "conv2d" else self._of_matrix
+        attributes, chosen, balls = some(node, operands, result[:1])
+        numbers = [None if t is None else _midpoints(self._judge, t) for t in chosen]
         judged = node.record.exact(self._judge, attributes, *numbers)
-        balls = result[:1, chosen] if node.operator == "conv2d" else result[:1][..., chosen]
         _inside(self._arb, balls, judged, str(node))
         self.compared += judged.size
 
+    def _of_convolution(self, node: Node, operands: tuple[Any, ...], result: Objects) -> tuple[dict[str, Any], tuple[Any, ...], Objects]:
+        """One channel, with its group of the input."""
+        x, weight, bias = operands
+        groups, channel = node.attributes.get("groups", 1), int(self._generator.integers(len(weight)))
+        group = np.split(x[:1], groups, axis=1)[channel // (len(weight) // groups)]
+        one = slice(channel, channel + 1)
+        return {**node.attributes, "groups": 1}, (group, weight[one], None if bias is None else bias[one]), result[:, one]
+
+    def _of_matrix(self, node: Node, operands: tuple[Any, ...], result: Objects) -> tuple[dict[str, Any], tuple[Any, ...], Objects]:
+        """A few outputs: rows of a linear layer's weight, columns of the second factor of the others."""
+        some = self._generator.choice(result.shape[-1], min(4, result.shape[-1]), replace=False)
+        chosen: tuple[Any, ...]
+        if node.operator == "linear":
+            x, weight, bias = operands
+            chosen = (x[:1], weight[some], None if bias is None else bias[some])
+        elif node.operator == "addmm":
+            bias, x, weight = operands
+            chosen = (bias[some], x[:1], weight[:, some])
+        else:
+            x, weight = operands
+            chosen = (x[:1], weight[:, some])
+        return dict(node.attributes), chosen, result[..., some]
+
 
 def _midpoints(judge: Mpmath, balls: Objects) -> Objects:
-    result = np.empty(balls.size, dtype=object)
-    result[:] = [judge.context.ldexp(*map(int, ball.mid().man_exp())) for ball in balls.ravel()]
-    return result.reshape(balls.shape)
+    return _objects([judge.context.ldexp(*map(int, ball.mid().man_exp())) for ball in balls.ravel()], balls.shape)

@@ -10,7 +10,7 @@ import torch
 from precisionkit import operations
 from precisionkit.arithmetic import Order
 from precisionkit.formats import BFLOAT16, BINARY16, BINARY32, Format
-from precisionkit.ops._runs import DTYPES
+from precisionkit.ops._store import DTYPES
 from precisionkit.probe import torch_kernels
 from precisionkit.probe.tree import fold_along, meetings
 

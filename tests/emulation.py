@@ -61,7 +61,7 @@ def emulated_with_fma(a, b) -> torch.Tensor:
     from precisionkit.arithmetic import parse_run
 
     arithmetic = parse_arithmetic("fp16", "fp16", "sequential")
-    arithmetic = replace(arithmetic, order=parse_run("sequential:fma", arithmetic))
+    arithmetic = replace(arithmetic, order=parse_run("sequential:fma"))
     return run_dots(arithmetic, torch.from_numpy(a)[None], torch.from_numpy(b)[None, None], None)[0, 0]
 
 

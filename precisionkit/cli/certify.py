@@ -23,6 +23,7 @@ from precisionkit.cli.shared import (
     show,
     source_options,
     taken,
+    tell_written,
 )
 from precisionkit.report import Report, check_writable, render, write_json, write_table
 
@@ -100,7 +101,7 @@ def certify(**options: object) -> None:
     MODEL is a state dict (.pt, .pth, .th), a .safetensors file, or a file of this project that names its architecture.
     """
     source, asked, request = taken(Source, options), taken(Asked, options), _Request(**options)  # type: ignore[arg-type]
-    sys.exit(guarded(lambda talk: _certify(source, asked, request, talk)))
+    sys.exit(guarded(lambda talk: _certify(source, asked, request, talk), less="choose a smaller --batch-size"))
 
 
 def _certify(source: Source, asked: Asked, request: _Request, talk: Console) -> int:
@@ -141,9 +142,7 @@ def _write(report: Report, request: _Request, talk: Console) -> None:
         write_json(report, request.json_file)
     if request.table_file is not None:
         write_table(report, request.table_file)
-    written = [str(path) for path in (request.json_file, request.table_file) if path is not None]
-    if written:
-        talk.print(f"Written: {', '.join(written)}", markup=False)
+    tell_written(talk, request.json_file, request.table_file)
 
 
 def _verdict(report: Report, request: _Request, talk: Console) -> int:

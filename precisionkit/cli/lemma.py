@@ -10,7 +10,6 @@ import click
 from rich.console import Console
 
 from precisionkit.cli.shared import (
-    NOT_CERTIFIED,
     OK,
     Asked,
     Source,
@@ -22,17 +21,21 @@ from precisionkit.cli.shared import (
     show,
     source_options,
     taken,
+    tell_written,
 )
 from precisionkit.errors import UsageError
+from precisionkit.figures import check_figure, margins_figure
 from precisionkit.report import check_writable, render_lemma, violations, write_json
 
-FIGURES = (".png", ".svg", ".pdf")
+VIOLATED = 1
 
 _EXIT_CODES = """\b
 Exit codes:
   0    done
   1    the repaired lemma is violated: please report it
   2    wrong use, or an unusable model, data set or report path
+  3    Arb and mpmath contradict each other: please report it
+  130  interrupted; nothing is written
 """
 
 
@@ -69,14 +72,12 @@ def lemma(**options: object) -> None:
     repaired (>), and gap by gap, for logits and for probabilities.
     """
     source, asked, request = taken(Source, options), taken(Asked, options), _Request(**options)  # type: ignore[arg-type]
-    sys.exit(guarded(lambda talk: _lemma(source, asked, request, talk)))
+    sys.exit(guarded(lambda talk: _lemma(source, asked, request, talk), less="choose a smaller --limit or --arb"))
 
 
 def _lemma(source: Source, asked: Asked, request: _Request, talk: Console) -> int:
-    if request.figure is not None and request.figure.suffix not in FIGURES:
-        raise UsageError(
-            f"The figure '{request.figure}' has the suffix '{request.figure.suffix}'; name it with one of {', '.join(FIGURES)}."
-        )
+    if request.figure is not None:
+        check_figure(request.figure)
     if request.mpmath > request.arb:
         raise UsageError(f"--mpmath {request.mpmath} is more than --arb {request.arb}; mpmath judges networks that Arb has computed.")
     for path in (request.json_file, request.figure):
@@ -92,10 +93,6 @@ def _lemma(source: Source, asked: Asked, request: _Request, talk: Console) -> in
     if request.json_file is not None:
         write_json(report, request.json_file)
     if request.figure is not None:
-        from precisionkit.figures import margins_figure
-
         margins_figure(report, request.figure)
-    written = [str(path) for path in (request.json_file, request.figure) if path is not None]
-    if written:
-        talk.print(f"Written: {', '.join(written)}", markup=False)
-    return NOT_CERTIFIED if violations(report) else OK
+    tell_written(talk, request.json_file, request.figure)
+    return VIOLATED if violations(report) else OK

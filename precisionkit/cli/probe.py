@@ -9,11 +9,17 @@ import click
 from rich.console import Console
 
 from precisionkit.arithmetic import parse_arithmetic
-from precisionkit.cli.shared import OK, guarded, show
+from precisionkit.cli.shared import OK, guarded, show, tell_written
 from precisionkit.report import check_writable, write_json
 
+_EXIT_CODES = """\b
+Exit codes:
+  0    done, whatever was found
+  2    wrong use, or a device that is not there
+"""
 
-@click.command()
+
+@click.command(epilog=_EXIT_CODES)
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1 or mps.")
 @click.option("--storage", default="fp16", show_default=True, metavar="FORMAT", help="fp16, bf16 or fp32.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), metavar="FILE", help="Write the findings as JSON.")
@@ -24,7 +30,7 @@ def probe(device: str, storage: str, json_file: Path | None) -> None:
     depend on the batch size or the threads; and warns of flushed subnormal numbers, Winograd convolutions, and reductions,
     normalisations or softmax that compute in less than binary32.
     """
-    sys.exit(guarded(lambda talk: _probe(device, storage, json_file, talk)))
+    sys.exit(guarded(lambda talk: _probe(device, storage, json_file, talk), less="free some on the device"))
 
 
 def _probe(device: str, storage: str, json_file: Path | None, talk: Console) -> int:
@@ -42,5 +48,5 @@ def _probe(device: str, storage: str, json_file: Path | None, talk: Console) -> 
     show(render_findings(findings))
     if json_file is not None:
         write_json(findings, json_file)
-        talk.print(f"Written: {json_file}", markup=False)
+        tell_written(talk, json_file)
     return OK

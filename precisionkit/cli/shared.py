@@ -15,7 +15,7 @@ import click
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from precisionkit.arithmetic import Arithmetic, order_of_run, parse_arithmetic
+from precisionkit.arithmetic import Arithmetic, parse_arithmetic, parse_run
 from precisionkit.errors import PrecisionKitError, RefutedError
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class Asked:
     def arithmetic(self) -> Arithmetic:
         """Build it; a run on a tensor core, in parts or exact implies its order."""
         order = self.order
-        if self.emulate is not None and order == "any" and not (run := order_of_run(self.emulate)).is_tree:
+        if self.emulate is not None and order == "any" and not (run := parse_run(self.emulate)).is_tree:
             order = run.name
         return parse_arithmetic(self.storage, self.accumulate, order, self.fuse)
 
@@ -135,8 +135,8 @@ arithmetic_options = _together(
 )
 
 
-def guarded(work: Callable[[Console], int]) -> int:
-    """Run a command's work; errors become one sentence on stderr and an exit code."""
+def guarded(work: Callable[[Console], int], *, less: str) -> int:
+    """Run a command's work; errors become one sentence on stderr and an exit code; `less` says how to need less memory."""
     talk = Console(stderr=True, soft_wrap=True, highlight=False)
     try:
         return work(talk)
@@ -144,11 +144,17 @@ def guarded(work: Callable[[Console], int]) -> int:
         talk.print(f"Error: {error}", markup=False)
         return REFUTED if isinstance(error, RefutedError) else UNUSABLE
     except MemoryError:
-        talk.print("Error: The memory is not enough for this batch; choose a smaller --batch-size.", markup=False)
+        talk.print(f"Error: The memory is not enough; {less}.", markup=False)
         return UNUSABLE
     except KeyboardInterrupt:
-        talk.print("Interrupted before the first result; nothing was written.")
+        talk.print("Interrupted before there was a result; nothing was written.")
         return INTERRUPTED
+
+
+def tell_written(talk: Console, *paths: Path | None) -> None:
+    """Name the files that were written."""
+    if written := [str(path) for path in paths if path is not None]:
+        talk.print(f"Written: {', '.join(written)}", markup=False)
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from precisionkit import operations
 from precisionkit.arithmetic import Arithmetic, TensorCore
 from precisionkit.formats import BINARY32, round_to_nearest, ufp
 from precisionkit.ops._store import store_error
@@ -178,8 +179,7 @@ def known_tree(arithmetic: Arithmetic, dots: Dots) -> tuple[Tensor, Tensor, Tens
         return _Range(torch.minimum(product, rounded), torch.maximum(product, rounded), rounded.abs())
 
     def add(a: _Range, b: _Range) -> _Range:
-        low = round_to_nearest(_sum_towards(a.low, b.low, -torch.inf), accumulate)
-        high = round_to_nearest(_sum_towards(a.high, b.high, torch.inf), accumulate)
+        low, high = operations.add(a.low, b.low, accumulate), operations.add(a.high, b.high, accumulate)
         return _Range(low, high, torch.maximum(torch.maximum(a.peak, b.peak), torch.maximum(low.abs(), high.abs())))
 
     total = arithmetic.order.fold((leaf(*factor) for factor in dots.factors()), add)
@@ -187,15 +187,6 @@ def known_tree(arithmetic: Arithmetic, dots: Dots) -> tuple[Tensor, Tensor, Tens
         bias = dots.bias[None, :, :, None].expand_as(total.low)
         total = add(total, _Range(bias, bias, bias.abs()))
     return total.low, total.high, total.peak
-
-
-def _sum_towards(a: Tensor, b: Tensor, direction: float) -> Tensor:
-    """``a + b``, exact where binary64 holds it, else stepped towards the direction (TwoSum finds the error exactly)."""
-    total = a + b
-    moved = total - a
-    lost = (a - (total - moved)) + (b - moved)
-    beyond = lost > 0 if direction > 0 else lost < 0
-    return torch.where(beyond, total.nextafter(torch.full_like(total, direction)), total)
 
 
 def tensor_core_steps(unit: TensorCore, channels: int, taps: int) -> int:

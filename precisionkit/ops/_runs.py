@@ -16,11 +16,10 @@ from torch import Tensor
 
 from precisionkit.arithmetic import Arithmetic, Order, TensorCore
 from precisionkit.errors import UnsupportedArithmeticError
-from precisionkit.formats import BFLOAT16, BINARY16, BINARY32, BINARY64, NEAREST, TOWARDS_ZERO, Format, round_into, round_to_nearest, ufp
+from precisionkit.formats import BINARY16, BINARY32, BINARY64, NEAREST, TOWARDS_ZERO, Format, round_into, round_to_nearest, ufp
 from precisionkit.operations import fma
+from precisionkit.ops._store import store
 
-DTYPES = {BINARY16: torch.float16, BFLOAT16: torch.bfloat16, BINARY32: torch.float32, BINARY64: torch.float64}
-"""The torch dtype of each format: elementwise ``+`` and ``*`` of these are correctly rounded."""
 _TILE = 2**15
 """Outputs at once: below the size from which on torch spreads an elementwise operation over threads."""
 _SIGN_AND_24_BITS = ~(2**29 - 1)
@@ -78,21 +77,14 @@ def _run_of(arithmetic: Arithmetic) -> Run:
     return lambda w, x, bias: _along_tree(arithmetic.accumulate, order, w, x, bias)
 
 
-def _rounder(fmt: Format) -> Callable[[Tensor], Tensor]:
-    """Binary32 results to the format, carried in binary32."""
-    dtype = DTYPES[fmt]
-    return (lambda x: x) if fmt == BINARY32 else (lambda x: x.to(dtype).float())
-
-
 def _along_tree(fmt: Format, order: Order, weight: Tensor, inputs: Tensor, bias: Tensor | None) -> Tensor:
     """Products rounded, then added along the order's tree; with FMA, a product is rounded together with the sum that it joins."""
-    rounded = _rounder(fmt)
     if order.fma:
         total = _with_fma(fmt, order, weight, inputs)
     else:
-        products = (rounded(weight[:, k, None] * inputs[k]) for k in range(weight.shape[1]))
-        total = order.fold(products, lambda a, b: rounded(a + b))
-    return total if bias is None else rounded(total + bias)
+        products = (store(weight[:, k, None] * inputs[k], fmt) for k in range(weight.shape[1]))
+        total = order.fold(products, lambda a, b: store(a + b, fmt))
+    return total if bias is None else store(total + bias, fmt)
 
 
 def _with_fma(fmt: Format, order: Order, weight: Tensor, inputs: Tensor) -> Tensor:
@@ -114,25 +106,26 @@ def _with_fma(fmt: Format, order: Order, weight: Tensor, inputs: Tensor) -> Tens
 
 def _in_parts(arithmetic: Arithmetic, parts: int, weight: Tensor, inputs: Tensor, bias: Tensor | None) -> Tensor:
     """Consecutive parts of about equal length, each summed sequentially and rounded to the storage format; then their sum in it."""
-    rounded, stored = _rounder(arithmetic.accumulate), _rounder(arithmetic.storage)
+    storage = arithmetic.storage
     total: Tensor | None = None
     for some in torch.arange(weight.shape[1]).tensor_split(min(parts, weight.shape[1])):
         part = _along_tree(arithmetic.accumulate, Order("sequential"), weight[:, some], inputs[some], None)
-        total = stored(part) if total is None else stored(total + stored(part))
+        part = store(part, storage)
+        total = part if total is None else store(total + part, storage)
     assert total is not None
-    return total if bias is None else rounded(total + bias)
+    return total if bias is None else store(total + bias, arithmetic.accumulate)
 
 
 def _exactly(storage: Format, weight: Tensor, inputs: Tensor, bias: Tensor | None) -> Tensor:
     """The exact dot product, rounded once to the storage format; in Python, and slow."""
     w, x = weight.double().cpu(), inputs.double().cpu()
     biases = [[]] * w.shape[0] if bias is None else bias.double().cpu().tolist()
-    sums = [[_odd_sum([*terms, *extra]) for terms in (row[:, None] * x).T.tolist()] for row, extra in zip(w, biases, strict=True)]
+    sums = [[_sum_to_odd([*terms, *extra]) for terms in (row[:, None] * x).T.tolist()] for row, extra in zip(w, biases, strict=True)]
     rounded: Tensor = round_to_nearest(torch.tensor(sums, dtype=torch.float64), storage)
     return rounded.float().to(weight.device)
 
 
-def _odd_sum(terms: list[float]) -> float:
+def _sum_to_odd(terms: list[float]) -> float:
     """The exact sum rounded to odd in binary64, so that the next rounding, to a shorter format, is that of the exact sum."""
     if not all(map(math.isfinite, terms)):
         return sum(terms)
@@ -150,7 +143,7 @@ def _on_tensor_core(arithmetic: Arithmetic, unit: TensorCore, weight: Tensor, in
         w, x = weight[:, first : first + unit.terms].T[:, :, None], inputs[first : first + unit.terms, None]
         accumulator = step(unit, w, x, accumulator, arithmetic.storage, arithmetic.accumulate)
     total = accumulator.float()
-    return total if bias is None else _rounder(arithmetic.accumulate)(total + bias)
+    return total if bias is None else store(total + bias, arithmetic.accumulate)
 
 
 def tensor_core_step(unit: TensorCore, a: Tensor, b: Tensor, accumulator: Tensor, storage: Format, fmt: Format = BINARY32) -> Tensor:

@@ -1,11 +1,20 @@
-"""The error of storing a real number in a format."""
+"""Storing numbers in a format, and the error of it."""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
-from precisionkit.formats import Format, ufp
+from precisionkit.formats import BFLOAT16, BINARY16, BINARY32, BINARY64, Format, ufp
 from precisionkit.outward import add_up, mul_up
+
+DTYPES = {BINARY16: torch.float16, BFLOAT16: torch.bfloat16, BINARY32: torch.float32, BINARY64: torch.float64}
+"""The torch dtype of each format: elementwise ``+`` and ``*`` of these are correctly rounded."""
+
+
+def store(values: Tensor, fmt: Format) -> Tensor:
+    """Round binary32 values to the format, ties to even, once; carried in binary32."""
+    return values.to(DTYPES[fmt]).float() if fmt != BINARY32 else values
 
 
 def store_error(fmt: Format, magnitude: Tensor) -> Tensor:

@@ -57,9 +57,9 @@ def _relu_lines(attributes: Attributes, x: Enclosure) -> Lines:
     )
 
 
-def _exact_relu(context: Any, _: Attributes, x: Any) -> Any:
-    zero = context.mpf(0)
-    return np.vectorize(lambda v: context.maximum(v, zero), otypes=[object])(x)
+def _exact_relu(engine: Any, _: Attributes, x: Any) -> Any:
+    zero = engine.number(0)
+    return np.vectorize(lambda v: engine.maximum(v, zero), otypes=[object])(x)
 
 
 RELU = Operator(
@@ -97,8 +97,8 @@ def _contract(unit_roundoff: float, underflow: float, value: Tensor) -> Tensor:
     return add_up(mul_up(value, 2 * (SIGMOID_ULPS + 1) * unit_roundoff), underflow)
 
 
-def _exact_sigmoid(context: Any, _: Attributes, x: Any) -> Any:
-    return np.vectorize(lambda v: 1 / (1 + context.exp(-v)), otypes=[object])(x)
+def _exact_sigmoid(engine: Any, _: Attributes, x: Any) -> Any:
+    return np.vectorize(lambda v: 1 / (1 + engine.exp(-v)), otypes=[object])(x)
 
 
 def _sigmoid_lines(attributes: Attributes, x: Enclosure) -> Lines:

@@ -28,10 +28,10 @@ def _by_channel(values: Any, x: Any) -> Any:
     return values.reshape(1, -1, *[1] * (len(x.shape) - 2))
 
 
-def _exact(context: Any, attributes: Attributes, x: Any, weight: Any, bias: Any, mean: Any, var: Any) -> Any:
+def _exact(engine: Any, attributes: Attributes, x: Any, weight: Any, bias: Any, mean: Any, var: Any) -> Any:
     y = x - _by_channel(mean, x)
     for c in range(y.shape[1]):
-        scale = 1 / context.sqrt(var[c] + context.mpf(attributes["eps"]))
+        scale = 1 / engine.sqrt(var[c] + engine.number(attributes["eps"]))
         y[:, c] = y[:, c] * (scale if weight is None else scale * weight[c])
     return y if bias is None else y + _by_channel(bias, x)
 

@@ -94,14 +94,14 @@ def _rounded(arithmetic: Arithmetic, attributes: Attributes, x: Tensor, weight: 
     return run_dots(arithmetic, dots.weight, dots.columns, dots.bias).reshape(_output_shape(attributes, x, weight))
 
 
-def _exact(context: Any, attributes: Attributes, x: Any, weight: Any, bias: Any = None) -> Any:
+def _exact(engine: Any, attributes: Attributes, x: Any, weight: Any, bias: Any = None) -> Any:
     """Gather the inputs of every output by index (index 0 is a zero for the padding) and take exact inner products."""
     groups, shape = attributes.get("groups", 1), x.shape
     places = torch.arange(1, x[0].size + 1, dtype=torch.float64).reshape(1, *shape[1:])
     index = _columns(attributes, places, weight.shape[2:], groups)[0].long().numpy()
-    padded = np.concatenate([np.full((shape[0], 1), context.mpf(0), dtype=object), x.reshape(shape[0], -1)], axis=1)
+    padded = np.concatenate([np.full((shape[0], 1), engine.number(0), dtype=object), x.reshape(shape[0], -1)], axis=1)
     rows = weight.reshape(groups, -1, index.shape[1])
-    parts = [np.stack([context.dot(rows[g], padded[b][index[g]]) for g in range(groups)]) for b in range(shape[0])]
+    parts = [np.stack([engine.dot(rows[g], padded[b][index[g]]) for g in range(groups)]) for b in range(shape[0])]
     y = np.stack(parts).reshape(shape[0], weight.shape[0], -1)
     if bias is not None:
         y = y + bias[None, :, None]

@@ -47,9 +47,10 @@ def _values(attributes: Attributes, operands: tuple[Any, ...]) -> tuple[Any, Any
     return first, second
 
 
-def _exact_values(context: Any, attributes: Attributes, operands: tuple[Any, ...]) -> tuple[Any, Any]:
+def _exact_values(engine: Any, attributes: Attributes, operands: tuple[Any, ...]) -> tuple[Any, Any]:
     first, second = (
-        np.full((), context.mpf(attributes[n]), dtype=object) if o is None else o for o, n in zip(operands, ("self", "other"), strict=True)
+        np.full((), engine.number(attributes[n]), dtype=object) if o is None else o
+        for o, n in zip(operands, ("self", "other"), strict=True)
     )
     return first, second
 
@@ -203,7 +204,7 @@ ADD = Operator(
     linear=_linear(lambda *_: (1.0, 1.0)),
     linear_terms=lambda *_: 6,
     pointwise=True,
-    exact=lambda context, attributes, *o: np.add(*_exact_values(context, attributes, o)),
+    exact=lambda engine, attributes, *o: np.add(*_exact_values(engine, attributes, o)),
     check=_scale_check,
     bound="e_a + e_b, one rounding and the store",
     source="proofs/bounds.md, theorem 11",
@@ -219,7 +220,7 @@ SUB = Operator(
     linear=_linear(lambda *_: (1.0, -1.0)),
     linear_terms=lambda *_: 6,
     pointwise=True,
-    exact=lambda context, attributes, *o: np.subtract(*_exact_values(context, attributes, o)),
+    exact=lambda engine, attributes, *o: np.subtract(*_exact_values(engine, attributes, o)),
     check=_scale_check,
     bound="e_a + e_b, one rounding and the store",
     source="proofs/bounds.md, theorem 11",
@@ -235,7 +236,7 @@ RSUB = Operator(
     linear=_linear(lambda *_: (-1.0, 1.0)),
     linear_terms=lambda *_: 6,
     pointwise=True,
-    exact=lambda context, attributes, *o: -np.subtract(*_exact_values(context, attributes, o)),
+    exact=lambda engine, attributes, *o: -np.subtract(*_exact_values(engine, attributes, o)),
     check=_scale_check,
     bound="e_a + e_b, one rounding and the store",
     source="proofs/bounds.md, theorem 11",
@@ -251,7 +252,7 @@ MUL = Operator(
     linear=_linear(lambda *o: _factors(*o)[::-1]),
     linear_terms=lambda *_: 6,
     pointwise=True,
-    exact=lambda context, attributes, *o: np.multiply(*_exact_values(context, attributes, o)),
+    exact=lambda engine, attributes, *o: np.multiply(*_exact_values(engine, attributes, o)),
     bound="|a| e_b + |b| e_a + e_a e_b, one rounding and the store",
     source="proofs/bounds.md, theorem 11",
 )
@@ -266,7 +267,7 @@ DIV = Operator(
     linear=_linear(_quotient_slopes),
     linear_terms=lambda *_: 6,
     pointwise=True,
-    exact=lambda context, attributes, *o: np.divide(*_exact_values(context, attributes, o)),
+    exact=lambda engine, attributes, *o: np.divide(*_exact_values(engine, attributes, o)),
     check=_div_check,
     bound="(e_a + |a/b| e_b) / (|b| - e_b) + 3 v |a/b|",
     source="proofs/bounds.md, theorem 11",

@@ -19,8 +19,8 @@ def _apply(attributes: Attributes, x: Tensor, weight: Tensor, bias: Tensor | Non
     return F.linear(x, weight, bias)
 
 
-def _exact(context: Any, attributes: Attributes, x: Any, weight: Any, bias: Any = None) -> Any:
-    y = context.dot(x.reshape(-1, x.shape[-1]), weight.T).reshape(*x.shape[:-1], -1)
+def _exact(engine: Any, attributes: Attributes, x: Any, weight: Any, bias: Any = None) -> Any:
+    y = engine.dot(x.reshape(-1, x.shape[-1]), weight.T).reshape(*x.shape[:-1], -1)
     return y if bias is None else y + bias
 
 
@@ -86,7 +86,7 @@ ADDMM = Operator(
     operands=("self", "mat1", "mat2"),
     apply=lambda attributes, *t: _apply(attributes, *_addmm_operands(*t)),
     error_rule=lambda arithmetic, attributes, *t: error_rule(arithmetic, attributes, *_addmm_operands(*t)),
-    exact=lambda context, attributes, *t: _exact(context, attributes, *_addmm_operands(*t)),
+    exact=lambda engine, attributes, *t: _exact(engine, attributes, *_addmm_operands(*t)),
     rounded=lambda arithmetic, attributes, *t: _rounded(arithmetic, attributes, *_addmm_operands(*t)),
     check=_addmm_check,
     transpose=lambda attributes, g, rows, bias, x, weight: (None, g @ weight.T.to(g.dtype), None),
@@ -103,7 +103,7 @@ MM = Operator(
     operands=("self", "mat2"),
     apply=lambda attributes, x, w: _apply(attributes, x, w.T),
     error_rule=lambda arithmetic, attributes, x, w: error_rule(arithmetic, attributes, x, w.T),
-    exact=lambda context, attributes, x, w: _exact(context, attributes, x, w.T),
+    exact=lambda engine, attributes, x, w: _exact(engine, attributes, x, w.T),
     rounded=lambda arithmetic, attributes, x, w: _rounded(arithmetic, attributes, x, w.T),
     transpose=lambda attributes, g, rows, x, w: (g @ w.T.to(g.dtype), None),
     transposed_terms=lambda _, x, w: w.shape[1],

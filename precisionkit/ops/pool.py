@@ -52,12 +52,12 @@ def _max_pool_rule(arithmetic: Arithmetic, attributes: Attributes, x: Enclosure)
     return Bounded(centre, carried, None, arithmetic.storage)
 
 
-def _max_pool_exact(context: Any, attributes: Attributes, x: Any) -> Any:
+def _max_pool_exact(engine: Any, attributes: Attributes, x: Any) -> Any:
     """The place of a maximum: torch pools the ranks of the entries, which order them exactly."""
     flat = x.reshape(x.shape[0], -1)
     rows = []
     for row in flat:
-        order = sorted(range(row.size), key=lambda i: context.upper(row[i]))
+        order = sorted(range(row.size), key=lambda i: engine.upper(row[i]))
         ranks = np.empty(row.size)
         ranks[order] = np.arange(row.size)
         pooled = _max_pool(attributes, torch.from_numpy(ranks).reshape(1, *x.shape[1:]))[0]
@@ -162,13 +162,13 @@ def average_rule(arithmetic: Arithmetic, average: Callable[[Tensor], Tensor], te
     return Bounded(centre, carried, fresh, arithmetic.internal, add_up(total, mul_up(fresh, float(n))), arithmetic.internal)
 
 
-def _average_exact(context: Any, apply: Callable[[Tensor], Tensor], x: Any) -> Any:
+def _average_exact(engine: Any, apply: Callable[[Tensor], Tensor], x: Any) -> Any:
     """Exact average: the weights are found by applying the map to unit vectors; each is a multiple of 1 / (number of terms)."""
     size = x[0].size
     units = torch.eye(size, dtype=torch.float64).reshape(size, *x.shape[1:])
     weights = apply(units).numpy()
-    exact = np.vectorize(lambda w: context.mpf(1) / round(1 / w) if w else context.mpf(0), otypes=[object])(weights.reshape(size, -1))
-    return context.dot(x.reshape(x.shape[0], size), exact).reshape(x.shape[0], *weights.shape[1:])
+    exact = np.vectorize(lambda w: engine.number(1) / round(1 / w) if w else engine.number(0), otypes=[object])(weights.reshape(size, -1))
+    return engine.dot(x.reshape(x.shape[0], size), exact).reshape(x.shape[0], *weights.shape[1:])
 
 
 _AVG = ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad", "divisor_override")
@@ -193,7 +193,7 @@ AVG_POOL2D = Operator(
     operands=("self",),
     apply=_avg_pool,
     error_rule=_avg_pool_rule,
-    exact=lambda context, attributes, x: _average_exact(context, lambda t: _avg_pool(attributes, t), x),
+    exact=lambda engine, attributes, x: _average_exact(engine, lambda t: _avg_pool(attributes, t), x),
     transpose=autograd_transpose(_avg_pool),
     linear_terms=lambda attributes, x: 4 + _window(attributes),
     linear=linear_by(_avg_pool),
@@ -223,7 +223,7 @@ ADAPTIVE_AVG_POOL2D = Operator(
     operands=("self",),
     apply=_adaptive,
     error_rule=_adaptive_rule,
-    exact=lambda context, attributes, x: _average_exact(context, lambda t: _adaptive(attributes, t), x),
+    exact=lambda engine, attributes, x: _average_exact(engine, lambda t: _adaptive(attributes, t), x),
     transpose=autograd_transpose(_adaptive),
     linear_terms=lambda attributes, x: 4 + x.centre[0, 0].numel(),
     linear=linear_by(_adaptive),
@@ -259,7 +259,7 @@ MEAN = Operator(
     operands=("self",),
     apply=_mean,
     error_rule=_mean_rule,
-    exact=lambda context, attributes, x: _average_exact(context, lambda t: _mean(attributes, t), x),
+    exact=lambda engine, attributes, x: _average_exact(engine, lambda t: _mean(attributes, t), x),
     transpose=autograd_transpose(_mean),
     linear_terms=lambda attributes, x: 4 + x.centre[0].numel(),
     linear=linear_by(_mean),

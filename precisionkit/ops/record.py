@@ -57,7 +57,7 @@ class Operator:
     error_rule : callable
         ``error_rule(arithmetic, attributes, *operands) -> Bounded``.
     exact : callable
-        ``exact(context, attributes, *arrays) -> array``: the meaning over numpy object arrays of exact numbers; `context` is an
+        ``exact(engine, attributes, *arrays) -> array``: the meaning over numpy object arrays of exact numbers; `engine` is an
         engine of `precisionkit.truth`, which gives square roots, exponentials, maxima and matrix products.
     rounded : callable or None
         ``rounded(arithmetic, attributes, *tensors) -> tensor``: a run that is bit-exact by definition, in binary32 and before the

@@ -67,7 +67,7 @@ def _roundings(attributes: Attributes, x: Enclosure) -> int:
     return 9 + 14 * (sum(x.centre.shape[-2:]) + sum(_channel(attributes, x)) + 2)
 
 
-def _coordinates(context: Any, source: int, target: int, attributes: Attributes, axis: int) -> list[tuple[int, int, Any]]:
+def _coordinates(engine: Any, source: int, target: int, attributes: Attributes, axis: int) -> list[tuple[int, int, Any]]:
     """Lower and upper neighbour and the exact weight of the upper, for each target index."""
     if attributes.get("align_corners"):
         scale = Fraction(source - 1, target - 1) if target > 1 else Fraction(0)
@@ -81,14 +81,14 @@ def _coordinates(context: Any, source: int, target: int, attributes: Attributes,
     for place in places:
         low = min(int(place), source - 1)
         weight = place - low
-        rows.append((low, min(low + 1, source - 1), context.mpf(weight.numerator) / weight.denominator))
+        rows.append((low, min(low + 1, source - 1), engine.number(weight.numerator) / weight.denominator))
     return rows
 
 
-def _exact(context: Any, attributes: Attributes, x: Any) -> Any:
+def _exact(engine: Any, attributes: Attributes, x: Any) -> Any:
     height, width = _apply(attributes, torch.empty(x.shape, device="meta")).shape[-2:]
-    rows = _coordinates(context, x.shape[2], height, attributes, 0)
-    columns = _coordinates(context, x.shape[3], width, attributes, 1)
+    rows = _coordinates(engine, x.shape[2], height, attributes, 0)
+    columns = _coordinates(engine, x.shape[3], width, attributes, 1)
     across = np.stack([x[..., a] * (1 - t) + x[..., b] * t for a, b, t in columns], axis=-1)
     return np.stack([across[..., a, :] * (1 - t) + across[..., b, :] * t for a, b, t in rows], axis=-2)
 

@@ -32,7 +32,7 @@ def _rule(move: Move) -> Callable[..., Bounded]:
 def _exact(move: Move) -> Callable[..., Any]:
     """Move the places of the entries, then look the entries up."""
 
-    def exact(context: Any, attributes: Attributes, *arrays: Any) -> Any:
+    def exact(engine: Any, attributes: Attributes, *arrays: Any) -> Any:
         starts = np.cumsum([0, *(a.size for a in arrays)])
         places = [torch.arange(s, s + a.size, dtype=torch.float64).reshape(a.shape) for s, a in zip(starts, arrays, strict=False)]
         return np.concatenate([a.reshape(-1) for a in arrays])[move(attributes, *places).long().numpy()]
@@ -108,9 +108,9 @@ def _pad_rule(arithmetic: Arithmetic, attributes: Attributes, x: Enclosure) -> B
     return Bounded(centre, radius + padded, None, arithmetic.storage, second_order=padded)
 
 
-def _pad_exact(context: Any, attributes: Attributes, x: Any) -> Any:
+def _pad_exact(engine: Any, attributes: Attributes, x: Any) -> Any:
     places = torch.arange(1, x.size + 1, dtype=torch.float64).reshape(x.shape)
-    fill = np.full(1, context.mpf(attributes.get("value") or 0.0), dtype=object)
+    fill = np.full(1, engine.number(attributes.get("value") or 0.0), dtype=object)
     return np.concatenate([fill, x.reshape(-1)])[_zero_pad(attributes, places).long().numpy()]
 
 

@@ -13,10 +13,9 @@ from torch import Tensor
 
 from precisionkit.arithmetic import ANY, TENSOR_CORES, Arithmetic, parse_arithmetic
 from precisionkit.enclosure import Enclosure
-from precisionkit.evaluate import store
 from precisionkit.formats import BINARY16, BINARY32, Format, round_to_nearest
-from precisionkit.ops._runs import DTYPES, run_dots
-from precisionkit.ops._store import store_error
+from precisionkit.ops._runs import run_dots
+from precisionkit.ops._store import DTYPES, store, store_error
 from precisionkit.ops.conv2d import CONV2D
 from precisionkit.ops.linear import LINEAR
 from precisionkit.probe.findings import Answer, Findings, Judgement, Witness
@@ -36,9 +35,9 @@ def candidates(storage: Format) -> Iterator[Arithmetic]:
     yield parse_arithmetic(option, "fp32")
     if storage == BINARY32:
         return
-    yield from (parse_arithmetic(option, "fp32", f"tensorcore:{u.name}") for u in TENSOR_CORES if storage == BINARY16 or u.bfloat16)
-    if storage == BINARY16:
-        yield from (parse_arithmetic(option, option, f"tensorcore:{u.name}") for u in TENSOR_CORES)
+    for unit in TENSOR_CORES:
+        totals = [total for factor, total in unit.formats if factor == storage]
+        yield from (parse_arithmetic(option, total.option, f"tensorcore:{unit.name}") for total in totals)
     yield from (parse_arithmetic(option, "fp32", f"splitk:{parts}") for parts in (2, 4, 16))
     yield parse_arithmetic(option, option)
 

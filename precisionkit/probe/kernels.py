@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from precisionkit.formats import Format
-from precisionkit.ops._runs import DTYPES
+from precisionkit.ops._store import DTYPES
 
 Dot = Callable[[Tensor, Tensor], Tensor]
 """From (m, n) and (n, p) to (m, p)."""
@@ -44,7 +43,7 @@ class Kernels:
     dots: Mapping[str, Dot]
     convolve: Convolution
     rows: Mapping[str, Rows]
-    taps: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({"conv2d 3x3": 9}))
+    taps: Mapping[str, int] = field(default_factory=dict)
 
 
 def torch_kernels(device: torch.device, storage: Format) -> Kernels:
@@ -66,7 +65,7 @@ def torch_kernels(device: torch.device, storage: Format) -> Kernels:
         "bmm": on(_bmm),
     }
     rows = {name: on(function) for name, function in row_functions(dtype).items()}
-    return Kernels(str(device), storage, dots, on(lambda x, w: F.conv2d(x, w, padding=1)), rows)
+    return Kernels(str(device), storage, dots, on(lambda x, w: F.conv2d(x, w, padding=1)), rows, taps={"conv2d 3x3": 9})
 
 
 def _linear(a: Tensor, b: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from precisionkit.arithmetic import Order
+from precisionkit.arithmetic import Order, parse_order
 from precisionkit.formats import BINARY16, Format
 from precisionkit.probe.kernels import Dot
 
@@ -88,8 +88,7 @@ def describe(found: Meeting | None) -> str:
     terms = len(found)
     names = ["sequential", "pairwise", *(f"blocked:{k}" for k in (2, 4, 8, 16, 32, 64) if k < terms)]
     for name in names:
-        order = Order(name, block=int(name.split(":")[1]) if ":" in name else 0)
-        if (of_order(order, terms) == found).all():
+        if (of_order(parse_order(name), terms) == found).all():
             return name
     if (found[~np.eye(terms, dtype=bool)] == terms).all():
         return f"all {terms} terms in one step"

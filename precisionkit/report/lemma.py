@@ -4,18 +4,13 @@ from __future__ import annotations
 
 from typing import Literal
 
-import msgspec
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from precisionkit.report.records import ArithmeticInfo, Count, DataInfo, ModelInfo, Size
+from precisionkit.report.records import ArithmeticInfo, Count, DataInfo, ModelInfo, Size, _Record
 
 LEMMA_SCHEMA: Literal["precisionkit.lemma/1"] = "precisionkit.lemma/1"
-
-
-class _Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Base of the records."""
 
 
 class Cells(_Record, frozen=True, kw_only=True):
@@ -153,8 +148,9 @@ def _boundary(output: Output) -> Text:
 
 
 def _truth(truth: TruthInfo) -> Text:
-    judged = f"{truth.by_mpmath:,} of them by mpmath" if truth.by_mpmath else f"{truth.neurons_by_mpmath:,} neurons by mpmath"
-    lines = [f"\nexact networks of {truth.inputs:,} inputs by Arb, {judged}, all in agreement; largest error of a logit, mean / worst:"]
+    judged = f"; mpmath agrees on {truth.by_mpmath:,} of them" if truth.by_mpmath else ""
+    judged += f"; mpmath agrees on {truth.neurons_by_mpmath:,} single neurons" if truth.neurons_by_mpmath else ""
+    lines = [f"\nexact networks of {truth.inputs:,} inputs by Arb{judged}; largest error of a logit, mean / worst:"]
     for name, (mean, worst) in (
         ("reference run against its exact network", truth.reference_error),
         ("half run against its exact network", truth.half_error),

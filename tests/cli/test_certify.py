@@ -301,7 +301,7 @@ def test_an_interruption_while_loading_is_quiet(monkeypatch):
     monkeypatch.setattr("precisionkit.data.load_dataset", interrupted)
     result = run(DIGITS, "--data", "digits")
     assert result.exit_code == 130
-    assert result.stderr == "Interrupted before the first result; nothing was written.\n"
+    assert result.stderr == "Interrupted before there was a result; nothing was written.\n"
 
 
 def test_memory_that_is_not_enough_is_one_sentence(monkeypatch):
@@ -310,7 +310,7 @@ def test_memory_that_is_not_enough_is_one_sentence(monkeypatch):
 
     monkeypatch.setattr(precisionkit.certify, "certify", exhausted)
     result = run(DIGITS, "--data", "digits", "--limit", 1)
-    assert (result.exit_code, sentence(result)) == (2, "The memory is not enough for this batch; choose a smaller --batch-size.")
+    assert (result.exit_code, sentence(result)) == (2, "The memory is not enough; choose a smaller --batch-size.")
 
 
 def test_a_closed_pipe_is_no_error():

@@ -9,21 +9,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from precisionkit.arithmetic import ANY, Arithmetic, parse_run
+from precisionkit.arithmetic import ANY, Arithmetic, parse_run, permitted
 from precisionkit.bound.interval import stored
 from precisionkit.enclosure import Bounded, Enclosure
-from precisionkit.evaluate import has_fast_run, store
+from precisionkit.evaluate import has_fast_run
 from precisionkit.formats import BINARY32, Format, round_to_nearest
 from precisionkit.ops import BY_NAME, run_rounded
-from precisionkit.ops._runs import DTYPES
+from precisionkit.ops._store import DTYPES, store
 from precisionkit.truth import Mpmath
 
 from .cases import Case, draw
 
 JUDGE = Mpmath(50)
 MP = JUDGE.context
-
-DOTS = ("linear", "addmm", "mm", "conv2d")
 
 
 def operands(case: Case, family: str, rng: np.random.Generator, fmt: Format) -> list[Tensor | None]:
@@ -76,7 +74,7 @@ def runs(case: Case, arithmetic: Arithmetic, values: list[Tensor | None], rng: n
     record = BY_NAME[case.operator]
     carried = [None if v is None else v.float() for v in values]
     others = (TREES if arithmetic.order == ANY else (f"{arithmetic.order.name}:fma",)) if emulates(arithmetic) else ()
-    programs = [arithmetic, *(replace(arithmetic, order=parse_run(order, arithmetic)) for order in others)]
+    programs = [arithmetic, *(replace(arithmetic, order=permitted(parse_run(order), arithmetic)) for order in others)]
     found = [run_rounded(record, program, case.attributes, *carried) for program in programs]
     if has_fast_run(arithmetic) or record.rounded is None:
         found.append(record.apply(case.attributes, *carried))

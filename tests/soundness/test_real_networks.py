@@ -11,12 +11,13 @@ from precisionkit.arithmetic import REFERENCE, parse_arithmetic
 from precisionkit.capture import capture
 from precisionkit.certify import Settings, certify
 from precisionkit.data import load_dataset
-from precisionkit.evaluate import Program, execute, store
+from precisionkit.evaluate import Program, execute
 from precisionkit.formats import BINARY32
 from precisionkit.graph import interpret
 from precisionkit.lemma import predictions
 from precisionkit.models import bundled_model, load_model
 from precisionkit.ops import run_rounded
+from precisionkit.ops._store import store
 from precisionkit.ops.conv2d import _dots as conv_dots
 from precisionkit.ops.linear import _dots as linear_dots
 

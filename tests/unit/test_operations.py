@@ -33,7 +33,9 @@ OTHER = [BFLOAT16, TF32, E5M2, E4M3]
 )
 def test_other_formats_round_the_exact_result(fmt, truncate, numbers, shift):
     direction = TOWARDS_ZERO if truncate else NEAREST
-    mantissas = np.frexp(np.array(numbers))[0] * 2.0 ** (np.array([0, shift % 30 - 15, shift % 14 - 7]) % (fmt.emax - 2))
+    mantissas = np.frexp(np.array(numbers))[0] * 2.0 ** np.array([shift, shift // 2 - 3, 2 - shift]).clip(
+        fmt.emin - fmt.precision, fmt.emax
+    )
     a, b, c = (round_into(mantissas[i : i + 1], fmt) for i in range(3))
     x, y, z = (Fraction(float(t[0])) for t in (a, b, c))
     cases = [(operations.add(a, b, fmt, direction), x + y), (operations.multiply(a, b, fmt, direction), x * y)]

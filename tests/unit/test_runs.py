@@ -48,7 +48,7 @@ TREES = [("fp16", "fp16"), ("bf16", "bf16"), ("fp16", "fp32"), ("fp32", "fp32")]
 @pytest.mark.parametrize("biased", [False, True])
 def test_sums_along_trees_are_those_of_scalar_operations(run, storage, accumulate, biased):
     arithmetic = parse_arithmetic(storage, accumulate, run.removesuffix(":fma"))
-    arithmetic = replace(arithmetic, order=parse_run(run, arithmetic))
+    arithmetic = replace(arithmetic, order=parse_run(run))
     fmt = arithmetic.storage
     w, x = factors(fmt, (2, 3, 13), 1), factors(fmt, (2, 2, 13, 4), 2)
     bias = factors(fmt, (2, 3), 3) if biased else None
