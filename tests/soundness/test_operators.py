@@ -6,10 +6,11 @@ import torch
 
 from precisionkit.enclosure import Enclosure
 from precisionkit.formats import BFLOAT16
+from precisionkit.graph import DOTS
 from precisionkit.ops import OPERATORS
 
 from .cases import ARITHMETICS, CASES, FAMILIES
-from .harness import DOTS, around, bounded, distance, enclosed, exact, kept, native_runs, operands, runs, violations
+from .harness import around, bounded, distance, enclosed, exact, kept, native_runs, operands, runs, violations
 
 SEEDS = 2
 FLUSHED = ("subnormal", "underflowing")

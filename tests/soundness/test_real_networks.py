@@ -13,7 +13,7 @@ from precisionkit.certify import Settings, certify
 from precisionkit.data import load_dataset
 from precisionkit.evaluate import Program, execute
 from precisionkit.formats import BINARY32
-from precisionkit.graph import interpret
+from precisionkit.graph import DOTS, interpret
 from precisionkit.lemma import predictions
 from precisionkit.models import bundled_model, load_model
 from precisionkit.ops import run_rounded
@@ -21,7 +21,6 @@ from precisionkit.ops._store import store
 from precisionkit.ops.conv2d import _dots as conv_dots
 from precisionkit.ops.linear import _dots as linear_dots
 
-from .harness import DOTS
 from .test_networks import adversary, fused
 
 ARRANGEMENTS = ("random", "reversed", "ascending", "descending", "positive first")
