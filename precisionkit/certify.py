@@ -22,7 +22,7 @@ from precisionkit.formats import BINARY32
 from precisionkit.models import LoadedModel
 from precisionkit.probe import contradiction, torch_kernels
 from precisionkit.report import Environment, Input, Report, Timing, summarise
-from precisionkit.task import arithmetic_info, captured, data_info, model_info
+from precisionkit.task import arithmetic_info, captured, data_info, describe_run, model_info
 
 _BATCH_BYTES = 4 * 2**20
 """Size aimed at for the largest binary64 tensor of a batch: it stays in a processor's cache, and small in memory."""
@@ -105,9 +105,9 @@ def certify(
     worker = Worker(graph, arithmetic, ladder, device, analysis, native, emulate, settings.confidence if settings.linearised else None)
     size = settings.batch_size or max(1, min(512, _BATCH_BYTES // (8 * graph.largest)))
     total, inputs, complete = len(data.images), list[Input](), True
+    run = describe_run(arithmetic, settings.emulate, native=native)
     with device_flags(arithmetic) as flags:
-        if settings.probe:
-            _check_kernels(device, arithmetic, native=native)
+        probed = _check_kernels(device, arithmetic, native=native) if settings.probe else "no"
         try:
             for first in range(0, total, size):
                 inputs += worker.batch(model.preprocess(data.images[first : first + size]), first, data.labels)
@@ -132,7 +132,9 @@ def certify(
             bound_s=seconds["bound"],
             inputs_per_s=len(inputs) / elapsed,
         ),
-        environment=_environment(device, {**flags, "native": native, "batch_size": size, "emulate": settings.emulate or "no"}),
+        environment=_environment(
+            device, {**flags, "native": native, "batch_size": size, "emulate": settings.emulate or "no", "run": run, "probed": probed}
+        ),
         inputs=tuple(inputs),
     )
 
@@ -149,15 +151,17 @@ def _devices(name: str) -> tuple[torch.device, torch.device]:
     return device, torch.device("cpu") if device.type == "mps" else device
 
 
-def _check_kernels(device: torch.device, arithmetic: Arithmetic, *, native: bool) -> None:
-    """Refuse an arithmetic that the kernels of the runs are seen to break."""
-    for obeyed in (REFERENCE, arithmetic) if native else (REFERENCE,):
+def _check_kernels(device: torch.device, arithmetic: Arithmetic, *, native: bool) -> str:
+    """Refuse an arithmetic that the kernels of the runs are seen to break; return the names of those that they are not."""
+    judged = (REFERENCE, arithmetic) if native else (REFERENCE,)
+    for obeyed in judged:
         why = contradiction(torch_kernels(device, obeyed.storage), obeyed)
         if why is not None:
             raise UnsupportedArithmeticError(
                 f"The kernels of {device} do not obey {obeyed.name}: {why.rstrip('.')}. So nothing could be proved for this device; "
                 "'precisionkit probe' tells which arithmetics it does not contradict, and --no-probe certifies the arithmetic as it is."
             )
+    return ", ".join(obeyed.name for obeyed in judged)
 
 
 def _runs_native(settings: Settings, arithmetic: Arithmetic) -> bool:

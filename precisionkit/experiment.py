@@ -27,14 +27,14 @@ from precisionkit.lemma import published_lemma, repaired_lemma
 from precisionkit.models import LoadedModel
 from precisionkit.ops._store import store
 from precisionkit.report import Cells, LemmaReport, Output, Row, Spread, TruthInfo
-from precisionkit.task import arithmetic_info, captured, data_info, model_info
+from precisionkit.task import arithmetic_info, captured, data_info, describe_run, model_info
 from precisionkit.truth import Arb, Mpmath, Objects, Samples, agree_on, distances, exact_logits
 
 Kind = Literal["logits", "probabilities"]
 _BATCH = 100
 _LARGE = 2e6
 """Multiplications of a network from which on mpmath judges single neurons, not whole networks."""
-PREMISES = ("Gamma >= 2 delta", "Gamma > 2 delta", "pairwise")
+PREMISES = ("Gamma >= 2 delta", "Gamma > 2 delta", "gap by gap")
 """As published; repaired; and gap by gap: ``z_c - z_j`` exceeds what that gap differs by, for every other class j."""
 QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 
@@ -128,7 +128,7 @@ def run_experiment(
         model=model_info(model),
         data=data_info(data),
         arithmetic=arithmetic_info(arithmetic, graph, probable=False),
-        emulate=emulate or "no",
+        run=describe_run(arithmetic, emulate, native=False),
         outputs=tuple(_output(kind, outcomes) for kind, outcomes in found.items() if outcomes),
         skipped=tuple(skipped),
         truth=truth,

@@ -44,6 +44,11 @@ def margins_figure(report: LemmaReport, path: Path) -> None:
             zeros = len(series[name]) - len(values)
             label = f"{name} ({zeros:,} zeros left out)" if zeros else name
             axes.hist(values, edges, histtype="stepfilled" if name == "Gamma" else "step", alpha=0.8, linewidth=1.5, label=label)
-        axes.set(xscale="log", ylabel="inputs", title=f"{output.kind}, {len(rows):,} inputs, {report.arithmetic.storage}")
+        below = sum(g < d for g, d in zip(series["Gamma"], series["2 delta"], strict=True))
+        title = f"{report.model.arch} on {report.data.name}: {output.kind}; Gamma < 2 delta for {below:,} of {len(rows):,} inputs"
+        axes.set(xscale="log", yscale="log", ylim=(0.7, None), xlabel=output.kind, ylabel="inputs", title=title)
         axes.legend()
+    figure.suptitle(
+        f"{report.arithmetic.storage}, sums in {report.arithmetic.accumulate}, order {report.arithmetic.order}", fontsize="medium"
+    )
     figure.savefig(path)

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from precisionkit.errors import UnsupportedArithmeticError
+from precisionkit.errors import UnsupportedArithmeticError, UsageError
 from precisionkit.formats import BINARY64, NEAREST, Format, Rounding, library_of, round_into
 
 WIDEST = 24
@@ -87,7 +87,17 @@ def _check(fmt: Format) -> None:
 
 
 def _quiet(x: Any) -> Any:
-    """Infinities and NaN are results here, not mishaps."""
+    """Infinities and NaN are results here, not mishaps.
+
+    Raises
+    ------
+    UsageError
+        The operand is no array or tensor of binary64.
+    """
+    if not hasattr(x, "dtype") or str(x.dtype).removeprefix("torch.") != "float64":
+        raise UsageError(
+            "Operands are numpy arrays or torch tensors of binary64, whatever the format of their numbers; convert them first."
+        )
     return np.errstate(all="ignore") if isinstance(x, np.ndarray) else nullcontext()
 
 

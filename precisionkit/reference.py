@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from precisionkit.arithmetic import parse_arithmetic, parse_run
 from precisionkit.capture import capture
+from precisionkit.errors import UsageError
 from precisionkit.evaluate import Program, device_flags, execute
 from precisionkit.graph import Node
 
@@ -53,8 +54,13 @@ def forward(
     Raises
     ------
     PrecisionKitError
-        An operator, a format or a run is not supported, or a number is beyond the range of the storage format.
+        An operator, a format or a run is not supported, a number is beyond the range of the storage format, or the module is in
+        training mode or has other weights than binary32.
     """
+    if module.training:
+        raise UsageError("The module is in training mode, where layers such as dropout act at random; call its eval() first.")
+    if wrong := {str(p.dtype) for p in module.parameters() if p.is_floating_point()} - {"torch.float32"}:
+        raise UsageError(f"The module has parameters in {', '.join(sorted(wrong))}; give binary32 ones, which are rounded here.")
     order = parse_run(run)
     arithmetic = parse_arithmetic(storage, accumulate, order.name)
     program = Program.of(capture(module, tuple(inputs.shape[1:])), arithmetic, inputs.device)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from precisionkit.arithmetic import REFERENCE, Arithmetic
+from precisionkit.arithmetic import ANY, REFERENCE, Arithmetic
 from precisionkit.bound.adjoint import MODEL
 from precisionkit.capture import capture
 from precisionkit.data import Dataset
 from precisionkit.errors import UnusableDataError, UnusableModelError
+from precisionkit.evaluate import has_fast_run
+from precisionkit.formats import BINARY32
 from precisionkit.graph import Graph
 from precisionkit.models import LoadedModel
 from precisionkit.report import ArithmeticInfo, DataInfo, ModelInfo
@@ -54,6 +56,15 @@ def model_info(model: LoadedModel) -> ModelInfo:
 def data_info(data: Dataset) -> DataInfo:
     """Describe the data set."""
     return DataInfo(name=data.name, split=data.split, inputs=len(data.images), sha256=data.sha256)
+
+
+def describe_run(arithmetic: Arithmetic, emulate: str | None, *, native: bool) -> str:
+    """How the half run is made."""
+    if native:
+        return "the device's half kernels"
+    if emulate is not None or not has_fast_run(arithmetic):
+        return f"emulated bit for bit, {emulate or ('sequential' if arithmetic.order == ANY else arithmetic.order.name)}"
+    return "binary32 kernels, " + ("in another batch size" if arithmetic.storage == BINARY32 else "one rounding each")
 
 
 def arithmetic_info(arithmetic: Arithmetic, graph: Graph, *, probable: bool) -> ArithmeticInfo:

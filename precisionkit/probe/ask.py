@@ -20,13 +20,14 @@ from precisionkit.ops.conv2d import CONV2D
 from precisionkit.ops.linear import LINEAR
 from precisionkit.probe.findings import Answer, Findings, Judgement, Witness
 from precisionkit.probe.kernels import Dot, Kernels, row_functions
-from precisionkit.probe.suites import QUARTER, TWICE, suites_for
+from precisionkit.probe.suites import QUARTER, suites_for
 from precisionkit.probe.tree import describe, meetings
 
 _TERMS = 32
 """Terms of the sums whose tree is revealed."""
 _BATCHES = (1, 2, 3, 8, 64)
 _FAR = 64
+_PLACES = 16
 
 
 def candidates(storage: Format) -> Iterator[Arithmetic]:
@@ -155,9 +156,9 @@ def _answers(kernels: Kernels) -> Iterator[Answer]:
     for name, dot in kernels.dots.items():
         found = meetings(dot, kernels.storage, _TERMS)
         yield Answer(name, f"tree of a sum of {_TERMS}", describe(found))
-        yield Answer(name, "accumulator", _accumulator(kernels.storage, dot))
+        yield Answer(name, "accumulator", accumulator := _accumulator(kernels.storage, dot))
         yield Answer(name, "products", _products(kernels.storage, dot))
-        if (step := _step(dot)) is not None:
+        if accumulator.startswith("aligns") and (step := _step(dot)) is not None:
             yield Answer(name, "terms in one step", step)
         yield Answer(name, "rows", "the same bits in every batch size tried" if _same_in_batches(dot) else "depend on the batch size")
     yield Answer(
@@ -180,13 +181,17 @@ def _accumulator(storage: Format, dot: Dot) -> str:
 
 
 def _products(storage: Format, dot: Dot) -> str:
-    """Whether a square with twice the bits is kept."""
-    a, b = suites_for(storage)[TWICE]
-    exact = (a.double() * b.double()).sum(1)
-    got = _each(dot, a, b).double()
-    if torch.equal(got, round_to_nearest(exact, storage)):
+    """Whether a square with twice the bits is kept, wherever it stands beside the number that takes its rounded value away."""
+    e = max(storage.eps, 2.0**-12)
+    pairs = [(i, j) for i in range(_PLACES) for j in range(_PLACES) if i != j]
+    a, b = torch.zeros(len(pairs), _PLACES), torch.ones(_PLACES, len(pairs))
+    for row, (i, j) in enumerate(pairs):
+        a[row, i], b[i, row] = 1 + e, 1 + e
+        a[row, j] = -1 - 2 * e
+    kept = dot(a, b).diagonal() == float(round_to_nearest(torch.tensor(e * e, dtype=torch.float64), storage))
+    if kept.all():
         return "exact"
-    return "rounded to the storage format" if not got.any() else "kept in part"
+    return "rounded" if not kept.any() else "rounded, or fused into the sum that they join, by place"
 
 
 def _step(dot: Dot) -> str | None:

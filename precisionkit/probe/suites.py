@@ -14,7 +14,7 @@ from precisionkit.formats import BINARY32, Format, round_to_nearest
 
 Terms = tuple[list[float], list[float]]
 """The factors of one dot product."""
-QUARTER, TWICE = "1 + 1.25 2^-24 - 1", "a product with twice the bits"
+QUARTER = "1 + 1.25 2^-24 - 1"
 _ORDERS = 4
 """Orders of the terms: as they stand, reversed, and random ones."""
 
@@ -31,7 +31,7 @@ def _absorbed(fmt: Format) -> Terms:
 
 def _product(fmt: Format) -> Terms:
     """A product with twice the bits, less its rounded value: zero where products are rounded, or factors cut to fewer bits."""
-    e = fmt.eps if _narrow(fmt) else 2.0**-11
+    e = max(fmt.eps, 2.0**-12)
     return [1 + e, 1.0, 1.0], [1 + e, -1 - 2 * e, 0.0]
 
 
@@ -93,7 +93,7 @@ def _wide(fmt: Format) -> Terms:
 SUITES: Mapping[str, Callable[[Format], Terms]] = MappingProxyType(
     {
         "many half ulps beside 1": _absorbed,
-        TWICE: _product,
+        "a product with twice the bits": _product,
         "factors with 14 bits": _short_factors,
         "partial sums beyond the storage format's range": _beyond,
         "far halves that cancel": _cancelling,
@@ -101,6 +101,7 @@ SUITES: Mapping[str, Callable[[Format], Terms]] = MappingProxyType(
         "a subnormal result": _small_result,
         QUARTER: _beside_one(1.25 * 2.0**-24),
         "1 + 1.5 2^-24 - 1": _beside_one(1.5 * 2.0**-24),
+        "256 + 1.25 2^-16 - 256": lambda fmt: ([256.0, 1.25 * 2.0**-12, -256.0], [1.0, 2.0**-4, 1.0]),
         "1 + 1.5 2^-24, zeros, - 1": lambda fmt: _with_zeros(_beside_one(1.5 * 2.0**-24)(fmt)),
         "random terms": _random,
         "terms over many binades that cancel": _wide,

@@ -98,4 +98,5 @@ def describe(found: Meeting | None) -> str:
     if first > 2 and (block == first).all():
         return f"steps that add {first} terms at once"
     partner = int(np.flatnonzero(found[0] == np.sort(found[0])[1])[0])
-    return f"another tree, where term 0 first meets term {partner}; sizes of subtrees: {', '.join(map(str, sizes[:8]))}"
+    shown = [str(size) for size in sizes] if len(sizes) < 9 else [*map(str, sizes[:6]), "...", str(sizes[-1])]
+    return f"none of these names; term 0 first meets term {partner}; sums of {', '.join(shown)} terms on the way"

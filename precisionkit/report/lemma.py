@@ -78,7 +78,7 @@ class LemmaReport(_Record, frozen=True, kw_only=True):
     model: ModelInfo
     data: DataInfo
     arithmetic: ArithmeticInfo
-    emulate: str
+    run: str
     outputs: tuple[Output, ...]
     skipped: tuple[int, ...]
     truth: TruthInfo | None
@@ -89,8 +89,9 @@ def render_lemma(report: LemmaReport) -> RenderableType:
     """Lay the experiment out for a terminal."""
     arithmetic = report.arithmetic
     heading = Text(
-        f"{report.model.arch} on {report.data.name}, {report.data.inputs:,} inputs; {arithmetic.storage}, sums in {arithmetic.accumulate}, "
-        f"order {arithmetic.order}, emulation {report.emulate}; against {arithmetic.reference}"
+        f"{report.model.arch} on {report.data.name}, {report.data.inputs:,} inputs\n"
+        f"{arithmetic.storage}, sums in {arithmetic.accumulate}, order {arithmetic.order}, against {arithmetic.reference}\n"
+        f"half run: {report.run}"
     )
     parts: list[RenderableType] = [heading]
     if report.skipped:
@@ -116,7 +117,7 @@ def lemma_conclusion(report: LemmaReport) -> str:
     found = "; ".join(f"{kind}: inputs {', '.join(map(str, indices[:5]))}" for kind, indices in published.items())
     said = f"is violated ({found})" if published else "is not violated here"
     wrong = violations(report)
-    repaired = f"is violated {wrong} times: please report it" if wrong else "holds on every input"
+    repaired = f"is violated {wrong} times: please report it" if wrong else "is not violated"
     return f"The lemma as published, with >=, {said}. The repaired lemma {repaired}."
 
 
@@ -148,8 +149,8 @@ def _boundary(output: Output) -> Text:
 
 
 def _truth(truth: TruthInfo) -> Text:
-    judged = f"; mpmath agrees on {truth.by_mpmath:,} of them" if truth.by_mpmath else ""
-    judged += f"; mpmath agrees on {truth.neurons_by_mpmath:,} single neurons" if truth.neurons_by_mpmath else ""
+    judged = f"; mpmath (50 digits) lies in its balls for {truth.by_mpmath:,} of them" if truth.by_mpmath else ""
+    judged += f"; mpmath (50 digits) lies in its balls for {truth.neurons_by_mpmath:,} neurons" if truth.neurons_by_mpmath else ""
     lines = [f"\nexact networks of {truth.inputs:,} inputs by Arb{judged}; largest error of a logit, mean / worst:"]
     for name, (mean, worst) in (
         ("reference run against its exact network", truth.reference_error),

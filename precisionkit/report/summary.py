@@ -45,14 +45,10 @@ def conclusion(report: Report) -> str:
 def _heading(report: Report) -> Text:
     model, data, arithmetic = report.model, report.data, report.arithmetic
     flags = report.environment.flags
-    emulated = flags.get("emulate", "no")
-    run = (
-        f"\nthe half run emulated: {emulated}"
-        if emulated != "no"
-        else "\nthe half run by the device's half kernels"
-        if flags.get("native")
-        else ""
-    )
+    made = flags.get("run")
+    probed = flags.get("probed", "no")
+    run = f"\nhalf run: {made}" if made else ""
+    run += f"; kernels not refuted: {probed}" if made and probed != "no" else "; kernels not probed" if made else ""
     split = "" if data.split == "all" else f", {data.split} split"
     return Text(
         f"{model.arch} ({model.parameters:,} parameters) on {data.name}{split}\n"

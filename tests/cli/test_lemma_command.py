@@ -23,8 +23,10 @@ def test_the_experiment_is_shown_written_and_drawn(tmp_path):
     files = ("--json", tmp_path / "r.json", "--figure", tmp_path / "r.svg")
     result = run(DIGITS, "--data", "digits", "--limit", 40, "--arb", 4, "--mpmath", 1, *files, "-q")
     assert result.exit_code == 0
-    assert "The lemma as published, with >=, is not violated here. The repaired lemma holds on every input." in result.stdout
-    assert "exact networks of 4 inputs by Arb; mpmath agrees on 1 of them; largest error" in " ".join(result.stdout.split())
+    assert "The lemma as published, with >=, is not violated here. The repaired lemma is not violated." in result.stdout
+    assert "exact networks of 4 inputs by Arb; mpmath (50 digits) lies in its balls for 1 of them; largest error" in " ".join(
+        result.stdout.split()
+    )
     report = json.loads((tmp_path / "r.json").read_text())
     assert report["schema"] == "precisionkit.lemma/1"
     for output in report["outputs"]:
@@ -44,7 +46,7 @@ def test_an_emulated_bfloat16_run_has_larger_discrepancies(tmp_path):
         assert run(DIGITS, "--data", "digits", "--limit", 20, "--json", tmp_path / "r.json", "-q", *options).exit_code == 0
         report = json.loads((tmp_path / "r.json").read_text())
         deltas.append(report["outputs"][0]["delta"]["mean"])
-    assert (report["emulate"], report["arithmetic"]["order"]) == ("ampere", "tensorcore:ampere")
+    assert (report["run"], report["arithmetic"]["order"]) == ("emulated bit for bit, ampere", "tensorcore:ampere")
     assert deltas[1] > 3 * deltas[0]
 
 
@@ -94,4 +96,6 @@ def test_single_neurons_of_a_large_network_are_judged(shared):
     arguments = (shared / "models" / "resnet20-12fca82f.th", "--arch", "cifar_resnet20", "--data", "cifar10", "--limit", 2)
     result = run(*arguments, "--arb", 1, "--mpmath", 1, "-q", env={"PRECISIONKIT_DATA": str(shared / "data")})
     assert result.exit_code == 0
-    assert re.search(r"exact networks of 1 inputs by Arb; mpmath agrees on [\d,]+ single neurons", " ".join(result.stdout.split()))
+    assert re.search(
+        r"exact networks of 1 inputs by Arb; mpmath \(50 digits\) lies in its balls for [\d,]+ neurons", " ".join(result.stdout.split())
+    )

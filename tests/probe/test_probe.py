@@ -111,7 +111,7 @@ def test_a_winograd_convolution_is_suspected():
 
 
 def test_factors_that_are_cut_to_tf32_are_refuted():
-    assert judge(device(BINARY32, tf32), parse_arithmetic("fp32")).witness.suite == "a product with twice the bits"
+    assert judge(device(BINARY32, tf32), parse_arithmetic("fp32")).witness.suite == "factors with 14 bits"
 
 
 def test_partial_sums_in_half_are_told_from_whole_sums():
@@ -142,7 +142,22 @@ def test_the_terms_of_one_step_are_counted(unit, step):
 def test_products_that_are_rounded_are_told_from_exact_ones():
     kernels = device(BINARY16, emulated("fp16", "fp16", "sequential"))
     found = {a.question: a.answer for a in probe(replace(kernels, dots={"matmul": kernels.dots["matmul"]})).answers}
-    assert found["products"] == "rounded to the storage format"
+    assert found["products"] == "rounded"
+
+
+def test_products_that_are_fused_by_place_are_told():
+    def dot(a, b):
+        first = round_to_nearest(a[:, :8].double() @ b[:8].double(), BINARY32)
+        rest = [round_to_nearest(a[:, k, None].double() * b[k].double(), BINARY32) for k in range(8, a.shape[1])]
+        return sum(rest, first).float()
+
+    kernels = replace(torch_kernels(CPU, BINARY32), dots={"matmul": dot})
+    found = {a.question: a.answer for a in probe(kernels).answers}
+    assert found["products"] == "rounded, or fused into the sum that they join, by place"
+
+
+def test_sums_in_half_are_refuted_on_a_cpu_that_sums_in_binary32():
+    assert judge(torch_kernels(CPU, BINARY16), parse_arithmetic("fp16", "fp16")).witness.suite == "256 + 1.25 2^-16 - 256"
 
 
 def test_reductions_that_compute_in_half_are_named():
@@ -198,7 +213,7 @@ def test_torchs_half_kernels_are_sums_along_the_tree_that_the_probe_reveals(kern
 def test_other_trees_are_described():
     strided = lambda a, b: (a[:, ::2] @ b[::2]) + (a[:, 1::2] @ b[1::2])  # noqa: E731
     text = describe(meetings(strided, BINARY32, 8))
-    assert text.startswith("another tree, where term 0 first meets term 2")
+    assert text.startswith("none of these names; term 0 first meets term 2; sums of 2, ")
     at_once = emulated("fp16", "fp32", "tensorcore:hopper")
     assert describe(meetings(at_once, BINARY16, 8)) == "all 8 terms in one step"
     assert describe(None) == "not that of a tree of binary additions in this format"
@@ -263,6 +278,6 @@ def test_nothing_is_certified_for_a_device_that_breaks_the_arithmetic(monkeypatc
     arguments = ["certify", str(bundled_model("digits_cnn")), "--data", "digits", "--limit", "4", "-q"]
     result = CliRunner().invoke(main, arguments, catch_exceptions=False)
     assert result.exit_code == 2
-    assert "The kernels of cpu do not obey fp32/fp32-any: matmul, a product with twice the bits: got " in result.stderr
+    assert "The kernels of cpu do not obey fp32/fp32-any: matmul, factors with 14 bits: got " in result.stderr
     assert "--no-probe certifies the arithmetic as it is." in result.stderr
     assert CliRunner().invoke(main, [*arguments, "--no-probe"], catch_exceptions=False).exit_code == 0

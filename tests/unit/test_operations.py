@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from precisionkit import operations
-from precisionkit.errors import UnsupportedArithmeticError
+from precisionkit.errors import UnsupportedArithmeticError, UsageError
 from precisionkit.formats import BFLOAT16, BINARY32, BINARY64, E4M3, E5M2, NEAREST, STOCHASTIC, TF32, TOWARDS_ZERO, round_into
 from tests.rationals import rounded_fraction
 from tests.softfloat import CASES, disagreements
@@ -73,6 +73,12 @@ def test_a_sum_is_rounded_once():
     a, b = np.array([1.0]), np.array([BFLOAT16.eps / 2])
     assert operations.add(a, b, BFLOAT16)[0] == 1
     assert operations.fma(np.array([2.0**-60]), np.array([2.0**-60]), operations.add(a, b, BINARY64), BFLOAT16)[0] == 1 + BFLOAT16.eps
+
+
+@pytest.mark.parametrize("operand", [1.0, np.ones(1, dtype=np.float32), torch.ones(1)], ids=["number", "numpy", "torch"])
+def test_operands_that_are_not_binary64_are_refused(operand):
+    with pytest.raises(UsageError, match=r"^Operands are numpy arrays or torch tensors of binary64"):
+        operations.add(operand, operand, BFLOAT16)
 
 
 def test_operations_of_binary64_are_the_librarys_and_no_more():

@@ -1,10 +1,12 @@
 """Reference forward passes: a module in a named arithmetic."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
 
-from precisionkit.errors import UnsupportedArithmeticError
+from precisionkit.errors import UnsupportedArithmeticError, UsageError
 from precisionkit.reference import forward
 
 
@@ -24,7 +26,7 @@ def test_logits_are_numbers_of_the_format_near_the_exact_ones(network, run):
     logits = forward(module, images, run=run)
     assert (logits == logits.half().double()).all()
     with torch.no_grad():
-        exact = module.double()(images.double())
+        exact = copy.deepcopy(module).double()(images.double())
     assert (logits - exact).abs().max() < 0.01
 
 
@@ -54,3 +56,11 @@ def test_every_stored_value_can_be_observed(network):
 def test_a_run_that_is_not_known_is_refused(network):
     with pytest.raises(UnsupportedArithmeticError, match=r"^The run 'turing' is not known; choose volta"):
         forward(*network, run="turing")
+
+
+def test_modules_that_are_not_ready_are_refused(network):
+    module, images = network
+    with pytest.raises(UsageError, match=r"^The module is in training mode"):
+        forward(copy.deepcopy(module).train(), images)
+    with pytest.raises(UsageError, match=r"^The module has parameters in torch\.float16; give binary32 ones"):
+        forward(copy.deepcopy(module).half(), images)
