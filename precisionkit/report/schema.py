@@ -1,37 +1,41 @@
-"""The JSON Schema of a report; ``python -m precisionkit.report.schema`` prints it."""
+"""The JSON Schemas of the reports; ``python -m precisionkit.report.schema certify|lemma`` prints one."""
 
 from __future__ import annotations
 
 import json
+import sys
 from importlib.resources import files
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
+from precisionkit.report.lemma import LEMMA_SCHEMA, LemmaReport
 from precisionkit.report.records import SCHEMA, Report
 
-FILE = "certify-1.schema.json"
+Kind = Literal["certify", "lemma"]
+_RECORDS: dict[str, tuple[type[msgspec.Struct], str]] = {"certify": (Report, SCHEMA), "lemma": (LemmaReport, LEMMA_SCHEMA)}
 
 
-def build_schema() -> dict[str, Any]:
-    """Make the schema from the records (JSON Schema, draft 2020-12)."""
-    (_,), components = msgspec.json.schema_components([Report], ref_template="#/$defs/{name}")
-    top = components.pop("Report")
+def build_schema(kind: Kind = "certify") -> dict[str, Any]:
+    """Make the schema of a command's report from its records (JSON Schema, draft 2020-12)."""
+    record, name = _RECORDS[kind]
+    (_,), components = msgspec.json.schema_components([record], ref_template="#/$defs/{name}")
+    top = components.pop(record.__name__)
     # msgspec leaves a field with a default optional, but a report always says which format it has
     required = sorted({*top["required"], "schema"})
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": SCHEMA, **top, "required": required, "$defs": components}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": name, **top, "required": required, "$defs": components}
 
 
-def schema_text() -> str:
-    """Text of the schema file."""
-    return json.dumps(build_schema(), indent=2) + "\n"
+def schema_text(kind: Kind = "certify") -> str:
+    """Text of a schema file."""
+    return json.dumps(build_schema(kind), indent=2) + "\n"
 
 
-def published_schema() -> dict[str, Any]:
-    """Read the schema that the package carries."""
-    schema: dict[str, Any] = json.loads((files("precisionkit.report") / FILE).read_text())
+def published_schema(kind: Kind = "certify") -> dict[str, Any]:
+    """Read a schema that the package carries."""
+    schema: dict[str, Any] = json.loads((files("precisionkit.report") / f"{kind}-1.schema.json").read_text())
     return schema
 
 
 if __name__ == "__main__":
-    print(schema_text(), end="")
+    print(schema_text("lemma" if sys.argv[1:] == ["lemma"] else "certify"), end="")

@@ -3,6 +3,7 @@
 import json
 import re
 
+import jsonschema
 import numpy as np
 import pytest
 import torch
@@ -11,6 +12,7 @@ from torch.nn import Flatten, Linear, Sequential
 
 from precisionkit.cli import main
 from precisionkit.models import bundled_model
+from precisionkit.report.schema import published_schema
 
 DIGITS = str(bundled_model("digits_cnn"))
 
@@ -28,6 +30,7 @@ def test_the_experiment_is_shown_written_and_drawn(tmp_path):
         result.stdout.split()
     )
     report = json.loads((tmp_path / "r.json").read_text())
+    jsonschema.validate(report, published_schema("lemma"))
     assert report["schema"] == "precisionkit.lemma/1"
     for output in report["outputs"]:
         for cells in output["tables"]:
