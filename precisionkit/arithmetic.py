@@ -37,11 +37,11 @@ class TensorCore:
         Architecture.
     terms : int
         Number K of products in one step.
-    formats : tuple of pairs of Format
-        Of factors and of the accumulator.
     fraction_bits : int
         Every product and the accumulator are aligned to the largest exponent among them and truncated after this many
         fraction bits; the sum is exact and then truncated to binary32, or rounded to nearest to binary16.
+    formats : tuple of pairs of Format
+        Of factors and of the accumulator.
     """
 
     name: str
@@ -310,6 +310,7 @@ STORAGE = (BINARY16, BFLOAT16, BINARY32)
 
 ACCUMULATORS = (*STORAGE, BINARY64)
 """Formats that dot products can be summed in."""
+
 REFERENCE = Arithmetic(BINARY32, BINARY32)
 """The arithmetic of the reference program: binary32 throughout, any order, no TF32."""
 

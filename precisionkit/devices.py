@@ -22,7 +22,7 @@ def find_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
         torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch raises each of them, by device and build
         why = str(error).splitlines()[0].split(". ")[0][:120].rstrip(".")
         raise UsageError(f"The device '{name}' cannot be used here ({why}); choose --device cpu.") from error
     return device

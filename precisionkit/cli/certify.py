@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 from rich.console import Console
@@ -95,12 +96,12 @@ class _Request:
     help="Try first whether the kernels that make the runs obey the arithmetic, and refuse if they do not.",
 )
 @access_options
-def certify(**options: object) -> None:
+def certify(**options: Any) -> None:
     """Certify every input of a data set: whether running MODEL in half precision can change its prediction.
 
     MODEL is a state dict (.pt, .pth, .th), a .safetensors file, or a file of this project that names its architecture.
     """
-    source, asked, request = taken(Source, options), taken(Asked, options), _Request(**options)  # type: ignore[arg-type]
+    source, asked, request = taken(Source, options), taken(Asked, options), taken(_Request, options)
     sys.exit(guarded(lambda talk: _certify(source, asked, request, talk), less="choose a smaller --batch-size"))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 from rich.console import Console
@@ -65,13 +66,13 @@ class _Request:
 @click.option("--json", "json_file", type=click.Path(path_type=Path), metavar="FILE", help="Write everything, exact fractions included.")
 @click.option("--figure", type=click.Path(path_type=Path), metavar="FILE", help="Draw histograms of Gamma and 2 delta: .png, .svg, .pdf.")
 @access_options
-def lemma(**options: object) -> None:
+def lemma(**options: Any) -> None:
     """Repeat the published experiment exactly: margins Gamma and discrepancies delta of MODEL as rational numbers.
 
     Whether the premise of the margin lemma holds is counted against whether the prediction is kept: as published (Gamma >= 2 delta),
     repaired (>), and gap by gap, for logits and for probabilities.
     """
-    source, asked, request = taken(Source, options), taken(Asked, options), _Request(**options)  # type: ignore[arg-type]
+    source, asked, request = taken(Source, options), taken(Asked, options), taken(_Request, options)
     sys.exit(guarded(lambda talk: _lemma(source, asked, request, talk), less="choose a smaller --limit or --arb"))
 
 

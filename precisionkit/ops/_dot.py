@@ -1,7 +1,7 @@
 """Dot products in a rounded arithmetic: the error rules of theory section 3.
 
 Linear layers and convolutions are brought to one layout, `Dots`: g groups, o outputs a group, n products each, l positions.
-Proofs: proofs/bounds.md, theorems 2 (any order), 3 (subset sums), 4 (named trees) and 5 (tensor cores).
+Proofs: proofs/bounds.md, theorems 2 (any order), 3 (subset sums), 4 (named trees), 5 (tensor cores) and 21 (sums in parts).
 """
 
 from __future__ import annotations

@@ -184,5 +184,5 @@ CONV2D = Operator(
     transposed_terms=lambda attributes, x, weight, bias=None: weight[:, 0].numel() // attributes.get("groups", 1),
     check=lambda _, shapes: None if len(shapes[0] or ()) == 4 else "only batches of images, four dimensions, are supported",
     bound="as linear, over every position; one store more, without the bias, where there is a bias",
-    source="proofs/bounds.md, theorems 2 to 6",
+    source="proofs/bounds.md, theorems 2 to 6 and 21",
 )

@@ -65,7 +65,7 @@ LINEAR = Operator(
     linear=lambda attributes, d, rows, x, weight, bias=None: d[0] @ weight.T.to(d[0].dtype),
     linear_terms=lambda _, x, weight, bias=None: weight.shape[1],
     bound="|W|e + (m-1) v ufp(max(P,N) + (m-1) v S) for any order; half an ulp of every partial sum for a named tree",
-    source="proofs/bounds.md, theorems 2 to 5",
+    source="proofs/bounds.md, theorems 2 to 5 and 21",
 )
 
 
@@ -94,7 +94,7 @@ ADDMM = Operator(
     linear=lambda attributes, d, rows, bias, x, weight: d[1] @ weight.to(d[1].dtype),
     linear_terms=lambda _, bias, x, weight: weight.shape[0],
     bound="as linear",
-    source="proofs/bounds.md, theorems 2 to 5",
+    source="proofs/bounds.md, theorems 2 to 5 and 21",
 )
 
 MM = Operator(
@@ -111,5 +111,5 @@ MM = Operator(
     linear_terms=lambda _, x, w: w.shape[0],
     check=lambda _, shapes: None if len(shapes[1] or ()) == 2 else "only a constant matrix is supported as the second factor",
     bound="as linear",
-    source="proofs/bounds.md, theorems 2 to 5",
+    source="proofs/bounds.md, theorems 2 to 5 and 21",
 )

@@ -52,14 +52,16 @@ def probe(kernels: Kernels) -> Findings:
 
 def judge(kernels: Kernels, arithmetic: Arithmetic) -> Judgement:
     """Compare every dot product of every suite with what an arithmetic allows, and with a tensor core's emulation, bit for bit."""
-    witness, results, exact = None, 0, arithmetic.order.tensor_core is not None
+    exact = arithmetic.order.tensor_core is not None
+    taps = kernels.taps if exact else {}  # no other order knows of steps
+    witness, results = None, 0
     for name, (a, b) in suites_for(kernels.storage).items():
         emulated = _emulated(arithmetic, a, b) if arithmetic.order.tensor_core is not None else None
-        allowed = {taps: _Allowed.of(arithmetic, a, b, emulated, taps) for taps in {1, *kernels.taps.values()}}
+        allowed = {count: _Allowed.of(arithmetic, a, b, emulated, count) for count in {1, *taps.values()}}
         for kernel, dot in kernels.dots.items():
             got = _each(dot, a, b).double()
             results += len(got)
-            here = allowed[kernels.taps.get(kernel, 1)]
+            here = allowed[taps.get(kernel, 1)]
             if witness is None and (outside := here.outside(got)) is not None:
                 witness = Witness(kernel, name, float(got[outside]), here.told(outside), here.few is not None)
             exact = exact and emulated is not None and torch.equal(got.nan_to_num(nan=0.5), emulated.nan_to_num(nan=0.5))
@@ -161,9 +163,9 @@ def _answers(kernels: Kernels) -> Iterator[Answer]:
         if accumulator.startswith("aligns") and (step := _step(dot)) is not None:
             yield Answer(name, "terms in one step", step)
         yield Answer(name, "rows", "the same bits in every batch size tried" if _same_in_batches(dot) else "depend on the batch size")
-    yield Answer(
-        "matmul", "threads", "the same bits with one thread" if _same_in_threads(kernels.dots["matmul"]) else "depend on the threads"
-    )
+    if torch.get_num_threads() > 1:
+        same = _same_in_threads(kernels.dots["matmul"])
+        yield Answer("matmul", "threads", "the same bits with one thread" if same else "depend on the number of threads")
 
 
 def _accumulator(storage: Format, dot: Dot) -> str:

@@ -79,7 +79,8 @@ def _with_zeros(terms: Terms) -> Terms:
 
 def _random(fmt: Format) -> Terms:
     rng = np.random.default_rng(7)
-    return [list(map(float, _stored(rng.standard_normal(576), fmt))) for _ in range(2)]  # type: ignore[return-value]
+    a, b = (_stored(rng.standard_normal(576), fmt).tolist() for _ in range(2))
+    return a, b
 
 
 def _wide(fmt: Format) -> Terms:

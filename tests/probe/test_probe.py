@@ -218,7 +218,9 @@ def test_torchs_half_kernels_are_sums_along_the_tree_that_the_probe_reveals(kern
 
 
 def test_other_trees_are_described():
-    strided = lambda a, b: (a[:, ::2] @ b[::2]) + (a[:, 1::2] @ b[1::2])  # noqa: E731
+    def strided(a, b):
+        return (a[:, ::2] @ b[::2]) + (a[:, 1::2] @ b[1::2])
+
     text = describe(meetings(strided, BINARY32, 8))
     assert text.startswith("none of these names; term 0 first meets term 2; sums of 2, ")
     at_once = emulated("fp16", "fp32", "tensorcore:hopper")

@@ -1,12 +1,14 @@
 """Tensor cores: one step against results recorded on real units, bit for bit, and the bound over all of them."""
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 import torch
 
 from precisionkit.arithmetic import TENSOR_CORES, parse_arithmetic
 from precisionkit.formats import BINARY16, round_to_nearest
-from precisionkit.ops._dot import Sums, tensor_core
+from precisionkit.ops._dot import Sums, in_parts, tensor_core
 from precisionkit.ops._runs import tensor_core_step
 
 RECORDED = (
@@ -74,6 +76,56 @@ def test_truncation_in_a_step_reaches_a_good_part_of_the_bound(unit):
     share = ((centre - run.flatten()).abs() / error).item()
     least = (unit.terms - 1) / (unit.terms + 1 + 2.0 ** (unit.fraction_bits - 22)) * 0.99
     assert least <= share <= 1
+
+
+def sums_of(rng, terms):
+    """Random sums: the numbers as fractions, P and N among them, and what the rules take."""
+    w, x = (torch.from_numpy(round_to_nearest(rng.standard_normal((1, terms)) * 2.0 ** rng.integers(-6, 3), BINARY16)) for _ in range(2))
+    products = [Fraction(float(a)) * Fraction(float(b)) for a, b in zip(w[0], x[0], strict=True)]
+    positive, negative = sum(p for p in products if p > 0), -sum(p for p in products if p < 0)
+    centre = (w * x).sum(1)
+    count = torch.full_like(centre, terms)
+    sums = Sums.of(centre, (w * x).abs().sum(1), torch.zeros_like(centre), terms, count, bias=False)
+    return sums, max(positive, negative), positive + negative, torch.maximum(w.abs().amax(1), x.abs().amax(1))
+
+
+@pytest.mark.parametrize("accumulate", ["fp32", "fp16"])
+@pytest.mark.parametrize("unit", TENSOR_CORES, ids=lambda u: u.name)
+def test_the_bound_is_that_of_theorem_5_in_rational_numbers(unit, accumulate):
+    """So that a constant that is 1 % too small fails, although runs reach only a part of the bound."""
+    arithmetic = parse_arithmetic("fp16", accumulate, f"tensorcore:{unit.name}")
+    t, s = (Fraction(2) ** -23, Fraction(2) ** -149) if accumulate == "fp32" else (Fraction(2) ** -11, Fraction(2) ** -24)
+    rng, least = np.random.default_rng(0), Fraction(2) ** (-126 if accumulate == "fp32" else -14)
+    for steps in (1, 3, 40):
+        sums, largest, _, operand = sums_of(rng, 4 * steps)
+        a = steps * ((unit.terms + 1) * Fraction(2) ** -unit.fraction_bits + 2 * t)
+        floor = Fraction(float(operand)) * Fraction(2) ** -14 + max(Fraction(2) ** -28, least)
+        theorem = (a * (largest + floor) + steps * s) / (1 - a)
+        error, _ = tensor_core(arithmetic, unit, sums, steps, operand)
+        assert theorem <= Fraction(float(error)) <= theorem * (1 + Fraction(2) ** -30)
+
+
+@pytest.mark.parametrize("parts", [2, 3, 16])
+@pytest.mark.parametrize("storage", ["fp16", "bf16"])
+def test_the_bound_of_sums_in_parts_is_that_of_theorem_21_in_rational_numbers(storage, parts):
+    arithmetic = parse_arithmetic(storage, "fp32", f"splitk:{parts}")
+    u, eta, v = Fraction(arithmetic.storage.unit_roundoff), Fraction(arithmetic.storage.eta), Fraction(2) ** -24
+    rng = np.random.default_rng(1)
+    for terms in (5, 40, 300):
+        sums, largest, magnitude, _ = sums_of(rng, terms)
+        additions = terms - 1
+        inside = min(additions * v * magnitude, additions * v * ufp_of(largest + additions * v * magnitude))
+        reach = largest + inside
+        loose = 2 * parts * (u * reach + eta) / (1 - 2 * parts * u)
+        theorem = inside + 2 * parts * max(u * ufp_of(reach + loose), eta)
+        error, _ = in_parts(arithmetic, sums)
+        assert theorem <= Fraction(float(error)) <= theorem * (1 + Fraction(2) ** -30)
+
+
+def ufp_of(x):
+    """The largest power of two that is at most a positive rational number."""
+    power = Fraction(2) ** (x.numerator.bit_length() - x.denominator.bit_length())
+    return power if power <= x else power / 2
 
 
 def test_a_sum_of_too_many_steps_has_no_bound():

@@ -26,7 +26,9 @@ def factors(fmt, shape, seed):
 def by_loop(arithmetic, w, x, bias):
     """Scalars, one operation after the other, along the tree."""
     fmt, order = arithmetic.accumulate, arithmetic.order
-    one = lambda v: np.array([float(v)])  # noqa: E731
+
+    def one(v):
+        return np.array([float(v)])
 
     def value(a):
         return operations.multiply(*a, fmt) if isinstance(a, tuple) else a
