@@ -21,11 +21,6 @@ from precisionkit.formats import BFLOAT16, BINARY16, BINARY32, BINARY64, Format,
 
 T = TypeVar("T")
 
-SIGMOID_ULPS = 4
-"""Contract: a backend's sigmoid, in its internal format, errs by at most this many ulps (observed on a CPU: 1.99)."""
-SQRT_ULPS = 2
-"""Contract: square root and reciprocal square root err by at most this many ulps (observed on a CPU: 0.75 and 1.48)."""
-
 
 @dataclass(frozen=True)
 class TensorCore:
@@ -253,7 +248,6 @@ class Arithmetic:
             *sentences,
             "Convolutions and matrix products are computed directly, not by Winograd, FFT or Strassen algorithms.",
             f"Elementwise operations, normalisation, reductions and pooling compute in {self.internal.name}, reductions in any order.",
-            f"Square roots err by at most {SQRT_ULPS} ulps and sigmoids by at most {SIGMOID_ULPS} ulps of {self.internal.name}.",
         )
 
     @property

@@ -63,6 +63,8 @@ class Bounded:
         Bound on the magnitude of every intermediate result; None where there is none beside the result.
     peak_format : Format or None
         Format of those intermediate results.
+    reach : non-negative tensor or None
+        Bound of what the linear part alone can move the result by, ``|J| e``, where `carried` may be less; None where it is not.
     stored_before : non-negative tensor or None
         Bound on the magnitude of an intermediate result that may be stored in the storage format.
     bias : non-negative tensor or None
@@ -79,5 +81,11 @@ class Bounded:
     peak: Tensor | None = None
     peak_format: Format | None = None
     second_order: Tensor | None = None
+    reach: Tensor | None = None
     bias: Tensor | None = None
     stored_before: Tensor | None = None
+
+    @property
+    def linear_reach(self) -> Tensor:
+        """Bound of ``|J| e``."""
+        return self.carried if self.reach is None else self.reach

@@ -39,7 +39,8 @@ class Program:
     @cached_property
     def unstored(self) -> frozenset[str]:
         """Nodes whose results stay in the format that they were computed in."""
-        return self.graph.inside_chains if self.arithmetic.fused else frozenset()
+        chains = self.graph.inside_chains if self.arithmetic.fused else frozenset()
+        return chains | self.graph.hidden
 
     def stores(self, node: Node) -> bool:
         """Whether a node's result is rounded to the storage format."""
@@ -56,8 +57,9 @@ class Program:
         """
         constants = {name: store(value.to(device), arithmetic.storage) for name, value in graph.constants.items()}
         for name, value in constants.items():
-            if not value.isfinite().all():
-                worst = float(graph.constants[name].abs().max())
+            given = graph.constants[name].to(value.device)
+            if not (value.isfinite() | (given == -torch.inf)).all():  # masks hold minus infinity on purpose
+                worst = float(given[given != -torch.inf].abs().max())
                 limit = arithmetic.storage
                 raise UnusableModelError(
                     f"The tensor '{name}' holds the value {worst:g}, beyond {limit.max:g}, the largest number of {limit.name}; "
@@ -73,6 +75,8 @@ class Program:
         UnusableDataError
             An input lies beyond the range of the format.
         """
+        if not images.is_floating_point():  # tokens are no numbers to round
+            return images
         stored = store(images, self.arithmetic.storage)
         outside = ~stored.isfinite().flatten(1).all(1)
         if outside.any():
@@ -163,8 +167,10 @@ def execute(
     constants = {name: value.to(dtype) for name, value in program.constants.items()}
     finite = torch.ones(inputs.shape[0], dtype=torch.bool, device=inputs.device)
 
-    def watched(node: Node, operands: tuple[Any, ...]) -> Tensor:
+    def watched(node: Node, operands: tuple[Any, ...]) -> Tensor | None:
         nonlocal finite
+        if node.record.hidden:
+            return None
         result = run_node(node, operands)
         if node.record.stores:
             finite = finite & result.isfinite().flatten(1).all(1)
@@ -173,7 +179,7 @@ def execute(
         return result
 
     with torch.no_grad():
-        logits = interpret(program.graph, inputs.to(dtype), constants, watched)
+        logits = interpret(program.graph, inputs.to(dtype) if inputs.is_floating_point() else inputs, constants, watched)
     return Run(logits.cpu().double(), finite.cpu())
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TypeVar
 
 from torch import Tensor
@@ -14,8 +15,10 @@ from precisionkit.ops import BY_NAME, Operator
 
 V = TypeVar("V")
 
-DOTS = ("conv2d", "linear", "addmm", "mm")
+DOTS = ("conv1d", "conv2d", "conv3d", "linear", "addmm", "mm", "matmul", "attention_scores", "attention")
 """Operators that are dot products."""
+LAYERS = DOTS[: DOTS.index("matmul")]
+"""Those that kernels fuse with what follows."""
 
 
 @dataclass(frozen=True)
@@ -93,17 +96,36 @@ class Graph:
         return (self.input, *(node.name for node in self.nodes))
 
     def multiplications(self, node: Node) -> int:
-        """Multiplications of one node for one input, where they are what it costs: linear layers and convolutions; else 0."""
+        """Multiplications of one node for one input, where they are what it costs: dot products; else 0."""
+        if node.operator not in DOTS:
+            return 0
         weights = [self.constants[name] for name in node.operands if name is not None and name in self.constants]
-        if node.operator == "conv2d":
+        if node.operator.startswith("conv"):
             return math.prod(node.shape) * weights[0][0].numel()
-        if node.operator in DOTS:
-            return max(weight.numel() for weight in weights)
-        return 0
+        if node.operator in ("linear", "addmm", "mm"):
+            matrix = max(weights, key=lambda w: w.numel())
+            return matrix.numel() * math.prod(node.shape[:-1])
+        first, second = (self._shape(name) for name in node.operands[:2])
+        inner = second[-2] if node.operator == "attention" else first[-1]
+        return math.prod(node.shape) * inner
+
+    def _shape(self, name: str | None) -> tuple[int, ...]:
+        if name is not None and name in self.constants:
+            return tuple(self.constants[name].shape)
+        return self._shapes[name or ""]
+
+    @cached_property
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        return {self.input: self.input_shape} | {node.name: node.shape for node in self.nodes}
+
+    @cached_property
+    def hidden(self) -> frozenset[str]:
+        """Nodes that no run makes: what kernels compute on the way."""
+        return frozenset(node.name for node in self.nodes if node.record.hidden)
 
     def is_pointwise(self, node: Node) -> bool:
         """Whether each entry of a node's result depends on the same entries of its operands alone."""
-        shapes = dict(((self.input, self.input_shape), *((n.name, n.shape) for n in self.nodes)))
+        shapes = self._shapes
         return node.record.pointwise and all(shapes[name] == node.shape for name in node.operands if name in shapes)
 
     @property
@@ -118,7 +140,7 @@ class Graph:
         for node in (n for n in self.nodes if n.operator in ("batch_norm", "add")):
             before = [n for n in self.nodes if n.name in node.operands and uses.count(n.name) == 1 and n.shape == node.shape]
             behind = [n for n in before if n.operator == "batch_norm" and node.operator == "add" and found & set(n.operands)]
-            ends = [n for n in before if n.operator in DOTS or n in behind]
+            ends = [n for n in before if n.operator in LAYERS or n in behind]
             found |= {n.name for n in ends[-1:]}
         return frozenset(found)
 
@@ -128,7 +150,7 @@ class Graph:
         return max(math.prod(shape) for shape in (self.input_shape, *(node.shape for node in self.nodes)))
 
 
-def interpret(graph: Graph, start: V, constants: Mapping[str, Any], run_node: Callable[[Node, tuple[Any, ...]], V]) -> V:
+def interpret(graph: Graph, start: V, constants: Mapping[str, Any], run_node: Callable[[Node, tuple[Any, ...]], V | None]) -> V:
     """Walk the graph once with any meaning of a value; a value is dropped after its last use.
 
     Parameters
@@ -138,7 +160,7 @@ def interpret(graph: Graph, start: V, constants: Mapping[str, Any], run_node: Ca
     constants
         Values of the constants by name.
     run_node
-        Gives the value of a node from those of its operands (None for an absent one).
+        Gives the value of a node from those of its operands (None for an absent one); None for a node that is left out.
     """
     last = {name: node.name for node in graph.nodes for name in node.operands if name is not None}
     values: dict[str, Any] = {graph.input: start}

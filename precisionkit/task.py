@@ -86,6 +86,7 @@ def _assumptions(arithmetic: Arithmetic, graph: Graph, *, probable: bool) -> tup
     model = (MODEL,) if probable else ()
     return (
         *arithmetic.assumptions,
+        *dict.fromkeys(node.record.assumption for node in graph.nodes if node.record.assumption),
         "The reference program stores and sums in binary32 (no TF32), in any order, under the same assumptions.",
         "Both programs start from the same preprocessed binary32 input and binary32 weights, which the half program rounds once.",
         "A prediction is the first index among the largest logits.",

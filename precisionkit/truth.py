@@ -18,8 +18,10 @@ from torch import Tensor
 
 from precisionkit.errors import RefutedError, UsageError
 from precisionkit.evaluate import Program
-from precisionkit.graph import DOTS, Node, interpret
+from precisionkit.graph import Node, interpret
 
+SAMPLED = ("conv2d", "linear", "addmm", "mm")
+"""Operators of which single neurons can be computed."""
 Objects = NDArray[np.object_]
 Observe = Callable[[Node, tuple[Any, ...], Objects], None]
 
@@ -44,6 +46,26 @@ class Engine(ABC):
     @abstractmethod
     def exp(self, value: Any) -> Any:
         """Take the exponential."""
+
+    @abstractmethod
+    def log(self, value: Any) -> Any:
+        """Take the natural logarithm."""
+
+    @abstractmethod
+    def erf(self, value: Any) -> Any:
+        """Take the error function."""
+
+    @abstractmethod
+    def sin(self, value: Any) -> Any:
+        """Take the sine."""
+
+    @abstractmethod
+    def cos(self, value: Any) -> Any:
+        """Take the cosine."""
+
+    @abstractmethod
+    def pi(self) -> Any:
+        """Half the circumference of the unit circle."""
 
     @abstractmethod
     def dot(self, a: Objects, b: Objects) -> Objects:
@@ -84,6 +106,26 @@ class Mpmath(Engine):
     def exp(self, value: Any) -> Any:
         """Take the exponential."""
         return self.context.exp(value)
+
+    def log(self, value: Any) -> Any:
+        """Take the natural logarithm."""
+        return self.context.log(value)
+
+    def erf(self, value: Any) -> Any:
+        """Take the error function."""
+        return self.context.erf(value)
+
+    def sin(self, value: Any) -> Any:
+        """Take the sine."""
+        return self.context.sin(value)
+
+    def cos(self, value: Any) -> Any:
+        """Take the cosine."""
+        return self.context.cos(value)
+
+    def pi(self) -> Any:
+        """Half the circumference of the unit circle."""
+        return self.context.pi + 0
 
     def dot(self, a: Objects, b: Objects) -> Objects:
         """Multiply two matrices."""
@@ -131,6 +173,26 @@ class Arb(Engine):
         """Take the exponential."""
         return value.exp()
 
+    def log(self, value: Any) -> Any:
+        """Take the natural logarithm."""
+        return value.log()
+
+    def erf(self, value: Any) -> Any:
+        """Take the error function."""
+        return value.erf()
+
+    def sin(self, value: Any) -> Any:
+        """Take the sine."""
+        return value.sin()
+
+    def cos(self, value: Any) -> Any:
+        """Take the cosine."""
+        return value.cos()
+
+    def pi(self) -> Any:
+        """Half the circumference of the unit circle."""
+        return self._flint.arb.pi()
+
     def dot(self, a: Objects, b: Objects) -> Objects:
         """Multiply two matrices."""
         return _objects((self._matrix(a) * self._matrix(b)).entries(), (a.shape[0], b.shape[1]))
@@ -175,7 +237,9 @@ def exact_logits(engine: Engine, program: Program, inputs: Tensor, observe: Obse
     constants: Mapping[str, Objects] = {name: engine.array(value) for name, value in program.constants.items()}
     start = engine.array(inputs)
 
-    def run_node(node: Node, operands: tuple[Any, ...]) -> Objects:
+    def run_node(node: Node, operands: tuple[Any, ...]) -> Objects | None:
+        if node.record.hidden:
+            return None
         result: Objects = node.record.exact(engine, node.attributes, *operands)
         if observe is not None:
             observe(node, operands, result)
@@ -235,7 +299,7 @@ class Samples:
         RefutedError
             As for `agree_on`.
         """
-        if node.operator not in DOTS:
+        if node.operator not in SAMPLED:
             return
         some = self._of_convolution if node.operator == "conv2d" else self._of_matrix
         attributes, chosen, balls = some(node, operands, result[:1])

@@ -21,7 +21,7 @@ from precisionkit.bound.result import LogitBounds
 from precisionkit.bound.sketch import CauchySketch, NormalSketch
 from precisionkit.bound.substitution import EFFORT, Doubts, Settled
 from precisionkit.bound.trace import Step, Trace
-from precisionkit.bound.walk import Costs, GivenUp, bounds, row_sums, sharpened
+from precisionkit.bound.walk import Costs, GivenUp, bounds, distance, relied_on, row_sums, sharpened
 from precisionkit.enclosure import Bounded, Enclosure
 from precisionkit.evaluate import Program
 from precisionkit.formats import BINARY32
@@ -142,9 +142,7 @@ class _Deviations:
     @classmethod
     def of(cls, graph: Graph, confidence: float) -> _Deviations:
         """Both directions of each neuron in front of a nonlinear operator, and of each gap."""
-        shapes = {node.name: math.prod(node.shape) for node in graph.nodes}
-        relied = sum(shapes.get(node.operands[0] or "", 0) for node in graph.nodes if node.record.relax is not None)
-        return cls(_deviate(confidence / 4 / max(2 * relied, 1)), _deviate(confidence / 2 / (2 * graph.classes)))
+        return cls(_deviate(confidence / 4 / max(2 * relied_on(graph), 1)), _deviate(confidence / 2 / (2 * graph.classes)))
 
 
 def _deviate(failure: float) -> float:
@@ -165,13 +163,13 @@ class Claimed:
         self._random = NormalSketch(costs.graph, samples.pilot, samples.random, failure / 2)
         self._worst = CauchySketch(costs.graph, samples.pilot, samples.worst, failure / 2)
 
-    def before(self, trace: Trace, name: str, enclosure: Enclosure, *, rectified: bool) -> Enclosure:
+    def before(self, trace: Trace, name: str, enclosure: Enclosure, kinks: tuple[float, ...]) -> Enclosure:
         """Settle what is in doubt, claim and test the rest."""
-        size, radius = enclosure.centre.abs(), enclosure.radius
+        size, radius = distance(enclosure, kinks), enclosure.radius
         estimate = _smoothed(self._random.estimate(name)) + _TYPICAL * _smoothed(self._worst.estimate(name))
-        doubtful = (torch.fmin(_DOUBT * estimate, radius) > size) & rectified
+        doubtful = torch.fmin(_DOUBT * estimate, radius) > size
         claim = self._claim * estimate
-        claim = torch.fmin(torch.fmin(claim, size) if rectified else claim, radius)
+        claim = torch.fmin(torch.fmin(claim, size), radius)
         tested = self._random.bound(name, trace.most_underflow) + self._worst.bound(name, trace.most_underflow)
         failed = ~doubtful & ~(claim >= radius) & ~(tested * (1 + 2.0**-50) <= claim)
         settled = (doubtful | failed).flatten(1).nonzero()
@@ -190,8 +188,8 @@ class Claimed:
 
     def after(self, trace: Trace, step: Step, result: Bounded, radius: Tensor) -> None:
         """Carry both sketches on."""
-        self._random.step(step.node, step.operands, radius, step.errors.unbiased, result.carried, step.lines)
-        self._worst.step(step.node, step.operands, radius, step.errors.bias, result.carried, step.lines)
+        self._random.step(step.node, step.operands, radius, step.errors.unbiased, result.linear_reach, step.lines)
+        self._worst.step(step.node, step.operands, radius, step.errors.bias, result.linear_reach, step.lines)
 
 
 def _smoothed(estimate: Tensor) -> Tensor:

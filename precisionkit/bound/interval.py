@@ -66,7 +66,9 @@ def stored(arithmetic: Arithmetic, result: Bounded, *, unstored: bool = False) -
         no = torch.zeros((), dtype=torch.bool, device=result.centre.device).expand(result.centre.shape[0])
         return Stored(result.carried, nothing, nothing, nothing, ~no, no)
     before = add_up(result.carried, result.fresh)
-    magnitude = add_up(result.centre.abs(), before)
+    masked = (result.centre == -torch.inf) & (before == 0)  # scores that a mask takes out, on purpose
+    size = result.centre.abs().masked_fill(masked, 0.0)
+    magnitude = add_up(size, before)
     storage = result.form if unstored and result.form is not None else arithmetic.storage
     store = nothing if result.form == storage else store_error(storage, magnitude)
     local = result.fresh if result.form == storage else add_up(result.fresh, store)
@@ -76,7 +78,7 @@ def stored(arithmetic: Arithmetic, result: Bounded, *, unstored: bool = False) -
         excluded = excluded & (result.peak <= result.peak_format.max).flatten(1).all(1)
     if result.stored_before is not None:
         excluded = excluded & (result.stored_before < storage.overflow_threshold).flatten(1).all(1)
-    least = result.centre.abs() * (1 - 2.0**-50) - before
+    least = size * (1 - 2.0**-50) - before
     certain = (least >= storage.overflow_threshold).flatten(1).any(1)
     return Stored(add_up(result.carried, local), local, unbiased, bias, excluded, certain)
 

@@ -74,7 +74,7 @@ def linearised(program: Program, inputs: Tensor, classes: Tensor) -> FirstOrder:
 class _Tangents:
     """Every run is taken to reach a nonlinear operator at its centre."""
 
-    def before(self, trace: Trace, name: str, enclosure: Enclosure, *, rectified: bool) -> Enclosure:
+    def before(self, trace: Trace, name: str, enclosure: Enclosure, kinks: tuple[float, ...]) -> Enclosure:
         """Forget the radius."""
         return Enclosure.exact(enclosure.centre)
 

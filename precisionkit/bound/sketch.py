@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from precisionkit.bound.walk import relied_on
 from precisionkit.enclosure import Enclosure
 from precisionkit.graph import Graph, Node
 from precisionkit.ops.adjoint import Lines
@@ -119,8 +120,7 @@ class Sketch(ABC):
         self._uses = {name: sum(node.operands.count(name) for node in graph.nodes) for name in graph.names}
         self._apart = {name for node in graph.nodes if not graph.is_pointwise(node) for name in node.operands if name is not None}
         self._symbols = sum(math.prod(node.shape) for node in graph.nodes)
-        relied = {node.operands[0] for node in graph.nodes if node.record.relax is not None}
-        self._failure = failure / max(1, sum(math.prod(node.shape) for node in graph.nodes if node.name in relied))
+        self._failure = failure / max(1, relied_on(graph))
         self._shares = torch.zeros(1 + pilot + samples, dtype=torch.float64)
         """For each sample, the largest ratio of its rounding to the radius of a symbol that stands for it."""
 

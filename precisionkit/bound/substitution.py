@@ -16,7 +16,7 @@ from precisionkit.bound.pulling import direct_sums
 from precisionkit.bound.result import LogitBounds
 from precisionkit.bound.sketch import CauchySketch, rank_and_factor
 from precisionkit.bound.trace import Step, Trace
-from precisionkit.bound.walk import Costs, GivenUp, bounds, doubtful, row_sums, sharpened, walk
+from precisionkit.bound.walk import Costs, GivenUp, bounds, distance, doubtful, row_sums, sharpened, walk
 from precisionkit.enclosure import Bounded, Enclosure
 from precisionkit.evaluate import Program
 from precisionkit.formats import BINARY32
@@ -84,9 +84,9 @@ class Doubts:
         self._costs, self.passes = costs, torch.zeros(inputs.shape[0], dtype=torch.float64, device=inputs.device)
 
     def count(self, node: Node, enclosure: Enclosure) -> None:
-        """Add the cost of the neurons of one node that a ReLU follows, forwards and backwards."""
-        if node.name in self._costs.rectified:
-            self.passes = self.passes + 2 * doubtful(enclosure).flatten(1).sum(1) * self._costs.of(node.name)
+        """Add the cost of the neurons of one node that a kink follows, forwards and backwards."""
+        if kinks := self._costs.kinks.get(node.name):
+            self.passes = self.passes + 2 * doubtful(enclosure, kinks).flatten(1).sum(1) * self._costs.of(node.name)
 
 
 class Settled:
@@ -95,10 +95,10 @@ class Settled:
     def __init__(self, deviate: float | None = None) -> None:
         self._deviate = deviate
 
-    def before(self, trace: Trace, name: str, enclosure: Enclosure, *, rectified: bool) -> Enclosure:
+    def before(self, trace: Trace, name: str, enclosure: Enclosure, kinks: tuple[float, ...]) -> Enclosure:
         """Sharpen the ends of the doubtful neurons."""
-        places = doubtful(enclosure).flatten(1).nonzero()
-        if not rectified or not len(places):
+        places = doubtful(enclosure, kinks).flatten(1).nonzero()
+        if not len(places):
             return enclosure
         up, down = row_sums(trace, name, enclosure, places, symmetric=False, deviate=self._deviate)
         return sharpened(enclosure, places, up, down)
@@ -118,10 +118,10 @@ class Screened:
         self._costs, self._left = costs, effort - PILOT - SAMPLES
         self._sketch = CauchySketch(costs.graph, PILOT, SAMPLES, FAILURE)
 
-    def before(self, trace: Trace, name: str, enclosure: Enclosure, *, rectified: bool) -> Enclosure:
+    def before(self, trace: Trace, name: str, enclosure: Enclosure, kinks: tuple[float, ...]) -> Enclosure:
         """Claim, test, settle."""
         radius = enclosure.radius
-        claim = _claim(enclosure, self._sketch.estimate(name), rectified=rectified)
+        claim = _claim(enclosure, self._sketch.estimate(name), kinks)
         open_ = claim < radius
         failed = open_ & ~self._sketch.confirms(name, claim * CONFIRMED, trace.most_underflow)
         places = failed.flatten(1).nonzero()
@@ -142,7 +142,7 @@ class Screened:
         """Carry the sketch on."""
         # functionals err by their rounding, which weighs the local errors behind them by at most the charge once more
         symbols = narrowed_up(add_up(step.errors.error, step.charge), trace.pulling.dtype).double()
-        self._sketch.step(step.node, step.operands, radius, symbols, result.carried, step.lines)
+        self._sketch.step(step.node, step.operands, radius, symbols, result.linear_reach, step.lines)
 
 
 class Predicted:
@@ -154,24 +154,24 @@ class Predicted:
         _, factor = rank_and_factor(SAMPLES, FAILURE / 2**18)
         self._typical = 2 * factor
 
-    def before(self, trace: Trace, name: str, enclosure: Enclosure, *, rectified: bool) -> Enclosure:
+    def before(self, trace: Trace, name: str, enclosure: Enclosure, kinks: tuple[float, ...]) -> Enclosure:
         """Believe the estimate."""
         estimate = self._sketch.estimate(name)
-        if rectified:
-            doubts = (torch.fmin(enclosure.radius, self._typical * estimate) > enclosure.centre.abs()).sum()
+        if kinks:
+            doubts = (torch.fmin(enclosure.radius, self._typical * estimate) > distance(enclosure, kinks)).sum()
             self._left -= float(doubts) * self._costs.of(name)
             if self._left < 0:
                 raise GivenUp("the effort is spent")
-        claim = torch.fmin(_claim(enclosure, estimate, rectified=False), torch.maximum(estimate, enclosure.centre.abs()))
+        claim = torch.fmin(_claim(enclosure, estimate, ()), torch.maximum(estimate, enclosure.centre.abs()))
         return Enclosure(enclosure.centre, torch.fmin(claim, enclosure.radius))
 
     def after(self, trace: Trace, step: Step, result: Bounded, radius: Tensor) -> None:
         """Carry the sketch on."""
-        self._sketch.step(step.node, step.operands, radius, step.errors.error, result.carried, step.lines)
+        self._sketch.step(step.node, step.operands, radius, step.errors.error, result.linear_reach, step.lines)
 
 
-def _claim(enclosure: Enclosure, estimate: Tensor, *, rectified: bool) -> Tensor:
-    """A radius that the test will usually confirm, and that fixes the sign of a rectified neuron where that seems possible."""
+def _claim(enclosure: Enclosure, estimate: Tensor, kinks: tuple[float, ...]) -> Tensor:
+    """A radius that the test will usually confirm, and that keeps a neuron on one side of its kinks where that seems possible."""
     size = enclosure.centre.abs()
-    claim = torch.maximum(_CLAIM * estimate, size / 16)
-    return torch.fmin(torch.fmin(claim, size) if rectified else claim, enclosure.radius)
+    claim = torch.fmin(torch.maximum(_CLAIM * estimate, size / 16), enclosure.radius)
+    return torch.fmin(claim, distance(enclosure, kinks)) if kinks else claim

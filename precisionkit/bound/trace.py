@@ -124,7 +124,7 @@ def make_step(trace: Trace, node: Node, operands: tuple[Any, ...], result: Bound
         charge = mul_up(lines.reach, roundings * pulling.unit)
     else:
         roundings = record.transposed_terms(node.attributes, *operands) + meets + 4
-        charge = mul_up(result.carried, roundings * pulling.unit)
+        charge = mul_up(result.linear_reach, roundings * pulling.unit)
         if result.second_order is not None:
             charge = add_up(charge, result.second_order.expand_as(charge))
     errors = Errors(add_up(store.local, charge), store.unbiased, add_up(store.bias, charge))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -15,7 +16,7 @@ from precisionkit.bound.result import LogitBounds
 from precisionkit.bound.trace import Step, Trace, make_step
 from precisionkit.enclosure import Bounded, Enclosure
 from precisionkit.evaluate import Program
-from precisionkit.graph import Graph
+from precisionkit.graph import Graph, Node
 from precisionkit.outward import add_up
 
 
@@ -28,7 +29,11 @@ class Costs:
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
-        self.rectified = {node.operands[0] for node in graph.nodes if node.operator == "relu"}
+        self.kinks: dict[str, tuple[float, ...]] = {}
+        for node in graph.nodes:
+            for name in node.operands:
+                if name is not None and (kinks := node.record.kinks(node.attributes)):
+                    self.kinks[name] = tuple(dict.fromkeys((*self.kinks.get(name, ()), *kinks)))
         total, before = 0.0, {}
         for node in graph.nodes:
             total += graph.multiplications(node)
@@ -43,8 +48,8 @@ class Costs:
 class Strategy(Protocol):
     """How enclosures in front of nonlinear operators are sharpened on the way."""
 
-    def before(self, trace: Trace, name: str, enclosure: Enclosure, *, rectified: bool) -> Enclosure:
-        """Sharpen the enclosure of a node in front of a nonlinear operator."""
+    def before(self, trace: Trace, name: str, enclosure: Enclosure, kinks: tuple[float, ...]) -> Enclosure:
+        """Sharpen the enclosure of a node in front of a nonlinear operator, whose slope jumps at `kinks`."""
 
     def after(self, trace: Trace, step: Step, result: Bounded, radius: Tensor) -> None:
         """Take note of a node."""
@@ -66,13 +71,16 @@ def walk(program: Program, inputs: Tensor, strategy: Strategy, pulling: Pulling 
     values: dict[str, Enclosure] = {graph.input: Enclosure.exact(inputs.double())}
     overflow = torch.full((inputs.shape[0],), -1, dtype=torch.int64, device=inputs.device)
     certain_overflow = overflow.clone()
+    done: set[tuple[str, tuple[float, ...]]] = set()
     trace = Trace(
         graph, pulling or pulling_for(program), fan_out={name: sum(n.operands.count(name) for n in graph.nodes) for name in graph.names}
     )
     for place, node in enumerate(graph.nodes):
-        name = node.operands[0]
-        if node.record.relax is not None and name is not None and name != graph.input:
-            values[name] = strategy.before(trace, name, values[name], rectified=node.operator == "relu")
+        operands = tuple(None if name is None else values.get(name, constants.get(name)) for name in node.operands)
+        for name, kinks in sharpened_for(graph, node, operands):
+            if (name, kinks) not in done:
+                done.add((name, kinks))
+                values[name] = strategy.before(trace, name, values[name], kinks)
         operands = tuple(None if name is None else values.get(name, constants.get(name)) for name in node.operands)
         result = node.record.error_rule(program.arithmetic, node.attributes, *operands)
         store = stored(program.arithmetic, result, unstored=node.name in program.unstored)
@@ -87,10 +95,40 @@ def walk(program: Program, inputs: Tensor, strategy: Strategy, pulling: Pulling 
     return trace, values[graph.output], overflow, certain_overflow
 
 
-def doubtful(enclosure: Enclosure) -> Tensor:
-    """Where the sign is not certain."""
+def sharpened_for(graph: Graph, node: Node, operands: tuple[Any, ...]) -> list[tuple[str, tuple[float, ...]]]:
+    """The operands whose enclosures a node needs sharp, each with the places where its slope jumps."""
+    kinks = node.record.kinks(node.attributes)
+    names = [node.operands[place] for place in node.record.curved(node.attributes, *operands)]
+    return [(name, kinks) for name in names if name is not None and name != graph.input]
+
+
+def relied_on(graph: Graph) -> int:
+    """Number of coordinates whose enclosures are sharpened, each as often as that is done."""
+    shapes = {node.name: math.prod(node.shape) for node in graph.nodes}
+    point = Enclosure.exact(torch.zeros(1, 1, 1))
+    found = {
+        pair
+        for node in graph.nodes
+        for pair in sharpened_for(graph, node, tuple(None if n is None or n in graph.constants else point for n in node.operands))
+    }
+    return sum(shapes[name] for name, _ in found)
+
+
+def distance(enclosure: Enclosure, kinks: tuple[float, ...]) -> Tensor:
+    """How far the centre is from the nearest kink; infinite without any.  Rounded down."""
+    nearest = torch.full_like(enclosure.centre, torch.inf)
+    for kink in kinks:
+        nearest = torch.minimum(nearest, (enclosure.centre - kink).abs())
+    return nearest if set(kinks) <= {0.0} else nearest * (1 - 2.0**-50)
+
+
+def doubtful(enclosure: Enclosure, kinks: tuple[float, ...]) -> Tensor:
+    """Where the enclosure has a kink inside."""
     low, high = enclosure.ends()
-    return ~((low >= 0) | (high <= 0))
+    inside = torch.zeros_like(enclosure.centre, dtype=torch.bool)
+    for kink in kinks:
+        inside = inside | ~((low >= kink) | (high <= kink))
+    return inside
 
 
 def row_sums(

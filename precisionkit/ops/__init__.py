@@ -2,34 +2,55 @@
 
 from __future__ import annotations
 
-from precisionkit.ops.activation import RELU, SIGMOID
+from precisionkit.ops.activation import RELU
+from precisionkit.ops.attention import ATTENTION, ATTENTION_SCORES, ATTENTION_WEIGHTS
 from precisionkit.ops.batch_norm import BATCH_NORM
-from precisionkit.ops.conv2d import CONV2D
+from precisionkit.ops.conv import CONV1D, CONV2D, CONV3D
 from precisionkit.ops.elementwise import ADD, DIV, MUL, RSUB, SUB
+from precisionkit.ops.functions import FUNCTIONS
 from precisionkit.ops.linear import ADDMM, LINEAR, MM
-from precisionkit.ops.pool import ADAPTIVE_AVG_POOL2D, AVG_POOL2D, MAX_POOL2D, MEAN
+from precisionkit.ops.matmul import MATMUL
+from precisionkit.ops.normalise import NORMALISATIONS
+from precisionkit.ops.pool import ADAPTIVE_AVG_POOL2D, AVG_POOL2D, MAX_POOL2D, MEAN, SUM
+from precisionkit.ops.rearrange import REARRANGE
 from precisionkit.ops.record import Operator, run_rounded
 from precisionkit.ops.resize import BILINEAR
+from precisionkit.ops.select import SELECTIONS
 from precisionkit.ops.shape import SHAPE_OPERATORS
+from precisionkit.ops.softmax import ATTENTION_LOGSUMEXP, LOG_SOFTMAX, LOGSUMEXP, SOFTMAX
 
 OPERATORS: tuple[Operator, ...] = (
     LINEAR,
     ADDMM,
     MM,
+    MATMUL,
+    CONV1D,
     CONV2D,
+    CONV3D,
     BATCH_NORM,
+    *NORMALISATIONS,
     RELU,
-    SIGMOID,
+    *FUNCTIONS,
+    LOGSUMEXP,
+    SOFTMAX,
+    LOG_SOFTMAX,
+    ATTENTION_SCORES,
+    ATTENTION_LOGSUMEXP,
+    ATTENTION_WEIGHTS,
+    ATTENTION,
     MAX_POOL2D,
     AVG_POOL2D,
     ADAPTIVE_AVG_POOL2D,
     MEAN,
+    SUM,
     ADD,
     SUB,
     RSUB,
     MUL,
     DIV,
     BILINEAR,
+    *SELECTIONS,
+    REARRANGE,
     *SHAPE_OPERATORS,
 )
 """Every operator, in the order of the documentation."""
@@ -37,12 +58,7 @@ OPERATORS: tuple[Operator, ...] = (
 BY_TARGET = {target: operator for operator in OPERATORS for target in operator.targets}
 BY_NAME = {operator.name: operator for operator in OPERATORS}
 
-SOFTMAX_TARGETS = (
-    "aten.softmax.int",
-    "aten._softmax.default",
-    "aten.log_softmax.int",
-    "aten._log_softmax.default",
-)
+SOFTMAX_TARGETS = {"softmax": "aten.softmax.int", "log_softmax": "aten.log_softmax.int"}
 """Operators that keep the order of the classes: as the last of a network they are left out, and the logits before them decide."""
 
 __all__ = ["BY_NAME", "BY_TARGET", "OPERATORS", "SOFTMAX_TARGETS", "Operator", "run_rounded"]

@@ -20,6 +20,15 @@ from precisionkit.ops._store import store_error
 from precisionkit.outward import TINY, U, add_up, mul_up, own_error, sum_of_products_up
 
 
+class _Factors(NamedTuple):
+    """The k-th weights, (1, g, o, 1), inputs, (b, g, 1, l), and the radii of both."""
+
+    weight: Tensor
+    column: Tensor
+    deviation: Tensor | None
+    weight_deviation: Tensor | None
+
+
 @dataclass(frozen=True)
 class Dots:
     """The factors of many dot products.
@@ -32,19 +41,31 @@ class Dots:
     deviations : (b, g, n, l) tensor or None
         Radii of the inputs; None for a single run.
     bias : (g, o) tensor or None
+    weight_deviations : (g, o, n) tensor or None
+        Radii of the weights, where these are activations; None for constants.
     """
 
     weight: Tensor
     columns: Tensor
     deviations: Tensor | None
     bias: Tensor | None
+    weight_deviations: Tensor | None = None
 
-    def factors(self) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
-        """The k-th weights, (1, g, o, 1), inputs and radii, (b, g, 1, l), for k = 0 ... n - 1."""
+    def factors(self) -> Iterator[_Factors]:
+        """For k = 0 ... n - 1."""
         for k in range(self.weight.shape[2]):
-            weight = self.weight[None, :, :, k, None]
-            deviation = None if self.deviations is None else self.deviations[:, :, None, k]
-            yield weight, self.columns[:, :, None, k], deviation
+            yield _Factors(
+                self.weight[None, :, :, k, None],
+                self.columns[:, :, None, k],
+                None if self.deviations is None else self.deviations[:, :, None, k],
+                None if self.weight_deviations is None else self.weight_deviations[None, :, :, k, None],
+            )
+
+    @property
+    def known(self) -> bool:
+        """Whether every run has the same factors."""
+        parts = [part for part in (self.deviations, self.weight_deviations) if part is not None]
+        return not any(bool((part != 0).any()) for part in parts)
 
 
 @dataclass(frozen=True)
@@ -130,11 +151,13 @@ def named_tree(arithmetic: Arithmetic, dots: Dots) -> tuple[Tensor, Tensor]:
     """
     v = arithmetic.accumulate.unit_roundoff
 
-    def leaf(weight: Tensor, column: Tensor, deviation: Tensor | None) -> _Partial:
+    def leaf(weight: Tensor, column: Tensor, deviation: Tensor | None, weight_deviation: Tensor | None) -> _Partial:
         assert deviation is not None
         centre = weight * column
         occupied = ((column != 0) | (deviation != 0)).to(centre.dtype)
         carried = mul_up(weight.abs(), deviation)
+        if weight_deviation is not None:
+            carried = add_up(carried, mul_up(weight_deviation, add_up(column.abs(), deviation)))
         largest = add_up(mul_up(centre.abs(), 1 + 2 * U), TINY, carried)
         own = add_up(mul_up(centre.abs(), U), TINY)
         error = add_up(own, mul_up(largest, arithmetic.product_roundoff), arithmetic.product_underflow) * occupied
@@ -173,7 +196,7 @@ def known_tree(arithmetic: Arithmetic, dots: Dots) -> tuple[Tensor, Tensor, Tens
     """
     accumulate = arithmetic.accumulate
 
-    def leaf(weight: Tensor, column: Tensor, _: Tensor | None) -> _Range:
+    def leaf(weight: Tensor, column: Tensor, *_: Tensor | None) -> _Range:
         product = weight * column  # exact: binary64 holds the product of two numbers of at most 24 bits
         rounded = round_to_nearest(product, accumulate)
         return _Range(torch.minimum(product, rounded), torch.maximum(product, rounded), rounded.abs())
@@ -275,7 +298,7 @@ def dot_errors(arithmetic: Arithmetic, sums: Sums, dots: Dots | None, steps: int
 def _tree_errors(arithmetic: Arithmetic, sums: Sums, dots: Dots) -> tuple[Tensor, Tensor]:
     """Of a named tree, in the shape of the sums: how far runs lie from the centre, and the largest intermediate magnitude."""
     shape = sums.centre.shape
-    if dots.deviations is None or not bool((dots.deviations != 0).any()):
+    if dots.known:
         low, high, peak = (t.reshape(shape) for t in known_tree(arithmetic, dots))
         error = torch.maximum(high - sums.centre, sums.centre - low).clamp_min(0)
         return add_up(error, mul_up(error, 2 * U), sums.own), peak

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from precisionkit.formats import BFLOAT16, BINARY16, BINARY32, BINARY64, Format, ufp
+from precisionkit.formats import BFLOAT16, BINARY16, BINARY32, BINARY64, Format, round_to_nearest, ufp
 from precisionkit.outward import add_up, mul_up
 
 DTYPES = {BINARY16: torch.float16, BFLOAT16: torch.bfloat16, BINARY32: torch.float32, BINARY64: torch.float64}
@@ -32,3 +32,9 @@ def internal_error(fmt: Format, magnitude: Tensor, relative: int, absolute: Tens
     ``(1 + u)**k - 1 <= k u / (1 - k u) <= (k + 1) u`` as long as ``k (k + 1) u <= 1``, which holds for binary16 and k <= 40.
     """
     return add_up(mul_up(magnitude, (relative + 1) * fmt.unit_roundoff), absolute)
+
+
+def parameter_error(storage: Format, internal: Format, value: Tensor) -> Tensor:
+    """How far backends round a Python number on its way: to the storage format, to binary32, or through binary32 to the storage format."""
+    single, short = ((round_to_nearest(value, fmt) - value).abs() for fmt in (internal, storage))
+    return torch.as_tensor(single) if storage == internal else torch.as_tensor(short + 2 * single)

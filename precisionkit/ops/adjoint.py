@@ -66,6 +66,11 @@ class Lines:
 Relax = Callable[[Any, Enclosure], Lines]
 
 
+def at_rows(values: Tensor, rows: Tensor) -> Tensor:
+    """The values of the image that each row belongs to; of a single image as they are."""
+    return values if values.shape[0] == 1 else values[rows]
+
+
 def slope_in_binary32(slope: Tensor) -> Tensor:
     """A number of binary32 close to a slope, in binary64; zero for tiny slopes."""
     return torch.where(slope < 2.0**-100, 0.0, slope.float().double())

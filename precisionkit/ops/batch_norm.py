@@ -8,14 +8,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from precisionkit.arithmetic import SQRT_ULPS, Arithmetic
+from precisionkit.arithmetic import Arithmetic
+from precisionkit.contracts import SQRT
 from precisionkit.enclosure import Bounded, Enclosure
 from precisionkit.formats import BINARY32, BINARY64, Format
 from precisionkit.ops._store import internal_error
 from precisionkit.ops.record import Attributes, Operator
 from precisionkit.outward import add_up, mul_up
 
-_CHAIN = 7 + 2 * SQRT_ULPS
+_CHAIN = 7 + int(SQRT.result)
 """Roundings between x and y in every usual evaluation: eps to the format and var + eps (halved by the root, so 1), the root
 (2 u an ulp), its reciprocal, w, the subtraction, the product, the sum, and one for the quotients 1 / (1 + d)."""
 
@@ -111,4 +112,5 @@ BATCH_NORM = Operator(
     check=_check,
     bound=f"|a| e + {_CHAIN + 1} v (|x| + |mean|)|a| + 3 v |b| + underflow, a = w / sqrt(var + eps)",
     source="proofs/bounds.md, theorem 7",
+    assumption=SQRT.sentence("Square roots and their reciprocals"),
 )

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from precisionkit.arithmetic import Arithmetic
 from precisionkit.enclosure import Bounded, Enclosure
-from precisionkit.formats import BINARY32, BINARY64, round_to_nearest
-from precisionkit.ops._store import internal_error
-from precisionkit.ops.adjoint import Linear
-from precisionkit.ops.record import Attributes, Operator
+from precisionkit.formats import BINARY32, BINARY64
+from precisionkit.ops._store import internal_error, parameter_error
+from precisionkit.ops.adjoint import Linear, at_rows
+from precisionkit.ops.record import Attributes, Operator, every_activation, several_activations
 from precisionkit.outward import add_up, mul_up
 
 Partial = Callable[..., tuple[Any, Any]]
@@ -25,8 +25,7 @@ Partial = Callable[..., tuple[Any, Any]]
 def _number(arithmetic: Arithmetic, value: float, like: Tensor) -> Enclosure:
     """A Python number over every run: backends use it in binary64, rounded to binary32, or rounded to the storage format."""
     exact = torch.tensor(float(value), dtype=torch.float64, device=like.device)
-    spread = [(round_to_nearest(exact, fmt) - exact).abs() for fmt in (BINARY32, arithmetic.storage)]
-    return Enclosure(exact, torch.maximum(*spread))
+    return Enclosure(exact, parameter_error(arithmetic.storage, BINARY32, exact))
 
 
 def _operands(arithmetic: Arithmetic, attributes: Attributes, operands: tuple[Any, ...]) -> tuple[Enclosure, Enclosure]:
@@ -121,6 +120,10 @@ def _div_rule(arithmetic: Arithmetic, attributes: Attributes, *operands: Any) ->
     return replace(result, fresh=fresh, peak=torch.maximum(result.peak, reciprocal), second_order=second)
 
 
+def _divisor(attributes: Attributes, *operands: Any) -> tuple[int, ...]:
+    return every_activation(attributes, *operands) if isinstance(operands[1], Enclosure) else ()
+
+
 def _div_check(attributes: Attributes, shapes: Any) -> str | None:
     if attributes.get("rounding_mode") is not None:
         return "division with a rounding mode is not supported"
@@ -148,7 +151,7 @@ def _factors(attributes: Attributes, rows: Tensor, operands: tuple[Any, ...]) ->
     def factor(operand: Any, name: str) -> Any:
         if operand is None:
             return float(attributes[name])
-        return operand.centre[rows] if isinstance(operand, Enclosure) else operand
+        return at_rows(operand.centre, rows) if isinstance(operand, Enclosure) else operand
 
     return factor(operands[0], "self"), factor(operands[1], "other")
 
@@ -252,6 +255,7 @@ MUL = Operator(
     linear=_linear(lambda *o: _factors(*o)[::-1]),
     linear_terms=lambda *_: 6,
     pointwise=True,
+    curved=several_activations,
     exact=lambda engine, attributes, *o: np.multiply(*_exact_values(engine, attributes, o)),
     bound="|a| e_b + |b| e_a + e_a e_b, one rounding and the store",
     source="proofs/bounds.md, theorem 11",
@@ -267,6 +271,7 @@ DIV = Operator(
     linear=_linear(_quotient_slopes),
     linear_terms=lambda *_: 6,
     pointwise=True,
+    curved=_divisor,
     exact=lambda engine, attributes, *o: np.divide(*_exact_values(engine, attributes, o)),
     check=_div_check,
     bound="(e_a + |a/b| e_b) / (|b| - e_b) + 3 v |a/b|",

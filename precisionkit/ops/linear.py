@@ -99,8 +99,8 @@ ADDMM = Operator(
 
 MM = Operator(
     name="mm",
-    targets=("aten.mm.default", "aten.matmul.default"),
-    operands=("self", "mat2"),
+    targets=("precisionkit.mm",),
+    operands=("self", "other"),
     apply=lambda attributes, x, w: _apply(attributes, x, w.T),
     error_rule=lambda arithmetic, attributes, x, w: error_rule(arithmetic, attributes, x, w.T),
     exact=lambda engine, attributes, x, w: _exact(engine, attributes, x, w.T),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -16,7 +18,7 @@ from precisionkit.enclosure import Bounded, Enclosure
 from precisionkit.formats import ufp
 from precisionkit.ops._store import internal_error
 from precisionkit.ops.adjoint import Lines, autograd_transpose, linear_by
-from precisionkit.ops.record import Attributes, Operator
+from precisionkit.ops.record import Attributes, Operator, every_activation
 from precisionkit.outward import TINY, add_up, mul_up, own_error, sum_of_products_up
 
 
@@ -133,6 +135,7 @@ MAX_POOL2D = Operator(
     relax=_max_pool_lines,
     check=_max_pool_check,
     stores=False,
+    curved=every_activation,
     bound="the largest e of the window, or the reach of the window's enclosures; no rounding",
     source="proofs/bounds.md, theorem 8",
 )
@@ -266,5 +269,42 @@ MEAN = Operator(
     transposed_terms=lambda attributes, x: 4,
     check=_mean_check,
     bound="as avg_pool2d",
+    source="proofs/bounds.md, theorem 10",
+)
+
+
+def _sum(attributes: Attributes, x: Tensor) -> Tensor:
+    return torch.sum(x, dim=attributes["dim"], keepdim=attributes.get("keepdim", False))
+
+
+def _terms(attributes: Attributes, x: Enclosure) -> int:
+    return math.prod(x.centre.shape[d] for d in attributes["dim"])
+
+
+def _sum_rule(arithmetic: Arithmetic, attributes: Attributes, x: Enclosure) -> Bounded:
+    """The rule of an average, times the number of terms."""
+    terms = _terms(attributes, x)
+    average = average_rule(arithmetic, lambda t: _sum(attributes, t) / terms, terms, x)
+    assert average.fresh is not None
+    factor = terms * (1 + 2.0**-50)
+    centre = _sum(attributes, x.centre)
+    own = mul_up(_sum(attributes, x.centre.abs()), (terms + 4) * 2.0**-52)
+    fresh = add_up(mul_up(average.fresh, factor), own)
+    return replace(average, centre=centre, carried=mul_up(average.carried, factor), fresh=fresh)
+
+
+SUM = Operator(
+    name="sum",
+    targets=("aten.sum.dim_IntList",),
+    operands=("self",),
+    apply=_sum,
+    error_rule=_sum_rule,
+    exact=lambda engine, attributes, x: x.sum(axis=tuple(attributes["dim"]), keepdims=attributes.get("keepdim", False)),
+    transpose=autograd_transpose(_sum),
+    linear_terms=lambda attributes, x: 4 + _terms(attributes, x),
+    linear=linear_by(_sum),
+    transposed_terms=lambda attributes, x: 4,
+    check=_mean_check,
+    bound="as avg_pool2d, times the number of terms",
     source="proofs/bounds.md, theorem 10",
 )

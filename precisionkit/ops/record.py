@@ -34,9 +34,49 @@ def no_objection(attributes: Attributes, shapes: Sequence[tuple[int, ...] | None
     return None
 
 
+def straight(attributes: Attributes, *operands: Operand) -> tuple[int, ...]:
+    """No operand: the operator is affine."""
+    return ()
+
+
+def every_activation(attributes: Attributes, *operands: Operand) -> tuple[int, ...]:
+    """Every operand that is an activation."""
+    return tuple(place for place, operand in enumerate(operands) if isinstance(operand, Enclosure))
+
+
+def several_activations(attributes: Attributes, *operands: Operand) -> tuple[int, ...]:
+    """Every operand that is an activation, if there are two or more: products are affine in each factor."""
+    places = every_activation(attributes, *operands)
+    return places if len(places) > 1 else ()
+
+
+def no_kinks(attributes: Attributes) -> tuple[float, ...]:
+    """None."""
+    return ()
+
+
 def one_term(attributes: Attributes, *operands: Operand) -> int:
     """Roundings of a transpose that moves or scales entries."""
     return 1
+
+
+@dataclass(frozen=True)
+class Statistic:
+    """Something that a kernel computes on the way, and whose error many results share, such as the mean of a row.
+
+    Attributes
+    ----------
+    operator : str
+        Name of its record, a hidden one.
+    operands : tuple of str
+        Names of the operator's operands, or of statistics before it.
+    given : bool
+        The operator's own functions take its result, behind the operands.
+    """
+
+    operator: str
+    operands: tuple[str, ...]
+    given: bool = True
 
 
 @dataclass(frozen=True)
@@ -79,6 +119,17 @@ class Operator:
         Each entry of the result depends on the same entry of the operands alone, as long as these have the result's shape.
     relax : callable or None
         For a nonlinear operator of one operand: ``relax(attributes, operand) -> Lines``.
+    curved : callable
+        ``curved(attributes, *operands) -> places`` of the operands whose deviations matter beyond the first order, so that a method
+        does well to sharpen their enclosures first.
+    kinks : callable
+        ``kinks(attributes) -> numbers`` at which the slope of an elementwise operator jumps.
+    statistics : tuple of Statistic
+        What a kernel computes on the way; runs and exact meanings get None for it.
+    hidden : bool
+        Such an operator: its result stays in the internal format, and no run makes it.
+    assumption : str
+        What the error rule takes for granted of a backend, beside the arithmetic, in one sentence.
     bound : str
         The error rule in one line of mathematics, for the documentation.
     source : str
@@ -102,6 +153,11 @@ class Operator:
     linear_terms: Callable[..., int] = one_term
     pointwise: bool = False
     relax: Relax | None = None
+    curved: Callable[..., tuple[int, ...]] = straight
+    kinks: Callable[[Attributes], tuple[float, ...]] = no_kinks
+    statistics: tuple[Statistic, ...] = ()
+    hidden: bool = False
+    assumption: str = ""
 
     def __post_init__(self) -> None:
         if not self.targets or not self.operands or not self.bound or not self.source:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from precisionkit.arithmetic import Arithmetic
 from precisionkit.enclosure import Bounded, Enclosure
-from precisionkit.formats import round_to_nearest
+from precisionkit.ops._store import parameter_error
 from precisionkit.ops.adjoint import autograd_transpose, linear_by
 from precisionkit.ops.record import Attributes, Check, Operator, no_objection
 
@@ -101,7 +101,7 @@ def _pad_rule(arithmetic: Arithmetic, attributes: Attributes, x: Enclosure) -> B
     """The padded value is rounded to the storage format, to nothing, or to binary32 on its way: its spread is its radius."""
     value = float(attributes.get("value") or 0.0)
     exact = torch.tensor(value, dtype=torch.float64)
-    spread = max(float((round_to_nearest(exact, f) - exact).abs()) for f in (arithmetic.storage, arithmetic.internal))
+    spread = float(parameter_error(arithmetic.storage, arithmetic.internal, exact))
     centre = _pad(attributes, x.centre)
     radius = _zero_pad(attributes, x.radius)
     padded = (1 - _zero_pad(attributes, torch.ones_like(x.centre))) * spread

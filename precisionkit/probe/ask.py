@@ -16,7 +16,7 @@ from precisionkit.enclosure import Enclosure
 from precisionkit.formats import BINARY16, BINARY32, Format, round_to_nearest
 from precisionkit.ops._runs import run_dots
 from precisionkit.ops._store import DTYPES, store, store_error
-from precisionkit.ops.conv2d import CONV2D
+from precisionkit.ops.conv import CONV2D
 from precisionkit.ops.linear import LINEAR
 from precisionkit.probe.findings import Answer, Findings, Judgement, Witness
 from precisionkit.probe.kernels import Dot, Kernels, row_functions

@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
 
 from precisionkit.arithmetic import Arithmetic, parse_arithmetic
 from precisionkit.formats import Format, round_to_nearest
+from precisionkit.ops import functions
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ def _conv(x: tuple[int, ...], w: tuple[int, ...], b: tuple[int, ...] | None = No
     return Case("conv2d", attributes, (x,), {1: w, 2: b})
 
 
+FUNCTIONS = tuple(record.name for record in functions.FUNCTIONS if record.name not in ("clamp", "hardtanh"))
 CASES = (
     Case("linear", {}, ((2, 9),), {1: (3, 9), 2: None}),
     Case("linear", {}, ((2, 33),), {1: (2, 33), 2: (2,)}),
@@ -47,7 +50,6 @@ CASES = (
     Case("batch_norm", {"eps": 1e-5}, ((2, 3, 2, 2),), {1: (3,), 2: (3,), 3: (3,), 4: (3,)}),
     Case("batch_norm", {"eps": 1e-3}, ((2, 4),), {1: None, 2: None, 3: (4,), 4: (4,)}),
     Case("relu", {}, ((2, 12),)),
-    Case("sigmoid", {}, ((2, 12),)),
     Case("max_pool2d", {"kernel_size": (2, 2)}, ((1, 2, 4, 4),)),
     Case("max_pool2d", {"kernel_size": (3, 3), "stride": (2, 2), "padding": (1, 1)}, ((1, 2, 5, 5),)),
     Case("max_pool2d", {"kernel_size": (2, 2), "stride": (2, 1), "dilation": (1, 2), "ceil_mode": True}, ((1, 1, 5, 5),)),
@@ -69,6 +71,36 @@ CASES = (
     Case("mul", {"other": 0.1}, ((2, 6),), {1: None}),
     Case("div", {"other": 3.0}, ((2, 6),), {1: None}),
     Case("div", {}, ((2, 6), (2, 6))),
+    Case("conv1d", {"stride": (2,), "padding": (1,)}, ((1, 2, 7),), {1: (3, 2, 3), 2: (3,)}),
+    Case("conv3d", {"padding": "same", "groups": 2}, ((1, 2, 3, 3, 2),), {1: (4, 1, 3, 3, 1), 2: None}),
+    Case("matmul", {}, ((2, 3, 5), (2, 5, 4))),
+    Case("matmul", {}, ((1, 2, 3, 4),), {1: (4, 2)}),
+    Case("layer_norm", {"normalized_shape": (6,), "eps": 1e-5}, ((2, 2, 6),), {1: (6,), 2: (6,)}),
+    Case("layer_norm", {"normalized_shape": (2, 5), "eps": 1e-3}, ((2, 3, 2, 5),), {1: None, 2: None}),
+    Case("rms_norm", {"normalized_shape": (7,), "eps": 1e-5}, ((2, 7),), {1: (7,), 2: None}),
+    Case("group_norm", {"num_groups": 2, "eps": 1e-5}, ((2, 4, 3),), {1: (4,), 2: (4,)}),
+    Case("instance_norm", {"use_input_stats": True, "eps": 1e-5}, ((1, 2, 3, 3),), {1: (2,), 2: (2,)}),
+    Case("softmax", {"dim": 1}, ((2, 7),)),
+    Case("softmax", {"dim": -2}, ((1, 4, 3),)),
+    Case("log_softmax", {"dim": -1}, ((2, 6),)),
+    Case("attention", {}, ((1, 2, 3, 4), (1, 2, 5, 4), (1, 2, 5, 3)), {3: None}),
+    Case("attention", {"scale": 0.5}, ((1, 3, 4), (1, 3, 4), (1, 3, 4)), {3: (3, 3)}),
+    Case("sum", {"dim": (1,)}, ((2, 9, 2),)),
+    Case("amax", {"dim": (1,)}, ((2, 5, 2),)),
+    Case("amin", {"dim": -1, "keepdim": True}, ((2, 5),)),
+    Case("maximum", {}, ((2, 6), (2, 6))),
+    Case("minimum", {}, ((2, 6),), {1: (6,)}),
+    Case("embedding", {}, ((2, 4),), {0: (5, 3)}, first=1),
+    Case("constant", {}, ((2, 3),), {1: (2, 2)}),
+    *(Case(name, {}, ((2, 12),)) for name in FUNCTIONS),
+    Case("gelu", {"approximate": "tanh"}, ((2, 12),)),
+    Case("softplus", {"beta": 2, "threshold": 40}, ((2, 12),)),
+    Case("clamp", {"min": -0.3, "max": 0.7}, ((2, 12),)),
+    Case("hardtanh", {"min_val": 0.0, "max_val": 6.0}, ((2, 12),)),
+    Case("leaky_relu", {"negative_slope": 0.2}, ((2, 12),)),
+    Case("elu", {"alpha": 0.7}, ((2, 12),)),
+    Case("rearrange", {"index": torch.tensor([[0, 3], [2, 5]]), "fills": (0.1, 7.0), "batched": (True,)}, ((2, 4),)),
+    Case("rearrange", {"index": torch.tensor([1, 1, 4, 0]), "fills": (), "batched": (True, False)}, ((2, 3),), {1: (2,)}),
     Case("upsample_bilinear2d", {"output_size": (6, 5), "align_corners": False}, ((1, 2, 4, 4),)),
     Case("upsample_bilinear2d", {"output_size": (3, 7), "align_corners": True}, ((1, 1, 4, 4),)),
     Case("view", {"size": (-1, 8)}, ((2, 2, 4),)),

@@ -36,8 +36,17 @@ def operands(case: Case, family: str, rng: np.random.Generator, fmt: Format) -> 
             values = values.abs()
         if values is not None and case.operator == "div" and place == 1:
             values = torch.where(values == 0, torch.ones_like(values), values)
+        if values is not None and case.operator in POSITIVE:
+            values = torch.where(values == 0, torch.ones_like(values), values.abs())
+        if values is not None and case.operator == "reciprocal":
+            values = torch.where(values == 0, torch.ones_like(values), values)
+        if values is not None and case.operator == "embedding" and place == 1:
+            values = torch.from_numpy(rng.integers(0, case.constants[0][0], tuple(values.shape)).astype(np.float64))
         found.append(values)
     return found
+
+
+POSITIVE = ("log", "sqrt", "rsqrt")
 
 
 def enclosed(
@@ -101,11 +110,28 @@ def native_runs(case: Case, arithmetic: Arithmetic, values: list[Tensor | None])
     return [BY_NAME[case.operator].apply(case.attributes, *[None if v is None else v.to(dtype) for v in values]).double()]
 
 
+def statistics(case: Case, arithmetic: Arithmetic, given: list[Any]) -> tuple[list[Enclosure], Tensor]:
+    """Enclosures of what the operator's kernels compute on the way, and for which images their overflow is excluded."""
+    record = BY_NAME[case.operator]
+    known = dict(zip(record.operands, given, strict=False))
+    found, excluded = [], torch.tensor(True)
+    for statistic in record.statistics:
+        hidden = BY_NAME[statistic.operator]
+        operands = [known.get(name) for name in statistic.operands]
+        result = hidden.error_rule(arithmetic, case.attributes, *operands)
+        store = stored(arithmetic, result, unstored=True)
+        known[statistic.operator], excluded = Enclosure(result.centre, store.radius), excluded & store.excluded
+        found += [known[statistic.operator]] if statistic.given else []
+    return found, excluded
+
+
 def bounded(case: Case, arithmetic: Arithmetic, given: list[Any]) -> tuple[Bounded, Tensor, Tensor]:
     """The error rule, the radius after the store, and for which images overflow is excluded."""
-    result = BY_NAME[case.operator].error_rule(arithmetic, case.attributes, *given)
-    store = stored(arithmetic, result)
-    radius, excluded = store.radius, store.excluded
+    record = BY_NAME[case.operator]
+    hidden, finite = statistics(case, arithmetic, given)
+    result = record.error_rule(arithmetic, case.attributes, *given, *hidden)
+    store = stored(arithmetic, result, unstored=record.hidden)
+    radius, excluded = store.radius, store.excluded & finite
     return result, radius, excluded
 
 

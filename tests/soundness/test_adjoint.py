@@ -153,14 +153,14 @@ class Watched(Claimed):
         super().__init__(costs, FINE, math.inf, 8.0, 1e-7)
         self.seen = seen
 
-    def before(self, trace, name, enclosure, *, rectified):
+    def before(self, trace, name, enclosure, kinks):
         places = torch.ones_like(enclosure.centre, dtype=torch.bool).flatten(1).nonzero()
         worst = torch.maximum(*row_sums(trace, name, enclosure, places, symmetric=True, deviate=0.0))
         both = torch.maximum(*row_sums(trace, name, enclosure, places, symmetric=True, deviate=1e3))
         random = (both - worst) / 1e3 * self._random._factor
         parts = (self._random, random), (self._worst, worst)
         self.seen.append([(s.bound(name, trace.most_underflow).flatten(), s.estimate(name).flatten(), exact) for s, exact in parts])
-        return super().before(trace, name, enclosure, rectified=rectified)
+        return super().before(trace, name, enclosure, kinks)
 
 
 @pytest.mark.parametrize("name", NETWORKS)

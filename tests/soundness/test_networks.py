@@ -18,13 +18,15 @@ from precisionkit.bound.substitution import substitution
 from precisionkit.capture import capture
 from precisionkit.enclosure import Enclosure
 from precisionkit.evaluate import Program, execute
+from precisionkit.formats import BINARY32
 from precisionkit.graph import interpret
 from precisionkit.lemma import gaps
 from precisionkit.ops import BY_NAME
+from precisionkit.ops.record import straight
 from precisionkit.truth import exact_logits
 
 from .cases import CASES
-from .harness import JUDGE, MP
+from .harness import JUDGE, MP, POSITIVE, exact, operands, statistics, violations
 
 
 class Residual(nn.Module):
@@ -296,7 +298,6 @@ def test_python_numbers_may_be_rounded(name, method):
 
 LINED = [
     ("relu", {}, (200, 7)),
-    ("sigmoid", {}, (200, 7)),
     ("max_pool2d", {"kernel_size": (2, 2)}, (60, 2, 4, 4)),
     ("max_pool2d", {"kernel_size": (3, 2), "stride": (2, 1), "padding": (1, 1), "dilation": (1, 2), "ceil_mode": True}, (60, 2, 6, 6)),
 ]
@@ -338,29 +339,131 @@ def test_lines_that_are_too_narrow_are_found():
     assert not (at_end <= lines.upper * -radius + 0.99 * lines.above).all()
 
 
-AFFINE = [case for case in CASES if BY_NAME[case.operator].transpose is not None and case.operator not in ("div", "mul")]
+AFFINE = [
+    case
+    for case in CASES
+    if BY_NAME[case.operator].linear is not None
+    and BY_NAME[case.operator].curved is straight
+    and case.operator not in ("log_softmax", "embedding", "constant", "rearrange")
+]
+
+
+def active_operands(case, arithmetic=REFERENCE, radius=0.0):
+    """Operands of a use of an operator, small integers, and the statistics behind them; and which are activations."""
+    record = BY_NAME[case.operator]
+    rng = np.random.default_rng(0)
+    shapes, values = iter(case.activations), []
+    for place in range(len(case.activations) + len(case.constants)):
+        shape = case.constants[place] if place in case.constants else next(shapes)
+        values.append(None if shape is None else torch.from_numpy(rng.integers(1, 5, shape).astype(float)))
+    active = [i for i in range(len(values)) if i not in case.constants]
+    given = [Enclosure(v, torch.full_like(v, radius)) if i in active else v for i, v in enumerate(values)]
+    hidden, _ = statistics(case, arithmetic, given)
+    return record, [*given, *hidden], [*active, *range(len(given), len(given) + len(hidden))]
+
+
+FIXED = ("embedding", "constant")
+"""Nothing deviates there."""
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if BY_NAME[c.operator].linear is not None and c.operator not in FIXED], ids=str)
+def test_transposes_are_transposes(case):
+    """``<g, A d> = <A' g, d>`` to rounding, for the derivative A at the centre, statistics included."""
+    record, operands, active = active_operands(case)
+    rng = np.random.default_rng(1)
+    deviations = [
+        torch.from_numpy(rng.integers(1, 5, o.centre.shape).astype(float)) if i in active else None for i, o in enumerate(operands)
+    ]
+    batch = operands[active[0]].centre.shape[0]
+    moved = record.linear(case.attributes, tuple(deviations), torch.arange(batch), *operands)
+    g = torch.from_numpy(rng.integers(-4, 5, moved.shape).astype(float))
+    pulled = record.transpose(case.attributes, g, torch.arange(batch), *operands)
+    pairs = [(pulled[i], deviations[i]) for i in active if pulled[i] is not None]
+    left, right = (g * moved).sum().item(), sum((p * d).sum().item() for p, d in pairs)
+    size = (g * moved).abs().sum().item() + sum((p * d).abs().sum().item() for p, d in pairs)
+    assert abs(left - right) <= 2.0**-40 * size
 
 
 @pytest.mark.parametrize("case", AFFINE, ids=str)
-def test_transposes_are_transposes(case):
-    """``<g, A x - A 0> = <A' g, x>``: exactly on small integers where the operator has integer weights, else to rounding."""
-    record = BY_NAME[case.operator]
-    rng = np.random.default_rng(0)
-    count = len(case.activations) + len(case.constants)
-    shapes = iter(case.activations)
-    values = []
-    for place in range(count):
-        shape = case.constants[place] if place in case.constants else next(shapes)
-        values.append(None if shape is None else torch.from_numpy(rng.integers(1, 5, shape).astype(float)))
-    active = [i for i in range(count) if i not in case.constants]
+def test_the_linear_part_is_the_operator_without_its_constant(case):
+    record, operands, active = active_operands(case)
+    values = [o.centre if i in active else o for i, o in enumerate(operands)]
     nothing = [torch.zeros_like(v) if i in active else v for i, v in enumerate(values)]
     image = record.apply(case.attributes, *values) - record.apply(case.attributes, *nothing)
-    g = torch.from_numpy(rng.integers(-4, 5, image.shape).astype(float))
-    operands = [Enclosure.exact(v) if i in active else v for i, v in enumerate(values)]
-    pulled = record.transpose(case.attributes, g, torch.arange(g.shape[0]), *operands)
-    left, right = (g * image).sum().item(), sum((pulled[i] * values[i]).sum().item() for i in active)
-    assert abs(left - right) <= 2.0**-40 * (g.abs() * image.abs()).sum().item()
     moved = record.linear(
         case.attributes, tuple(v if i in active else None for i, v in enumerate(values)), torch.arange(len(image)), *operands
     )
     assert ((moved - image).abs() <= 2.0**-40 * image.abs().max()).all()
+
+
+CURVED = [
+    case
+    for case in CASES
+    if BY_NAME[case.operator].linear is not None and BY_NAME[case.operator].curved is not straight and BY_NAME[case.operator].relax is None
+]
+
+
+def _images(record, attributes, operands, place, count):
+    """The images of the unit deviations of one operand, (entries of the operand, ...)."""
+    size = operands[place].centre[0].numel()
+    units = torch.eye(size, dtype=torch.float64).reshape(size, *operands[place].centre.shape[1:])
+    parts = tuple(units if i == place else None for i in range(count))
+    return record.linear(attributes, parts, torch.zeros(size, dtype=torch.int64), *operands)
+
+
+def first_order(record, attributes, known, deviations, beyond):
+    """Image of the operands' deviations, and what the deviations themselves lack beyond first order, weighed with ``|J|``."""
+    operands = list(known.values())
+    moved = record.linear(attributes, tuple(deviations), torch.zeros(1, dtype=torch.int64), *operands)
+    lacking = torch.zeros_like(moved)
+    for place, rest in enumerate(beyond):
+        if rest is not None:
+            images = _images(record, attributes, operands, place, len(operands)).abs()
+            lacking = lacking + (images * rest.reshape(-1, *[1] * (images.dim() - 1))).sum(0, keepdim=True)
+    return moved, lacking
+
+
+@pytest.mark.parametrize("scale", [2.0**-20, 2.0**-6, 0.5])
+@pytest.mark.parametrize("case", CURVED, ids=str)
+def test_what_is_beyond_first_order_is_bounded(case, scale):
+    """``|f(c + d) - f(c) - J d| <= second order``, statistics included, for deviations in and on the edge of the enclosure."""
+    record = BY_NAME[case.operator]
+    rng = np.random.default_rng(5)
+    values = [None if v is None else v[:1] if i not in case.constants else v for i, v in enumerate(operands(case, "normal", rng, BINARY32))]
+    radii = [None if v is None or i in case.constants else v.abs() * scale + scale * 2.0**-4 for i, v in enumerate(values)]
+    if case.operator in POSITIVE:
+        radii = [r.minimum(v.abs() * 0.9) for r, v in zip(radii, values, strict=True)]
+    given = [v if r is None else Enclosure(v, r) for v, r in zip(values, radii, strict=True)]
+    for sample in range(8):
+        share = [None if r is None else torch.from_numpy(rng.choice([-1.0, 1.0, 0.3, -0.7], r.shape)) for r in radii]
+        d = [None if r is None else r * s for r, s in zip(radii, share, strict=True)]
+        moved, beyond = _chain(case, given, d)
+        there = [v if r is None else v + r for v, r in zip(values, d, strict=True)]
+        if sample == 0:
+            at_centre = exact(case, values)
+        change = exact(case, there) - at_centre
+        lacking = np.vectorize(lambda c, m: abs(c - MP.mpf(m)), otypes=[object])(change, moved.numpy())
+        rounding = 2.0**-49 * (1 + moved.abs())  # of the image in binary64
+        assert not violations(lacking, (beyond + rounding).expand(lacking.shape), torch.ones(len(lacking), dtype=torch.bool)), record.name
+
+
+def _chain(case, given, d):
+    """First order and what is beyond it, through the statistics one after the other."""
+    record = BY_NAME[case.operator]
+    known = dict(zip(record.operands, given, strict=False))
+    deviation = dict(zip(record.operands, d, strict=False))
+    rest = dict.fromkeys(record.operands)
+    for statistic in record.statistics:
+        hidden = BY_NAME[statistic.operator]
+        taken = {name: known.get(name) for name in statistic.operands}
+        result = hidden.error_rule(REFERENCE, case.attributes, *taken.values())
+        moved, lacking = first_order(hidden, case.attributes, taken, [deviation[n] for n in taken], [rest[n] for n in taken])
+        second = torch.zeros_like(result.centre) if result.second_order is None else result.second_order
+        known[statistic.operator] = Enclosure(result.centre, stored(REFERENCE, result, unstored=True).radius)
+        deviation[statistic.operator], rest[statistic.operator] = moved, lacking + second
+    names = [*record.operands, *(s.operator for s in record.statistics if s.given)]
+    taken = {name: known.get(name) for name in names}
+    result = record.error_rule(REFERENCE, case.attributes, *taken.values())
+    moved, lacking = first_order(record, case.attributes, taken, [deviation.get(n) for n in names], [rest.get(n) for n in names])
+    second = torch.zeros_like(result.centre) if result.second_order is None else result.second_order
+    return moved, lacking + second

@@ -26,7 +26,7 @@ PAIRS = [pytest.param(c, a, id=f"{c}-{a.name}") for c in CASES for a in ARITHMET
 
 
 def test_every_operator_has_a_case():
-    assert {record.name for record in OPERATORS} == {case.operator for case in CASES}
+    assert {record.name for record in OPERATORS if not record.hidden} == {case.operator for case in CASES}
 
 
 @pytest.mark.parametrize(("case", "arithmetic"), PAIRS)
@@ -60,7 +60,10 @@ def test_a_run_from_anywhere_in_the_enclosure_stays_in_the_enclosure(case, arith
         values = operands(case, family, rng, arithmetic.storage)
         centres, radii = [], []
         for place, value in enumerate(values):
-            centre, radius = (value, None) if value is None or place in case.constants else around(value, arithmetic.storage, rng)
+            fixed = value is None or place in case.constants or case.operator == "embedding"  # tokens are the same in every run
+            centre, radius = (
+                (value, None if value is None else torch.zeros_like(value)) if fixed else around(value, arithmetic.storage, rng)
+            )
             centres.append(centre)
             radii.append(radius)
         result, radius, excluded = bounded(case, arithmetic, enclosed(case, values, radii, centres))

@@ -6,6 +6,7 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
+from precisionkit.ops.conv2d import _dots as conv_dots
 
 from precisionkit.arithmetic import REFERENCE, parse_arithmetic
 from precisionkit.capture import capture
@@ -13,13 +14,13 @@ from precisionkit.certify import Settings, certify
 from precisionkit.data import load_dataset
 from precisionkit.evaluate import Program, execute
 from precisionkit.formats import BINARY32
-from precisionkit.graph import DOTS, interpret
+from precisionkit.graph import interpret
 from precisionkit.lemma import predictions
 from precisionkit.models import bundled_model, load_model
 from precisionkit.ops import run_rounded
 from precisionkit.ops._store import store
-from precisionkit.ops.conv2d import _dots as conv_dots
 from precisionkit.ops.linear import _dots as linear_dots
+from precisionkit.truth import SAMPLED
 
 from .test_networks import adversary, fused
 
@@ -89,7 +90,7 @@ def rearranged(program, inputs, arrangement):
     generator = torch.Generator().manual_seed(7)
 
     def run_node(node, operands):
-        if node.operator not in DOTS:
+        if node.operator not in SAMPLED:
             result = run_rounded(node.record, program.arithmetic, node.attributes, *operands)
         else:
             x, weight, bias = (*operands, None)[:3]

@@ -50,14 +50,14 @@ class Watched(Screened):
         super().__init__(costs, math.inf)
         self.seen = seen
 
-    def before(self, trace, name, enclosure, *, rectified):
+    def before(self, trace, name, enclosure, kinks):
         places = torch.ones_like(enclosure.centre, dtype=torch.bool).flatten(1).nonzero()
         exact = torch.maximum(*row_sums(trace, name, enclosure, places, symmetric=True))
         bound = self._sketch.bound(name, trace.most_underflow)
         assert torch.equal(self._sketch.confirms(name, bound * (1 + 2.0**-40), trace.most_underflow), bound < torch.inf)
         assert not (self._sketch.confirms(name, bound * (1 - 2.0**-20), trace.most_underflow) & (bound > 2.0**-60)).any()
         self.seen.append((bound.flatten(), self._sketch.estimate(name).flatten(), exact))
-        return super().before(trace, name, enclosure, rectified=rectified)
+        return super().before(trace, name, enclosure, kinks)
 
 
 def screened(made, row, classes, strategy=None):

@@ -92,15 +92,17 @@ def branches(self, x):
 
 
 REFUSED = {
-    "unknown": (lambda self, x: self.linear(torch.erf(x)), r"No error rule is known for operator 'aten.erf.default' at node 'erf' \(test_capture.py:\d+: .*\. Supported are: .*conv2d.*linear.*softmax"),
+    "unknown": (lambda self, x: self.linear(torch.lgamma(x)), r"No error rule is known for operator 'aten.lgamma.default' at node 'lgamma' \(test_capture.py:\d+: .*\. 'precisionkit ops' lists what is supported"),
     "batch": (lambda self, x: self.linear(x - x.mean(0, keepdim=True)), r"node 'mean' .* is not supported: a mean over the batch would mix its images"),
-    "flattened": (lambda self, x: self.linear(x.reshape(-1, 3).reshape(-1, 6)), r"mixes the images of a batch"),
-    "softmax": (lambda self, x: self.linear(F.softmax(x, 1)), r"node 'softmax' .* is supported as the last layer only"),
-    "softmax over another dimension": (lambda self, x: F.softmax(self.linear(x), 0), r"is not taken over the classes"),
-    "constants": (lambda self, x: self.linear(x) + F.relu(self.linear.bias), r"computes with constants alone; compute it when the model is built, as a buffer"),
+    "joined": (lambda self, x: self.linear(F.softmax(x.t(), -1).t()), r"node 'softmax' .* mixes the images of a batch"),
+    "softmax over the batch": (lambda self, x: F.softmax(self.linear(x), 0), r"it acts on the batch dimension"),
+    "constants": (lambda self, x: self.linear(x) + torch.lgamma(self.linear.bias), r"computes with constants alone; compute it when the model is built, as a buffer"),
     "pooled without channels": (lambda self, x: self.linear(F.max_pool2d(x.reshape(-1, 2, 3), 1).reshape(-1, 6)), r"only batches of images, four dimensions, are supported"),
     "wide dilation": (lambda self, x: self.linear(F.pad(F.max_pool2d(x.reshape(-1, 1, 2, 3), 2, 1, 1, 3).flatten(1), (0, 4))), r"the dilation exceeds the image, so that windows may be empty"),
     "alpha": (lambda self, x: self.linear(torch.add(x, x, alpha=2)), r"only alpha = 1 is supported"),
+    "power": (lambda self, x: self.linear(x**3), r"the exponent 3 is not 2"),
+    "comparison": (lambda self, x: self.linear(x * (x > 0)), r"No error rule is known for operator 'aten.gt.Scalar'"),
+    "double": (lambda self, x: self.linear(x.double().float()), r"casts to torch.float64; only programs in float32"),
 }  # fmt: skip
 
 
@@ -116,14 +118,14 @@ def test_an_epsilon_below_the_normal_range_is_refused():
         capture(nn.Sequential(nn.Linear(6, 3), nn.BatchNorm1d(3, eps=1e-40)), (6,))
 
 
-class Erf(nn.Module):
+class Gamma(nn.Module):
     def forward(self, x):
-        return torch.erf(x)
+        return torch.lgamma(x)
 
 
 def test_a_refusal_shows_the_users_line():
-    with pytest.raises(UnsupportedOperatorError, match=r"at node 'erf' \(test_capture.py:\d+: return torch.erf\(x\)\)"):
-        capture(nn.Sequential(nn.Linear(6, 3), Erf()), (6,))
+    with pytest.raises(UnsupportedOperatorError, match=r"at node 'lgamma' \(test_capture.py:\d+: return torch.lgamma\(x\)\)"):
+        capture(nn.Sequential(nn.Linear(6, 3), Gamma()), (6,))
 
 
 UNUSABLE = {
@@ -132,6 +134,7 @@ UNUSABLE = {
     "control flow": (branches, r"^torch.export could not capture the model: .*data-dependent control flow"),
     "no classes": (lambda self, x: self.linear(x)[:, :1], r"^The model returns \(batch, 1\); logits of the shape \(batch, classes\), two classes or more"),
     "images": (lambda self, x: self.linear(x)[:, :, None], r"^The model returns \(batch, 3x1\)"),
+    "mixed": (lambda self, x: self.linear(x + x.flip(0)), r"^The captured graph computes other logits than the model on a batch of three random inputs"),
     "input": (lambda self, x: x, r"^The model returns nothing that depends on the input"),
 }  # fmt: skip
 
@@ -141,3 +144,32 @@ def test_what_is_no_classifier_is_refused(name):
     function, message = UNUSABLE[name]
     with pytest.raises(UnusableModelError, match=message):
         capture(Of(function), (6,))
+
+
+LAYOUTS = {
+    "joined and split": lambda self, x: self.linear(x.reshape(-1, 3).reshape(-1, 6)),
+    "batch behind": lambda self, x: self.linear(torch.tanh(x.t()).t()),
+    "windows": lambda self, x: self.linear(torch.relu(x.reshape(-1, 3, 2).transpose(1, 2).reshape(-1, 3) * 2).reshape(-1, 6)),
+    "length first": lambda self, x: self.linear(
+        F.linear(x.reshape(-1, 3, 2).transpose(0, 1), self.linear.weight[:, :2]).transpose(0, 1).reshape(-1, 9)[:, :6]
+    ),
+    "split": lambda self, x: self.linear(torch.cat([p * i for i, p in enumerate(x.split(2, 1))], 1)),
+    "rolled": lambda self, x: self.linear(torch.roll(x, 2, 1) + x.flip(1)),
+    "masked": lambda self, x: self.linear(x.masked_fill(torch.tensor([True, False] * 3), 0.25)),
+    "indexed": lambda self, x: self.linear(x[:, [5, 0, 0, 1, 2, 3]]),
+    "class token": lambda self, x: self.linear(torch.cat([self.linear.bias[:2].expand(x.shape[0], -1), x[:, :4]], 1)),
+    "constant arithmetic": lambda self, x: self.linear(x + torch.exp(self.linear.weight[0])),
+    "einsum": lambda self, x: self.linear(torch.einsum("bij,bkj->bik", x.reshape(-1, 3, 2), x.reshape(-1, 3, 2)).reshape(-1, 9)[:, :6]),
+    "zeros": lambda self, x: self.linear(x + x.new_zeros(x.shape[0], 6) + torch.ones(6)),
+}
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_batches_are_followed_wherever_they_go(name):
+    torch.manual_seed(0)
+    module = Of(LAYOUTS[name]).eval()
+    graph = capture(module, (6,))
+    for batch in (1, 4):
+        x = torch.randn(batch, 6)
+        with torch.no_grad():
+            assert torch.allclose(execute(Program.of(graph, REFERENCE), x).logits.float(), module(x), atol=1e-5)

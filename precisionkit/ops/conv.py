@@ -1,4 +1,4 @@
-"""Two-dimensional convolutions with stride, padding, dilation and groups."""
+"""Convolutions in one, two and three dimensions, with stride, padding, dilation and groups."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.nn.grad import conv2d_input
+from torch.nn.grad import conv1d_input, conv2d_input, conv3d_input
 
 from precisionkit.arithmetic import Arithmetic
 from precisionkit.enclosure import Bounded, Enclosure
@@ -22,9 +22,18 @@ _MANY = 8
 """Input channels from which on the transposed evaluation is faster."""
 
 
-def _pair(value: Any) -> tuple[int, int]:
+_CONVOLVE = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+_INPUT_GRADIENT: dict[int, Any] = {1: conv1d_input, 2: conv2d_input, 3: conv3d_input}
+
+
+def _each(value: Any, dims: int) -> tuple[int, ...]:
+    """One number for every dimension."""
     values = [value] if isinstance(value, int) else list(value)
-    return (values[0], values[-1])
+    return tuple(values) if len(values) == dims else (values[0],) * dims
+
+
+def _dims(weight: Any) -> int:
+    return len(weight.shape) - 2
 
 
 def _arguments(attributes: Attributes) -> dict[str, Any]:
@@ -32,49 +41,58 @@ def _arguments(attributes: Attributes) -> dict[str, Any]:
 
 
 def _apply(attributes: Attributes, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    return F.conv2d(x, weight, bias, **_arguments(attributes))
+    convolved: Tensor = _CONVOLVE[_dims(weight)](x, weight, bias, **_arguments(attributes))
+    return convolved
 
 
 def _convolve(attributes: Attributes, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """The same in binary64, for the analysis: with stride 1 as the transpose of a convolution, which torch does several times faster."""
-    padding = attributes.get("padding", 0)
-    top, left = (-1, -1) if isinstance(padding, str) else _pair(padding)
-    dilation = _pair(attributes.get("dilation", 1))
+    dims, padding = _dims(weight), attributes.get("padding", 0)
+    before = (-1,) * dims if isinstance(padding, str) else _each(padding, dims)
+    dilation = _each(attributes.get("dilation", 1), dims)
     reach = [d * (k - 1) for d, k in zip(dilation, weight.shape[2:], strict=True)]
     plain = (
-        attributes.get("groups", 1) == 1
+        dims == 2
+        and attributes.get("groups", 1) == 1
         and weight.shape[1] >= _MANY
-        and _pair(attributes.get("stride", 1)) == (1, 1)
+        and _each(attributes.get("stride", 1), dims) == (1, 1)
         and x.device.type == "cpu"
     )
-    if not plain or not (0 <= top <= reach[0] and 0 <= left <= reach[1]):
+    if not plain or not all(0 <= b <= r for b, r in zip(before, reach, strict=True)):
         return _apply(attributes, x, weight, bias)
-    size = (x.shape[0], weight.shape[0], x.shape[2] + 2 * top - reach[0], x.shape[3] + 2 * left - reach[1])
+    size = (x.shape[0], weight.shape[0], *(n + 2 * b - r for n, b, r in zip(x.shape[2:], before, reach, strict=True)))
     mirrored = weight.transpose(0, 1).flip(2, 3)
-    result: Tensor = conv2d_input(size, mirrored, x, padding=(reach[0] - top, reach[1] - left), dilation=dilation)
-    return result if bias is None else result + bias[None, :, None, None]
+    result: Tensor = conv2d_input(size, mirrored, x, padding=tuple(r - b for r, b in zip(reach, before, strict=True)), dilation=dilation)
+    return result if bias is None else result + _by_channel(bias, result)
 
 
-def _margins(attributes: Attributes, kernel: tuple[int, ...]) -> tuple[int, int, int, int]:
-    """Zeros on the left, right, top and bottom; ``same`` puts the odd one on the right and the bottom, as torch does."""
+def _by_channel(values: Tensor, like: Tensor) -> Tensor:
+    return values.reshape(1, -1, *[1] * (like.dim() - 2))
+
+
+def _margins(attributes: Attributes, kernel: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
+    """Zeros before and behind in each dimension; ``same`` puts the odd one behind, as torch does."""
     padding = attributes.get("padding", 0)
     if padding == "valid":
         padding = 0
     if padding == "same":
-        dilation = _pair(attributes.get("dilation", 1))
+        dilation = _each(attributes.get("dilation", 1), len(kernel))
         totals = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
-        return (totals[1] // 2, totals[1] - totals[1] // 2, totals[0] // 2, totals[0] - totals[0] // 2)
-    vertical, horizontal = _pair(padding)
-    return (horizontal, horizontal, vertical, vertical)
+        return tuple((total // 2, total - total // 2) for total in totals)
+    return tuple((p, p) for p in _each(padding, len(kernel)))
 
 
 def _columns(attributes: Attributes, x: Tensor, kernel: tuple[int, ...], groups: int) -> Tensor:
     """Inputs of every output position: (b, groups, n, positions)."""
-    padded = F.pad(x, _margins(attributes, kernel))
-    dilation, stride = _pair(attributes.get("dilation", 1)), _pair(attributes.get("stride", 1))
-    # unfold moves numbers only, but knows floating-point types alone
-    columns: Tensor = F.unfold(padded, kernel, dilation=dilation, stride=stride).unflatten(1, (groups, -1))
-    return columns
+    dims = len(kernel)
+    windows = F.pad(x, [p for margin in reversed(_margins(attributes, kernel)) for p in margin])
+    dilation, stride = _each(attributes.get("dilation", 1), dims), _each(attributes.get("stride", 1), dims)
+    for d in range(dims):
+        windows = windows.unfold(2 + d, dilation[d] * (kernel[d] - 1) + 1, stride[d])[..., :: dilation[d]]
+    # (b, channels, positions ..., kernel ...)
+    order = (0, 1, *range(2 + dims, 2 + 2 * dims), *range(2, 2 + dims))
+    moved = windows.permute(order)
+    return moved.reshape(x.shape[0], groups, -1, moved.shape[2 + dims :].numel())
 
 
 def _dots(attributes: Attributes, x: Tensor, deviation: Tensor | None, weight: Tensor, bias: Tensor | None) -> Dots:
@@ -118,7 +136,7 @@ def _error_rule(arithmetic: Arithmetic, attributes: Attributes, x: Enclosure, we
     unit, taps = arithmetic.order.tensor_core, weight[0, 0].numel()
     steps = tensor_core_steps(unit, weight.shape[1], taps) if unit else 0
     largest = torch.maximum((x.centre.abs() + x.radius).flatten(1).amax(1), size.max())
-    fresh, peak = dot_errors(arithmetic, sums, dots, steps, largest.reshape(-1, 1, 1, 1))
+    fresh, peak = dot_errors(arithmetic, sums, dots, steps, largest.reshape(-1, *[1] * (x.centre.dim() - 1)))
     before = None
     if bias is not None and arithmetic.stores_before_bias:
         fresh, before = _first_store(arithmetic, sums, fresh, bias)
@@ -139,9 +157,9 @@ def _products_that_count(attributes: Attributes, x: Enclosure, weight: Tensor) -
     groups = attributes.get("groups", 1)
     occupied = x.occupied().unflatten(1, (groups, -1)).sum(2)
     ones = torch.ones(groups, 1, *weight.shape[2:], dtype=weight.dtype, device=weight.device)
-    inputs = F.conv2d(occupied, ones, **(_arguments(attributes) | {"groups": groups}))
+    inputs = _CONVOLVE[_dims(weight)](occupied, ones, **(_arguments(attributes) | {"groups": groups}))
     weights = (weight != 0).flatten(1).sum(1).to(weight.dtype)
-    return torch.minimum(inputs.repeat_interleave(weight.shape[0] // groups, 1), weights[:, None, None])
+    return torch.minimum(inputs.repeat_interleave(weight.shape[0] // groups, 1), _by_channel(weights, inputs))
 
 
 def _first_store(arithmetic: Arithmetic, sums: Sums, fresh: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
@@ -152,7 +170,7 @@ def _first_store(arithmetic: Arithmetic, sums: Sums, fresh: Tensor, bias: Tensor
     """
     v = arithmetic.accumulate.unit_roundoff
     roundings = mul_up(add_up(sums.centre.abs(), sums.carried, fresh), 2 * v)
-    difference = (sums.centre - bias[None, :, None, None]).abs()
+    difference = (sums.centre - _by_channel(bias, sums.centre)).abs()
     magnitude = add_up(mul_up(difference, 1 + 2.0**-52), sums.carried, fresh, roundings)
     first = store_error(arithmetic.storage, magnitude)
     return add_up(fresh, roundings, first, mul_up(first, 2 * v)), magnitude
@@ -160,29 +178,35 @@ def _first_store(arithmetic: Arithmetic, sums: Sums, fresh: Tensor, bias: Tensor
 
 def _transpose(attributes: Attributes, g: Tensor, rows: Tensor, x: Enclosure, weight: Tensor, bias: Any = None) -> tuple[Any, ...]:
     """The gradient of the padded input, cropped."""
-    left, right, top, bottom = _margins(attributes, tuple(weight.shape[2:]))
-    height, width = x.centre.shape[2:]
-    size = (g.shape[0], x.centre.shape[1], height + top + bottom, width + left + right)
+    margins, gradient = _margins(attributes, tuple(weight.shape[2:])), _INPUT_GRADIENT[_dims(weight)]
     arguments = {name: value for name, value in _arguments(attributes).items() if name != "padding"}
-    if left == right and top == bottom:
-        return (conv2d_input((g.shape[0], *x.centre.shape[1:]), weight.to(g.dtype), g, padding=(top, left), **arguments), None, None)
-    padded = conv2d_input(size, weight.to(g.dtype), g, padding=0, **arguments)
-    return (padded[:, :, top : top + height, left : left + width], None, None)
+    if all(before == behind for before, behind in margins):
+        padding = tuple(before for before, _ in margins)
+        return (gradient((g.shape[0], *x.centre.shape[1:]), weight.to(g.dtype), g, padding=padding, **arguments), None, None)
+    size = (g.shape[0], x.centre.shape[1], *(n + sum(margin) for n, margin in zip(x.centre.shape[2:], margins, strict=True)))
+    padded = gradient(size, weight.to(g.dtype), g, padding=0, **arguments)
+    for d, ((before, _), n) in enumerate(zip(margins, x.centre.shape[2:], strict=True)):
+        padded = padded.narrow(2 + d, before, n)
+    return (padded, None, None)
 
 
-CONV2D = Operator(
-    name="conv2d",
-    targets=("aten.conv2d.default", "aten.conv2d.padding"),
-    operands=("input", "weight", "bias"),
-    apply=_apply,
-    error_rule=_error_rule,
-    exact=_exact,
-    rounded=_rounded,
-    transpose=_transpose,
-    linear=lambda attributes, d, rows, x, weight, bias=None: _convolve(attributes, d[0], weight.to(d[0].dtype)),
-    linear_terms=lambda attributes, x, weight, bias=None: weight[0].numel(),
-    transposed_terms=lambda attributes, x, weight, bias=None: weight[:, 0].numel() // attributes.get("groups", 1),
-    check=lambda _, shapes: None if len(shapes[0] or ()) == 4 else "only batches of images, four dimensions, are supported",
-    bound="as linear, over every position; one store more, without the bias, where there is a bias",
-    source="proofs/bounds.md, theorems 2 to 6 and 21",
-)
+def _convolution(dims: int) -> Operator:
+    return Operator(
+        name=f"conv{dims}d",
+        targets=(f"aten.conv{dims}d.default", f"aten.conv{dims}d.padding"),
+        operands=("input", "weight", "bias"),
+        apply=_apply,
+        error_rule=_error_rule,
+        exact=_exact,
+        rounded=_rounded,
+        transpose=_transpose,
+        linear=lambda attributes, d, rows, x, weight, bias=None: _convolve(attributes, d[0], weight.to(d[0].dtype)),
+        linear_terms=lambda attributes, x, weight, bias=None: weight[0].numel(),
+        transposed_terms=lambda attributes, x, weight, bias=None: weight[:, 0].numel() // attributes.get("groups", 1),
+        check=lambda _, shapes: None if len(shapes[0] or ()) == dims + 2 else f"only batches of {dims + 2} dimensions are supported",
+        bound="as linear, over every position; one store more, without the bias, where there is a bias",
+        source="proofs/bounds.md, theorems 2 to 6 and 21",
+    )
+
+
+CONV1D, CONV2D, CONV3D = _convolution(1), _convolution(2), _convolution(3)

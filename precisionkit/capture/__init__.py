@@ -1,0 +1,136 @@
+"""Capture a torch module as a `Graph`, through `torch.export`.
+
+``run_decompositions({})`` makes the program functional and keeps fused operators whole, and with them the places where the
+real kernels round; the default decomposition table would split them.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.export import ExportedProgram
+
+from precisionkit.capture.export import batch_of, export
+from precisionkit.capture.reader import Reader, Seen, read
+from precisionkit.errors import PrecisionKitError, UnusableModelError
+from precisionkit.graph import Graph, Node, interpret
+
+_CHECKED = 3
+"""Images that a captured graph is compared on with the module."""
+
+
+def capture(module: nn.Module, input_shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Graph:
+    """Turn a classifier into a graph.
+
+    Parameters
+    ----------
+    module : nn.Module
+        Takes one tensor (batch, *input_shape) and returns one tensor (batch, classes).  A copy is captured, in evaluation
+        mode; the module itself is left as it is.
+    input_shape : tuple of int
+        Without the batch.
+    dtype : torch.dtype
+        Of the input: float32, or int64 for tokens.
+
+    Raises
+    ------
+    UnusableModelError
+        The module does not run on such an input, cannot be exported, does not return (batch, classes), or the graph does not compute
+        what the module does.
+    UnsupportedOperatorError
+        It uses an operator, or a use of one, that has no error rule.
+    """
+    program = _exported(module, input_shape, dtype)
+    graph = read(program, input_shape)
+    _check(graph, program, input_shape, dtype)
+    return graph
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What is known of a network that may not be supported as a whole.
+
+    Attributes
+    ----------
+    seen : tuple of Seen
+        Every operator of the exported program, in order.
+    graph : Graph or None
+        None where it is not supported.
+    reason : str
+        Why not.
+    """
+
+    seen: tuple[Seen, ...]
+    graph: Graph | None
+    reason: str = ""
+
+
+def survey(module: nn.Module, input_shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Survey:
+    """Look at every operator of a classifier, supported or not; arguments as for `capture`.
+
+    Raises
+    ------
+    UnusableModelError
+        The module does not run on such an input or cannot be exported.
+    """
+    program = _exported(module, input_shape, dtype)
+    reader = Reader(program, lenient=True)
+    for node in program.graph_module.graph.nodes:
+        reader.read(node)
+    try:
+        graph = read(program, input_shape)
+        _check(graph, program, input_shape, dtype)
+    except PrecisionKitError as error:
+        return Survey(tuple(reader.seen), None, str(error))
+    return Survey(tuple(reader.seen), graph)
+
+
+def _exported(module: nn.Module, input_shape: tuple[int, ...], dtype: torch.dtype) -> ExportedProgram:
+    return export(copy.deepcopy(module).float().cpu().eval(), input_shape, dtype)
+
+
+def _check(graph: Graph, program: ExportedProgram, input_shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    """Compare the graph with the program that it was read from: layouts of batches could be misread.
+
+    Both in binary64, so that they agree to many digits; a wrong layout gives other numbers altogether.
+    """
+    sample = batch_of(_CHECKED, input_shape, dtype)
+    with torch.no_grad():
+        expected = _in_binary64(program)(sample.double() if dtype.is_floating_point else sample)
+        found = _run(graph, sample)
+    expected = expected[0] if isinstance(expected, tuple) else expected
+    scale = float(expected.abs().amax()) if expected.isfinite().all() else 1.0
+    if found.shape != expected.shape or not torch.allclose(found, expected, rtol=0, atol=1e-4 * max(scale, 1e-30), equal_nan=True):
+        raise UnusableModelError(
+            "The captured graph computes other logits than the model on a batch of three random inputs: the model mixes the images of a "
+            "batch, or draws random numbers; make each row of its result depend on the same row of its input alone."
+        )
+
+
+def _in_binary64(program: ExportedProgram) -> nn.Module:
+    """The program's module in binary64, without its checks of dtypes."""
+    module = copy.deepcopy(program.module(check_guards=False))
+    for node in list(module.graph.nodes):
+        if "_assert_tensor_metadata" in str(node.target):
+            module.graph.erase_node(node)
+    module.recompile()
+    return module.double()
+
+
+def _run(graph: Graph, sample: Tensor) -> Tensor:
+    constants = {name: value.double() for name, value in graph.constants.items()}
+
+    def run_node(node: Node, operands: tuple[Tensor | None, ...]) -> Tensor | None:
+        return None if node.record.hidden else node.record.apply(node.attributes, *operands)
+
+    start = sample.double() if sample.is_floating_point() else sample
+    result = interpret(graph, start, constants, run_node)
+    for target in reversed(graph.removed):
+        result = torch.log_softmax(result, 1) if "log_softmax" in target else torch.softmax(result, 1)
+    return result
+
+
+__all__ = ["Reader", "Survey", "capture", "survey"]

@@ -1,0 +1,71 @@
+"""From a module to an exported program with a free batch."""
+
+from __future__ import annotations
+
+import warnings
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+
+from precisionkit.errors import UnusableModelError
+
+_BATCH = 2
+"""Batch of the sample: `torch.export` specialises a batch of one."""
+
+
+def batch_of(count: int, input_shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """Random inputs, the same at every call; tokens are zeros and ones, which every vocabulary has."""
+    generator = torch.Generator().manual_seed(count)
+    if dtype.is_floating_point:
+        return torch.rand(count, *input_shape, generator=generator, dtype=dtype)
+    return torch.randint(0, 2, (count, *input_shape), generator=generator, dtype=dtype)
+
+
+def export(module: nn.Module, input_shape: tuple[int, ...], dtype: torch.dtype) -> ExportedProgram:
+    """Export a module in evaluation mode.
+
+    Raises
+    ------
+    UnusableModelError
+        It does not run on such an input, or cannot be exported.
+    """
+    sample = torch.zeros(_BATCH, *input_shape, dtype=dtype)
+    try:
+        with torch.no_grad():
+            module(sample)
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        reason = str(error).splitlines()[0]
+        raise UnusableModelError(f"The model does not run on an input of shape {shown(input_shape)}: {reason}") from error
+    steps = _decompositions()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # deprecations inside torch.export are not the user's
+            exported = torch.export.export(module, (sample,), dynamic_shapes=({0: Dim("batch", min=1, max=2**20)},))
+            program: ExportedProgram = exported.run_decompositions(steps)
+    except Exception as error:  # torch.export raises errors of many private types; every one means the same to the user
+        reason = str(error).strip().splitlines()[0]
+        raise UnusableModelError(
+            f"torch.export could not capture the model: {reason} A model with data-dependent control flow, or with a fixed batch size, "
+            "has to be rewritten without it."
+        ) from error
+    return program
+
+
+def _decompositions() -> dict[torch._ops.OpOverload, object]:
+    """Operators that are analysed as the steps that they are made of: recurrent layers, and what no kernel of its own computes."""
+    from torch._decomp import decomposition_table
+
+    aten, whole = torch.ops.aten, torch.export.default_decompositions()
+    steps = (
+        *(aten.lstm.input, aten.gru.input, aten.rnn_tanh.input, aten.rnn_relu.input),
+        *(aten.celu.default, aten.addcmul.default, aten.addcdiv.default, aten.baddbmm.default, aten.linalg_vector_norm.default),
+    )
+    composite = (aten.einsum.default, aten.outer.default, aten.inner.default, aten.tensordot.default)
+    table = {target: decomposition_table[target] for target in steps if target in decomposition_table}
+    return table | {target: whole[target] for target in composite if target in whole}
+
+
+def shown(shape: tuple[int, ...]) -> str:
+    """Write a shape."""
+    return "x".join(map(str, shape))

@@ -1,0 +1,557 @@
+"""Read the nodes of an exported program, one after the other, into a graph."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch.export import ExportedProgram
+
+from precisionkit.capture.expansions import EXPANSIONS, added_mask, masks_out
+from precisionkit.capture.export import shown
+from precisionkit.capture.layout import Layout, Value, for_one
+from precisionkit.capture.moves import MADE, MOVES, Index, find_move
+from precisionkit.errors import UnsupportedOperatorError, UnusableModelError
+from precisionkit.formats import BFLOAT16, BINARY16, round_to_nearest
+from precisionkit.graph import Graph, Node
+from precisionkit.ops import BY_NAME, BY_TARGET, OPERATORS, SOFTMAX_TARGETS
+
+_CASTS = ("aten._to_copy.default", "aten.to.dtype")
+_SKIPPED = ("_assert", "sym_constrain")
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One operator of the exported program.
+
+    Attributes
+    ----------
+    name, target : str
+    shape : tuple of str
+        With the batch, as a symbol.
+    dtype : str
+    operator : str or None
+        Its record, ``move`` or ``constant``; None where it is not supported.
+    parameters : int
+        Numbers in the constants that it reads.
+    reason : str
+        Why it is not supported.
+    source : str
+        The user's source line.
+    """
+
+    name: str
+    target: str
+    shape: tuple[str, ...]
+    dtype: str
+    operator: str | None
+    parameters: int
+    reason: str
+    source: str
+
+
+def read(program: ExportedProgram, input_shape: tuple[int, ...]) -> Graph:
+    """Read a whole program.
+
+    Raises
+    ------
+    UnusableModelError, UnsupportedOperatorError
+        As `precisionkit.capture.capture` says.
+    """
+    reader = Reader(program)
+    for node in program.graph_module.graph.nodes:
+        reader.read(node)
+    return reader.graph(input_shape)
+
+
+class Reader:
+    """Reads the nodes of one exported program, in order.
+
+    Parameters
+    ----------
+    lenient : bool
+        Go on behind an operator that is not supported; no graph can be built then.
+    """
+
+    def __init__(self, program: ExportedProgram, *, lenient: bool = False) -> None:
+        signature = program.graph_signature
+        if len(signature.user_inputs) != 1 or len(signature.user_outputs) != 1:
+            raise UnusableModelError(
+                f"The model takes {len(signature.user_inputs)} inputs and returns {len(signature.user_outputs)} results; "
+                "a classifier of one tensor that returns one tensor of logits is needed."
+            )
+        self._start, self._output = str(signature.user_inputs[0]), str(signature.user_outputs[0])
+        self._constants = _constants(program)
+        self._nodes: list[Node] = []
+        self._values: dict[str, Any] = {}
+        self._lenient = lenient
+        self.seen: list[Seen] = []
+        for node in program.graph_module.graph.nodes:
+            if node.op == "placeholder":
+                layout = Layout.of(node.meta["val"].shape)
+                self._values[node.name] = Value(node.name, layout, self._constants.get(node.name))
+
+    def read(self, node: fx.Node) -> None:
+        """Take in the next node."""
+        if node.op != "call_function" or any(word in str(node.target) for word in _SKIPPED):
+            return
+        before = len(self._nodes)
+        try:
+            self._values[node.name] = self._value(node)
+        except UnsupportedOperatorError as error:
+            if not self._lenient:
+                raise
+            self._values[node.name] = self._opaque(node)
+            self._note(node, None, str(error))
+            return
+        made = [n for n in self._nodes[before:] if not n.record.hidden]
+        self._note(node, made[-1].operator if made else "constant", "")
+
+    # ------------------------------------------------------------------------------------------------------------- values
+    def _value(self, node: fx.Node) -> Any:
+        found = node.meta.get("val")
+        if node.target is operator.getitem:
+            return self._result_of(node)
+        if not isinstance(found, (Tensor, tuple, list)):
+            return None if found is None else for_one(found)
+        target = str(node.target)
+        given = {name: self._argument(value) for name, value in bound(node).items()}
+        tensors = [v for v in _flat(given) if isinstance(v, Value)]
+        self._refuse_casts(node, target, given)
+        if target in MADE or (tensors and all(v.constant is not None for v in tensors)):
+            return self._constant(node, target, given)
+        if target in EXPANSIONS:
+            return EXPANSIONS[target](self, node, given)
+        if target == "aten.add.Tensor" and masks_out(given):
+            return added_mask(self, node, given)
+        if target not in MOVES and target not in BY_TARGET:
+            raise UnsupportedOperatorError(
+                f"No error rule is known for {describe(node)}. 'precisionkit ops' lists what is supported; build the layer from that, "
+                "register a record for it (docs/custom-operators.md), or leave it out of what is certified."
+            )
+        if target in BY_TARGET and self._fits(target, node, tensors):
+            return self.operation(node, _record_of(target, given), given)
+        if target in MOVES:
+            return self._move(node, target, given)
+        return self.operation(node, _record_of(target, given), given)
+
+    def _argument(self, value: Any) -> Any:
+        """Nodes become values or, for sizes, numbers for a batch of one."""
+        if isinstance(value, fx.Node):
+            if value.name not in self._values:
+                raise UnsupportedOperatorError(f"'{value.name}' is needed, which is not a tensor of the network.")
+            return self._values[value.name]
+        if isinstance(value, (list, tuple)):
+            return [self._argument(item) for item in value]
+        return value
+
+    def _result_of(self, node: fx.Node) -> Any:
+        origin, index = node.args
+        results = self._values[str(origin)]
+        if isinstance(results, (list, tuple)):
+            return results[int(index)]  # type: ignore[arg-type]
+        if index != 0:
+            raise UnsupportedOperatorError(
+                f"Result {index} of {describe(node)} is used; only the first result of an operator is supported."
+            )
+        return results
+
+    def _opaque(self, node: fx.Node) -> Any:
+        """Something for the nodes behind an unsupported one to read."""
+        found = node.meta.get("val")
+        if isinstance(found, (tuple, list)):
+            return [Value(node.name, Layout.of(part.shape)) for part in found if isinstance(part, Tensor)]
+        return Value(node.name, Layout.of(found.shape)) if isinstance(found, Tensor) else None
+
+    def _refuse_casts(self, node: fx.Node, target: str, given: Mapping[str, Any]) -> None:
+        found = node.meta["val"]
+        dtype = found.dtype if isinstance(found, Tensor) else None
+        if target in _CASTS and dtype not in (torch.float32, torch.int64, torch.int32, torch.bool):
+            raise UnsupportedOperatorError(f"{describe(node)} casts to {dtype}; only programs in float32 can be analysed.")
+
+    # ---------------------------------------------------------------------------------------------------------- constants
+    def _constant(self, node: fx.Node, target: str, given: dict[str, Any]) -> Any:
+        """Compute with constants alone: what only moves, or is exact in every format, is computed here and now."""
+        exact = target in MADE or target in MOVES
+        arguments = {name: _held(value) for name, value in given.items() if name not in ("device", "pin_memory", "layout")}
+        found = node.meta["val"]
+        if not exact and isinstance(found, Tensor) and found.is_floating_point():
+            arguments = {name: v.double() if isinstance(v, Tensor) and v.is_floating_point() else v for name, v in arguments.items()}
+        schema = node.target._schema.arguments  # type: ignore[union-attr]
+        positional = [arguments.pop(a.name) for a in schema if a.name in arguments and not a.kwarg_only]
+        result = node.target(*positional, **arguments)  # type: ignore[operator]
+        if not exact and not _exact_everywhere(result, given):
+            return self._promoted(node, target, given)
+        if isinstance(result, (tuple, list)):
+            return [self.hold(f"{node.name}_{i}", part) for i, part in enumerate(result)]
+        return self.hold(node.name, result)
+
+    def hold(self, name: str, value: Tensor) -> Value:
+        """Keep a constant that the program does not have."""
+        self._constants[name] = value.float() if value.is_floating_point() else value
+        return Value(name, Layout(tuple(value.shape), False, (True,) * value.dim()), self._constants[name])
+
+    def _promoted(self, node: fx.Node, target: str, given: dict[str, Any]) -> Any:
+        """Arithmetic on constants that rounds: the constants become tensors of every image, and the operator is analysed like any other."""
+        if target not in BY_TARGET:
+            raise UnsupportedOperatorError(
+                f"{describe(node)} computes with constants alone; compute it when the model is built, as a buffer."
+            )
+
+        def promoted(value: Any) -> Any:
+            if isinstance(value, Value) and value.constant is not None and value.constant.is_floating_point():
+                return self._as_activation(value)
+            return value
+
+        return self.operation(node, _record_of(target, given), {name: promoted(value) for name, value in given.items()})
+
+    def _as_activation(self, value: Value) -> Value:
+        name = f"{value.name}_repeated"
+        if all(n.name != name for n in self._nodes):
+            self._nodes.append(Node(name, "constant", (self._start, value.name), MappingProxyType({}), value.layout.single, ""))
+        return Value(name, Layout(value.layout.single, False, (True,) * len(value.layout.single)))
+
+    # -------------------------------------------------------------------------------------------------------------- moves
+    def _move(self, node: fx.Node, target: str, given: dict[str, Any]) -> Any:
+        """One image's entries move as the index says that is found for a batch of one."""
+        where: list[tuple[str, int | None]] = []
+        operands: list[Value] = []
+        plain: dict[str, Any] = {}
+        for name, value in given.items():
+            for position, item in enumerate(value) if isinstance(value, list) else [(None, value)]:
+                if isinstance(item, Value) and (item.constant is None or item.constant.is_floating_point()):
+                    where.append((name, position))
+                    operands.append(item)
+            plain[name] = _held(value)
+        moved = find_move(node.target, target, plain, where, [o.layout.single for o in operands])  # type: ignore[arg-type]
+        found = node.meta["val"]
+        if isinstance(moved.indices, Index):
+            return self._moved(node, node.name, Layout.of(found.shape), moved.fills, moved.indices, operands)
+        return [
+            self._moved(node, f"{node.name}_{i}", Layout.of(part.shape), moved.fills, index, operands)
+            for i, (part, index) in enumerate(zip(found, moved.indices, strict=True))
+        ]
+
+    def _moved(self, node: fx.Node, name: str, layout: Layout, fills: tuple[float, ...], index: Index, operands: list[Value]) -> Value:
+        flat = index.places.flatten()
+        first = operands[0]
+        alone = len(operands) == 1
+        if (
+            alone
+            and flat.numel() == math.prod(first.layout.single)
+            and torch.equal(flat, torch.arange(len(fills), len(fills) + flat.numel()))
+        ):
+            if first.layout.shape == layout.shape:
+                return Value(first.name, layout)  # nothing moves
+            attributes: dict[str, Any] = {"size": (-1, *layout.shape)}
+            self._nodes.append(Node(name, "view", (first.name,), MappingProxyType(attributes), layout.shape, source(node)))
+            return Value(name, layout)
+        used = [k for k in range(len(fills)) if bool((flat == k).any())]
+        shifted = index.places - len(fills) + len(used)
+        for new, old in enumerate(used):
+            shifted[index.places == old] = new
+        attributes = {
+            "index": shifted.reshape(layout.shape),
+            "fills": tuple(fills[k] for k in used),
+            "batched": tuple(o.constant is None for o in operands),
+        }
+        names = tuple(o.name for o in operands)
+        self._nodes.append(Node(name, "rearrange", names, MappingProxyType(attributes), layout.shape, source(node)))
+        return Value(name, layout)
+
+    # --------------------------------------------------------------------------------------------------------- operations
+    def _fits(self, target: str, node: fx.Node, tensors: list[Value]) -> bool:
+        """Whether a move is one of the plain ones, that keep the batch in front, for which there is a record."""
+        if target not in MOVES:
+            return True
+        found = node.meta["val"]
+        if not isinstance(found, Tensor) or not Layout.of(found.shape).regular or target in FILLED_RECORDS:
+            return False
+        if any(v.constant is not None or not v.layout.regular for v in tensors):
+            return False
+        record = BY_TARGET[target]
+        attributes = self._attributes(record.name, node, {})
+        shapes = [v.layout.single for v in tensors]
+        return record.check(attributes, shapes) is None
+
+    def _attributes(self, record: str, node: fx.Node, operands: Mapping[str, Any]) -> dict[str, Any]:
+        given = bound(node)
+        names = {name.lstrip("*") for name in BY_NAME[record].operands}
+
+        def attribute(value: Any) -> Any:
+            if isinstance(value, fx.Node):
+                return -1
+            if isinstance(value, (list, tuple)):
+                return tuple(attribute(item) for item in value)
+            return value
+
+        kept = {k: v for k, v in given.items() if k not in names or not _holds_node(v)}
+        return {k: attribute(v) for k, v in kept.items() if k not in operands}
+
+    def operation(self, node: fx.Node, name: str, given: dict[str, Any]) -> Any:
+        """Add the node of one record."""
+        record = BY_NAME[name]
+        given = {ALIASES.get(k, k) if name in ("mm", "matmul") else k: v for k, v in given.items()}
+        values: list[Value | None] = []
+        for name in record.operands:
+            value = given.get(name.lstrip("*"))
+            for item in value if name.startswith("*") and isinstance(value, list) else [value]:
+                if (
+                    isinstance(item, Value)
+                    and item.constant is not None
+                    and not item.constant.is_floating_point()
+                    and record.name != "embedding"
+                ):
+                    item = self.hold(f"{item.name}_float", item.constant.float())
+                values.append(item if isinstance(item, Value) else None)
+        taken = {name for name in (n.lstrip("*") for n in record.operands) if isinstance(given.get(name), (Value, list))}
+        attributes = self._attributes(record.name, node, dict.fromkeys(taken))
+        attributes = {k: v for k, v in attributes.items() if ALIASES.get(k, k) not in taken}
+        found = node.meta["val"]
+        first = found[0] if isinstance(found, (tuple, list)) else found
+        layout = Layout.of(first.shape)
+        shapes = [None if v is None else v.layout.single for v in values]
+        if objection := record.check(attributes, shapes):
+            raise UnsupportedOperatorError(f"This use of {describe(node)} is not supported: {objection}.")
+        if not layout.regular or any(v is not None and v.constant is None and not v.layout.regular for v in values):
+            wanted = layout
+            values, attributes, layout = self._irregular(node, record.name, values, attributes, layout)
+            if wanted.regular:
+                inner = self.add(node, "_irregular", record.name, values, attributes, layout)
+                return self.viewed(node, inner, wanted.shape, name=node.name)
+        return self.add(node, "", record.name, values, attributes, layout)
+
+    def add(self, node: fx.Node, suffix: str, record: str, values: list[Value | None], attributes: dict[str, Any], layout: Layout) -> Value:
+        """Add a node to the graph, and before it what its kernels compute on the way."""
+        own = f"{node.name}{suffix}"
+        names = tuple(None if v is None else v.name for v in values)
+        held = MappingProxyType(attributes)
+        where = source(node)
+        taken = dict(zip((n.lstrip("*") for n in BY_NAME[record].operands), values, strict=False))
+        for statistic in BY_NAME[record].statistics:
+            operands = [taken.get(name) for name in statistic.operands]
+            shape = self._hidden_shape(statistic.operator, held, operands)
+            name = f"{own}_{statistic.operator}"
+            hidden = tuple(None if v is None else v.name for v in operands)
+            self._nodes.append(Node(name, statistic.operator, hidden, held, shape, where))
+            taken[statistic.operator] = Value(name, Layout((1, *shape), True, (False,) + (True,) * len(shape)))
+            names += (name,) if statistic.given else ()
+        self._nodes.append(Node(own, record, names, held, layout.shape, where))
+        return Value(own, layout)
+
+    def _hidden_shape(self, statistic: str, attributes: Mapping[str, Any], values: list[Value | None]) -> tuple[int, ...]:
+        def empty(value: Value | None) -> Tensor | None:
+            if value is None:
+                return None
+            shape = tuple(value.constant.shape) if value.constant is not None else (1, *value.layout.shape)
+            return torch.empty(shape, device="meta")
+
+        return tuple(BY_NAME[statistic].apply(attributes, *map(empty, values)).shape[1:])
+
+    def _irregular(
+        self, node: fx.Node, record: str, values: list[Value | None], attributes: dict[str, Any], layout: Layout
+    ) -> tuple[list[Value | None], dict[str, Any], Layout]:
+        """Bring the operands into the layout of an image in front of everything, and count dimensions from the end."""
+        rank = len(layout.single)
+        pointwise = BY_NAME[record].pointwise
+        if not (pointwise or record in TRAILING):
+            raise UnsupportedOperatorError(
+                f"{describe(node)} reads a tensor whose batch is not its first dimension alone; reshape it so that it is."
+            )
+        brought: list[Value | None] = []
+        for value in values:
+            if value is None or value.constant is not None:
+                brought.append(value)
+                continue
+            self._require_fixed(node, record, attributes, value.layout)
+            single = value.layout.single
+            padded = (1,) * (rank - len(single)) + single if pointwise else single
+            seen = self.viewed(node, value, padded)
+            brought.append(Value(seen.name, Layout(padded, False, (True,) * len(padded))))
+        if not pointwise or any(v is not None and v.constant is None for v in brought):
+            attributes = {k: _from_the_end(k, v, len(values[0].layout.single) if values[0] else rank) for k, v in attributes.items()}
+        return brought, attributes, Layout(layout.single, False, layout.fixed)
+
+    def _require_fixed(self, node: fx.Node, record: str, attributes: Mapping[str, Any], layout: Layout) -> None:
+        dims = TRAILING.get(record, lambda _: ())(attributes)
+        if not all(layout.fixed[d] for d in dims):
+            raise UnsupportedOperatorError(f"{describe(node)} mixes the images of a batch.")
+
+    def viewed(self, node: fx.Node, value: Value, shape: tuple[int, ...], name: str | None = None) -> Value:
+        """The same entries of each image in another shape, behind the batch."""
+        layout = Layout((1, *shape), True, (False,) + (True,) * len(shape))
+        if value.layout.shape == shape:
+            return Value(value.name, layout)
+        name = name or f"{value.name}_as_{shown(shape)}"
+        if all(n.name != name for n in self._nodes):
+            self._nodes.append(Node(name, "view", (value.name,), MappingProxyType({"size": (-1, *shape)}), shape, source(node)))
+        return Value(name, layout)
+
+    # -------------------------------------------------------------------------------------------------------------- graph
+    def _note(self, node: fx.Node, record: str | None, reason: str) -> None:
+        found = node.meta.get("val")
+        first = found[0] if isinstance(found, (tuple, list)) and found else found
+        if not isinstance(first, Tensor) or node.target is operator.getitem:
+            return
+        read = [self._constants[str(a)] for a in node.all_input_nodes if str(a) in self._constants]
+        parameters = sum(t.numel() for t in read if t.is_floating_point())
+        shape = tuple(map(str, first.shape))
+        self.seen.append(
+            Seen(node.name, str(node.target), shape, str(first.dtype).removeprefix("torch."), record, parameters, reason, source(node))
+        )
+
+    @staticmethod
+    def describe(node: fx.Node) -> str:
+        """Name an operator for a message."""
+        return describe(node)
+
+    def graph(self, input_shape: tuple[int, ...]) -> Graph:
+        """Put the graph together: what the logits depend on, without a softmax behind them."""
+        removed: list[str] = []
+        value = self._values[self._output]
+        name = value.name if isinstance(value, Value) and value.constant is None else ""
+        nodes = {n.name: n for n in self._nodes}
+        while name in nodes and nodes[name].operator in SOFTMAX_TARGETS and len(nodes[name].shape) == 1:
+            removed.append(SOFTMAX_TARGETS[nodes[name].operator])
+            name = str(nodes[name].operands[0])
+        node = nodes.get(name)
+        if node is None or len(node.shape) != 1 or node.shape[0] < 2:
+            shape = "nothing that depends on the input" if node is None else f"(batch, {shown(node.shape)})"
+            raise UnusableModelError(f"The model returns {shape}; logits of the shape (batch, classes), two classes or more, are needed.")
+        needed = _needed(self._nodes, name)
+        kept = tuple(n for n in self._nodes if n.name in needed)
+        constants = {k: _float(v) for k, v in self._constants.items() if k in needed}
+        return Graph(kept, MappingProxyType(constants), self._start, tuple(input_shape), name, tuple(removed))
+
+
+ALIASES = {"mat2": "other"}
+"""Argument names of torch's products of matrices, by those of the records."""
+
+
+def _record_of(target: str, given: Mapping[str, Any]) -> str:
+    """The record of an operator; a constant matrix as the second factor makes a product of matrices a linear layer."""
+    record = BY_TARGET[target].name
+    second = given.get("other", given.get("mat2"))
+    if record == "matmul" and isinstance(second, Value) and second.constant is not None and second.constant.dim() == 2:
+        return "mm"
+    return record
+
+
+def _last(count: int) -> Any:
+    return lambda attributes: tuple(range(-count, 0))
+
+
+def _dims(attributes: Mapping[str, Any]) -> tuple[int, ...]:
+    dim = attributes.get("dim", ())
+    return (dim,) if isinstance(dim, int) else tuple(dim or ())
+
+
+TRAILING: Mapping[str, Any] = {
+    "linear": _last(1),
+    "matmul": _last(2),
+    "mm": _last(2),
+    "layer_norm": lambda attributes: tuple(range(-len(attributes["normalized_shape"]), 0)),
+    "rms_norm": lambda attributes: tuple(range(-len(attributes["normalized_shape"]), 0)),
+    "softmax": _dims,
+    "log_softmax": _dims,
+    "mean": _dims,
+    "sum": _dims,
+    "amax": _dims,
+    "embedding": lambda attributes: (),
+    "attention": _last(2),
+}
+"""Operators, beside the elementwise ones, that know only some dimensions, which must not depend on the batch."""
+
+FILLED_RECORDS = frozenset({"aten.masked_fill.Scalar"})
+
+
+def _from_the_end(name: str, value: Any, rank: int) -> Any:
+    if name not in ("dim", "dims"):
+        return value
+    if isinstance(value, int):
+        return value if value < 0 else value - rank
+    return tuple(d if d < 0 else d - rank for d in value)
+
+
+def _needed(nodes: list[Node], output: str) -> set[str]:
+    needed = {output}
+    for node in reversed(nodes):
+        if node.name in needed:
+            needed |= {name for name in node.operands if name is not None}
+    return needed
+
+
+def _flat(given: Mapping[str, Any]) -> list[Any]:
+    return [item for value in given.values() for item in (value if isinstance(value, list) else [value])]
+
+
+def _held(value: Any) -> Any:
+    """The constants themselves; for other tensors zeros, where their shape alone matters."""
+    if isinstance(value, list):
+        return [_held(item) for item in value]
+    if not isinstance(value, Value):
+        return value
+    return torch.zeros(value.layout.single) if value.constant is None else value.constant
+
+
+def _holds_node(value: Any) -> bool:
+    return isinstance(value, fx.Node) or (isinstance(value, (list, tuple)) and any(isinstance(v, fx.Node) for v in value))
+
+
+def _exact_everywhere(result: Any, given: Mapping[str, Any]) -> bool:
+    """Whether the half formats hold the operands and the result, so that every run computes it without rounding."""
+    parts = [result] if isinstance(result, Tensor) else list(result)
+    parts += [v.constant for v in _flat(given) if isinstance(v, Value) and v.constant is not None]
+    return all(_fits_halves(p) for p in parts if p.is_floating_point())
+
+
+def _fits_halves(value: Tensor) -> bool:
+    wide = value.double()
+    return all(bool((torch.as_tensor(round_to_nearest(wide, fmt)) == wide).all()) for fmt in (BINARY16, BFLOAT16))
+
+
+def _constants(program: ExportedProgram) -> dict[str, Tensor]:
+    """Tensors of the program by the names of its placeholders."""
+    signature = program.graph_signature
+    held: Mapping[str, Any] = {**program.state_dict, **program.constants}
+    names = {**signature.inputs_to_parameters, **signature.inputs_to_buffers, **signature.inputs_to_lifted_tensor_constants}
+    return {placeholder: held[target].detach() for placeholder, target in names.items() if isinstance(held.get(target), Tensor)}
+
+
+def _float(value: Tensor) -> Tensor:
+    return value.float() if not value.is_floating_point() or value.dtype != torch.float32 else value
+
+
+def bound(node: fx.Node) -> dict[str, Any]:
+    """Arguments of a node by their schema names, without those left at a default of None."""
+    arguments = node.target._schema.arguments  # type: ignore[union-attr]
+    given = {a.name: a.default_value for a in arguments if a.has_default_value() and a.default_value is not None}
+    given |= dict(zip((a.name for a in arguments), node.args, strict=False))
+    return given | dict(node.kwargs)
+
+
+def source(node: fx.Node) -> str:
+    """The innermost user line of the trace that torch.export keeps, as ``file.py:12 in forward: code``."""
+    lines = [line.strip() for line in (node.meta.get("stack_trace") or "").splitlines()]
+    for i in range(len(lines) - 1, -1, -1):
+        if lines[i].startswith("File ") and "/torch/" not in lines[i]:
+            parts = lines[i].removeprefix("File ").split(", ")
+            code = lines[i + 1] if i + 1 < len(lines) and not lines[i + 1].startswith("File ") else ""
+            file = parts[0].strip('"').rsplit("/", 1)[-1]
+            return f"{file}:{parts[1].removeprefix('line ')}" + (f": {code}" if code else "")
+    return ""
+
+
+def describe(node: fx.Node) -> str:
+    """Name an operator for a message."""
+    where = source(node)
+    return f"operator '{node.target}' at node '{node.name}'" + (f" ({where})" if where else "")
+
+
+__all__ = ["OPERATORS", "Reader", "Seen", "read"]
