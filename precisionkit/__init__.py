@@ -2,8 +2,9 @@
 
 Data flows one way: capture -> graph -> evaluate -> bound -> decide -> report.  A module imports only modules to its left:
 
-    errors < formats < operations < arithmetic < lemma < report < decide < devices < outward < contracts < enclosure < ops < graph < capture
-    < evaluate < reference < truth < probe < bound < batch < data < models < task < certify < experiment < figures < cli < docs
+    errors < user_code < formats < operations < arithmetic < lemma < report < decide < devices < outward < contracts < enclosure < ops
+    < graph < capture < evaluate < reference < truth < probe < bound < batch < data < models < task < certify < experiment < figures
+    < cli < docs
 
 Everything up to `decide` works without torch, and importing this package loads no torch.
 """

@@ -22,7 +22,7 @@ from precisionkit.formats import BINARY32
 from precisionkit.models import LoadedModel
 from precisionkit.probe import contradiction, torch_kernels
 from precisionkit.report import Environment, Input, Report, Timing, summarise
-from precisionkit.task import arithmetic_info, captured, data_info, describe_run, model_info
+from precisionkit.task import arithmetic_info, captured, data_info, describe_inputs, describe_run, model_info
 
 _BATCH_BYTES = 4 * 2**20
 """Size aimed at for the largest binary64 tensor of a batch: it stays in a processor's cache, and small in memory."""
@@ -110,7 +110,7 @@ def certify(
         probed = _check_kernels(device, arithmetic, native=native) if settings.probe else "no"
         try:
             for first in range(0, total, size):
-                inputs += worker.batch(model.preprocess(data.images[first : first + size]), first, data.labels)
+                inputs += worker.batch(model.preprocess(data.images[first : first + size], first), first, data.labels)
                 if on_progress is not None:
                     on_progress(len(inputs), total)
         except KeyboardInterrupt:
@@ -133,7 +133,16 @@ def certify(
             inputs_per_s=len(inputs) / elapsed,
         ),
         environment=_environment(
-            device, {**flags, "native": native, "batch_size": size, "emulate": settings.emulate or "no", "run": run, "probed": probed}
+            device,
+            {
+                **flags,
+                "native": native,
+                "batch_size": size,
+                "emulate": settings.emulate or "no",
+                "run": run,
+                "probed": probed,
+                "inputs": describe_inputs(model, data),
+            },
         ),
         inputs=tuple(inputs),
     )

@@ -1,4 +1,4 @@
-"""The errors that a user can cause, each a sentence that says what to do."""
+"""The errors that a user can cause, each a sentence that says what to do; and how text from files is shown in them."""
 
 
 class PrecisionKitError(Exception):
@@ -31,3 +31,9 @@ class ReportError(PrecisionKitError):
 
 class RefutedError(PrecisionKitError):
     """A run left its proved enclosure: the device does not obey the arithmetic, or the toolkit has a bug."""
+
+
+def shown(text: str, limit: int = 80) -> str:
+    """Return text from a file such that it can be printed: no control characters, not endless."""
+    safe = ascii(text)[1:-1]
+    return safe if len(safe) <= limit else safe[: limit - 3] + "..."

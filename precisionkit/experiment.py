@@ -195,7 +195,7 @@ class _Programs:
         return self.reference.arithmetic.storage, self.half.arithmetic.storage
 
     def inputs(self, images: NDArray[Any], first: int) -> tuple[Tensor, Tensor]:
-        preprocessed = self.model.preprocess(images)
+        preprocessed = self.model.preprocess(images, first)
         return self.reference.inputs(preprocessed, first), self.half.inputs(preprocessed, first)
 
     def run(self, images: NDArray[Any], first: int) -> tuple[Run, Run]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
+import torch
+
 from precisionkit.arithmetic import ANY, REFERENCE, Arithmetic
 from precisionkit.bound.adjoint import MODEL
 from precisionkit.capture import capture
@@ -13,6 +16,8 @@ from precisionkit.graph import Graph
 from precisionkit.models import LoadedModel
 from precisionkit.report import ArithmeticInfo, DataInfo, ModelInfo
 
+_NUMBERS, _TOKENS = "images or numbers", "integer tokens"
+
 
 def captured(model: LoadedModel, data: Dataset, shape: tuple[int, ...]) -> Graph:
     """Capture the network for inputs of one shape, and check that data set and network belong together.
@@ -22,8 +27,9 @@ def captured(model: LoadedModel, data: Dataset, shape: tuple[int, ...]) -> Graph
     PrecisionKitError
         The network has operators that are not supported, or takes other inputs or has other classes than the data set.
     """
+    _check_inputs(model, data)
     try:
-        graph = capture(model.module, shape)
+        graph = capture(model.module, shape, torch.int64 if _holds_tokens(data) else torch.float32)
     except UnusableModelError as error:
         if model.input_shape is None or tuple(model.input_shape) == shape:
             raise
@@ -34,6 +40,28 @@ def captured(model: LoadedModel, data: Dataset, shape: tuple[int, ...]) -> Graph
         ) from error
     _check_labels(data, graph)
     return graph
+
+
+def _check_inputs(model: LoadedModel, data: Dataset) -> None:
+    if None in data.images.shape and not model.preprocess.gives_one_size:
+        raise UnusableDataError(
+            f"The images of '{data.name}' are of several sizes, but the model '{model.arch}' takes one: give --resize HEIGHTxWIDTH, or "
+            "--resize N with --crop N."
+        )
+    if model.input_dtype is not None and (model.input_dtype == torch.int64) != _holds_tokens(data):
+        gives, takes = (_TOKENS, _NUMBERS) if _holds_tokens(data) else (_NUMBERS, _TOKENS)
+        raise UnusableDataError(f"The data set '{data.name}' gives {gives}, but the model '{model.arch}' takes {takes}: give it those.")
+
+
+def _holds_tokens(data: Dataset) -> bool:
+    return np.issubdtype(data.images.dtype, np.integer) and data.images.dtype != np.uint8
+
+
+def describe_inputs(model: LoadedModel, data: Dataset) -> str:
+    """How the data become the input of both programs."""
+    if _holds_tokens(data):
+        return "tokens as they are"
+    return "numbers as they are" if data.images.dtype.kind == "f" else model.preprocess.describe()
 
 
 def _check_labels(data: Dataset, graph: Graph) -> None:

@@ -38,23 +38,49 @@ class Source:
     data_root: Path | None
     split: str
     limit: int | None
+    weights: str | None
+    preprocess: Path | None
+    resize: str | None
+    crop: str | None
+    interpolation: str | None
+    scale: float | None
     normalize: str | None
     trust: bool
-    download: bool
+    download: bool | None
 
     def load(self) -> tuple[LoadedModel, Dataset]:
         """Load both."""
         from precisionkit.data import load_dataset
-        from precisionkit.models import load_model, parse_normalize
+        from precisionkit.models import load_model, read_preprocess
 
-        normalize = None if self.normalize is None else parse_normalize(self.normalize)
+        given = None if self.preprocess is None else read_preprocess(self.preprocess)
+        changes = self._changes()
         data = load_dataset(self.data, split=self.split, root=self.data_root, limit=self.limit, download=self.download)
-        shape = tuple(data.images.shape[1:]) if data.images.dtype.kind == "f" else None
-        model = load_model(self.model, arch=self.arch, trust=self.trust, input_shape=shape)
-        if normalize is not None:
-            mean, std = normalize
-            model = dataclasses.replace(model, preprocess=dataclasses.replace(model.preprocess, mean=mean, std=std))
-        return model, data
+        model = load_model(
+            self.model,
+            arch=self.arch,
+            trust=self.trust,
+            preprocess=given,
+            input_shape=None if data.images.dtype == "uint8" else tuple(size or 0 for size in data.images.shape[1:]),
+            weights=self.weights,
+            download=self.download is True,
+        )
+        return dataclasses.replace(model, preprocess=dataclasses.replace(model.preprocess, **changes)), data
+
+    def _changes(self) -> dict[str, Any]:
+        """Fields of the preprocessing that options set, over what the model or a file says."""
+        from precisionkit.models.preprocess import parse_normalize, parse_resize, parse_size
+
+        changes: dict[str, Any] = {} if self.resize is None else parse_resize(self.resize)
+        if self.crop is not None:
+            changes["crop"] = parse_size(self.crop, "crop")
+        if self.normalize is not None:
+            changes["mean"], changes["std"] = parse_normalize(self.normalize)
+        if self.scale is not None:
+            changes["scale"] = self.scale
+        if self.interpolation is not None:
+            changes["interpolation"] = self.interpolation
+        return changes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,19 +118,38 @@ def _together(*decorators: Decorator) -> Decorator:
 source_options = _together(
     click.argument("model", metavar="MODEL"),
     click.option(
-        "--data", required=True, metavar="SET", help="digits, mnist, fashion_mnist, cifar10, a FILE.npz, or a FOLDER of images by class."
+        "--data",
+        required=True,
+        metavar="SET",
+        help="digits, mnist, fashion_mnist, cifar10, a FILE.npz, .npy or .parquet, a FOLDER of images by class, of Parquet files or of "
+        "save_to_disk, hf:OWNER/NAME, or package.module:function, which returns batches.",
     ),
     click.option("--arch", metavar="NAME", help="Architecture for a file that holds only weights: a zoo name or package.module:factory."),
     click.option(
         "--data-root", type=click.Path(path_type=Path, file_okay=False), help="Folder with named data sets [default: $PRECISIONKIT_DATA]."
     ),
-    click.option("--split", default="test", show_default=True, help="test or train, of a named set."),
+    click.option("--split", default="test", show_default=True, help="test or train, of a named set; or a part of a folder that has parts."),
     click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Take the first N inputs."),
+    click.option(
+        "--weights",
+        metavar="FILE",
+        help="Weights for a MODEL by name: a file, 'default' (published, from torch's cache), or 'random', for experiments.",
+    ),
+    click.option(
+        "--preprocess",
+        type=click.Path(path_type=Path, dir_okay=False),
+        metavar="FILE",
+        help="JSON or YAML with any of resize, resize_shorter, crop, interpolation, antialias, scale, mean, std; not the model's own.",
+    ),
+    click.option("--resize", metavar="SIZE", help="Resize images by Pillow: N (the shorter side), HEIGHTxWIDTH, or 'none'."),
+    click.option("--crop", metavar="SIZE", help="Then cut N or HEIGHTxWIDTH from the middle, or 'none'."),
+    click.option("--interpolation", metavar="NAME", help="Of resizing: bilinear, bicubic, nearest, box, hamming or lanczos."),
+    click.option("--scale", type=float, metavar="NUMBER", help="Then divide bytes by it, e.g. 255."),
     click.option("--normalize", metavar="MEANS/STDS", help="Per channel, e.g. 0.1307/0.3081, or 'none' [default: what the model says]."),
 )
 access_options = _together(
     click.option("--trust", is_flag=True, help="Load files that can run code: pickled modules, TorchScript, .pt2."),
-    click.option("--download/--no-download", default=True, show_default=True, help="Fetch a missing named data set."),
+    click.option("--download/--no-download", default=None, help="Fetch what is missing [default: only named data sets]."),
     click.option("-q", "--quiet", is_flag=True, help="No progress on stderr."),
 )
 arithmetic_options = _together(

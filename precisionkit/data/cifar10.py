@@ -36,7 +36,7 @@ def read_npz_file(root: Path, split: str) -> Arrays | None:
             found = read_npz(path)
             if found.labels is None:
                 raise UnusableDataError(f"The file {path} holds no labels: add an array labels.")
-            return _checked(found.images, found.labels, path)
+            return _checked(np.asarray(found.images), found.labels, path)
     return None
 
 
@@ -61,7 +61,7 @@ def read_pickles(root: Path, split: str) -> Arrays | None:
     if not folder.is_dir():
         return None
     try:
-        from torchvision.datasets import CIFAR10  # type: ignore[import-untyped]
+        from torchvision.datasets import CIFAR10
     except ImportError:
         raise UnusableDataError(
             f"The folder {folder} holds pickles, which only torchvision opens here, after a check: pip install precisionkit[vision], or "

@@ -16,14 +16,14 @@ _PATIENCE = 20.0  # seconds that one network call may take
 def download(torchvision_class: str, root: Path, split: str) -> str | None:
     """Fetch a set into the root in torchvision's layout; return None, or why it failed."""
     try:
-        from torchvision import datasets  # type: ignore[import-untyped]
+        from torchvision import datasets
     except ImportError:
         return "torchvision is not installed"
     _LOG.info("Fetching %s with torchvision into %s.", torchvision_class, root)
     there = set(root.rglob("*")) | {root} if root.is_dir() else set()
     try:
         root.mkdir(parents=True, exist_ok=True)
-        with _patience(), contextlib.redirect_stdout(io.StringIO()):  # stdout belongs to results
+        with patience(), contextlib.redirect_stdout(io.StringIO()):  # stdout belongs to results
             getattr(datasets, torchvision_class)(str(root), train=split == "train", download=True)
     except (OSError, RuntimeError, ValueError, EOFError) as error:
         _LOG.debug("The download failed.", exc_info=error)
@@ -40,7 +40,8 @@ def _remove_new_folders(root: Path, there: set[Path]) -> None:
 
 
 @contextlib.contextmanager
-def _patience() -> Iterator[None]:
+def patience() -> Iterator[None]:
+    """Limit how long one network call may take."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(_PATIENCE)
     try:

@@ -1,15 +1,16 @@
-"""A folder with one subfolder of images per class, in the order of torchvision's ImageFolder."""
+"""A folder with one subfolder of images per class, in the order of torchvision's ImageFolder; images are decoded when they are needed."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from precisionkit.data.dataset import Arrays
-from precisionkit.data.images import read_image
+from precisionkit.data.fingerprint import FileDigest
+from precisionkit.data.images import Header, common, decode, read_header
+from precisionkit.data.inputs import LazyInputs, stacked
 from precisionkit.errors import UnusableDataError
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
@@ -23,29 +24,45 @@ def read_class_folders(folder: Path, *, limit: int | None = None) -> Arrays:
     paths: list[Path] = []
     labels: list[int] = []
     for label, name in enumerate(classes):
-        found = list(_images(folder / name))
+        found = _images(folder / name)
         if not found:
             raise UnusableDataError(f"The class folder {folder / name} holds no images ({', '.join(EXTENSIONS)}): fill or remove it.")
         paths += found
         labels += [label] * len(found)
-    images = [read_image(path) for path in paths[:limit]]
-    for path, image in zip(paths, images, strict=False):
-        if image.shape[:2] != images[0].shape[:2]:
-            raise UnusableDataError(
-                f"The image {path} is {_size(image)} pixels, but {paths[0]} is {_size(images[0])}: all images must be of one size, "
-                "so resize them first."
-            )
-    if any(image.ndim == 3 for image in images):
-        images = [image if image.ndim == 3 else np.repeat(image[:, :, np.newaxis], 3, axis=2) for image in images]
-    return Arrays(np.stack(images), np.asarray(labels[:limit]), classes)
+    paths, labels = paths[:limit], labels[:limit]
+    digest = FileDigest()
+    kind = common(_headers(folder, paths, digest))
+
+    def read(start: int, stop: int) -> np.ndarray:
+        return stacked([decode(path, f"The image {path}", grey=kind.grey) for path in paths[start:stop]])
+
+    images = LazyInputs((len(paths), *kind.shape), np.dtype(np.uint8), read)
+    return Arrays(images, np.asarray(labels), classes, sha256=digest.finished(np.asarray(labels)))
 
 
-def _images(folder: Path) -> Iterator[Path]:
-    for here, _, names in sorted(os.walk(folder, followlinks=True)):
-        for name in sorted(names):
-            if name.lower().endswith(EXTENSIONS):
-                yield Path(here) / name
+def _headers(folder: Path, paths: list[Path], digest: FileDigest) -> Iterator[Header]:
+    for path in paths:
+        if not path.is_file():
+            raise UnusableDataError(f"The image {path} is no file, but a broken link or a device: repair or remove it.")
+        digest.add(path.relative_to(folder).as_posix(), path)
+        yield read_header(path, f"The image {path}")
 
 
-def _size(image: np.ndarray) -> str:
-    return f"{image.shape[1]}x{image.shape[0]}"
+def _images(folder: Path) -> list[Path]:
+    """Images under a folder, links followed, each folder once."""
+    seen: set[tuple[int, int]] = set()
+    waiting, found = [folder], list[Path]()
+    while waiting:
+        here = waiting.pop()
+        try:
+            status = here.stat()
+            entries = list(here.iterdir())
+        except OSError as error:
+            raise UnusableDataError(f"The folder {here} cannot be read ({error.strerror}): check its permissions.") from None
+        if (status.st_dev, status.st_ino) in seen:
+            raise UnusableDataError(f"The folder {here} is a link to one that is read already: remove the link.")
+        seen.add((status.st_dev, status.st_ino))
+        folders = [entry for entry in entries if entry.is_dir()]
+        waiting += folders
+        found += [entry for entry in entries if entry.name.lower().endswith(EXTENSIONS) and entry not in folders]
+    return sorted(found, key=lambda path: (str(path.parent), path.name))

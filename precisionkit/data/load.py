@@ -8,40 +8,57 @@ from pathlib import Path
 from precisionkit.data.dataset import Arrays, Dataset, make_dataset
 from precisionkit.data.download import download as fetch
 from precisionkit.data.folder import read_class_folders
+from precisionkit.data.function import read_function
+from precisionkit.data.hub import PREFIX, read_hub
 from precisionkit.data.named import NAMED, SPLITS, NamedSet
+from precisionkit.data.npy import is_npy, read_npy
 from precisionkit.data.npz import read_npz
-from precisionkit.errors import UnusableDataError, UsageError
+from precisionkit.data.tables import is_saved, parquet_files, read_parquet, read_saved
+from precisionkit.errors import UnusableDataError, UsageError, shown
+from precisionkit.user_code import is_named
 
 _VARIABLE = "PRECISIONKIT_DATA"
+_FILES = (".npz", ".npy", ".parquet")
 
 
 def load_dataset(
-    source: str, *, split: str = "test", root: str | Path | None = None, limit: int | None = None, download: bool = True
+    source: str,
+    *,
+    split: str = "test",
+    root: str | Path | None = None,
+    limit: int | None = None,
+    download: bool | None = None,
 ) -> Dataset:
     """Load a data set.
 
     Parameters
     ----------
     source : str
-        A known name, an .npz file, or a folder with one subfolder of images per class.
+        A known name; a file .npz, .npy (with its labels beside it, or ``IMAGES.npy,LABELS.npy``) or .parquet; a folder with one
+        subfolder of images per class, of Parquet files, or of `datasets.save_to_disk`; ``hf:OWNER/NAME[:CONFIGURATION]`` on Hugging
+        Face's hub; or ``package.module:function``, which is imported and returns batches.
     split : str
-        ``test`` or ``train``; files and folders have only one part.
+        ``test`` or ``train`` of a known name; the part of a folder or of a set on the hub that has parts.
     root : str or Path or None
         Where named sets lie; by default $PRECISIONKIT_DATA, else a folder in the user's cache.
     limit : int or None
         Keep only the first images.
-    download : bool
-        Whether torchvision may fetch a named set that is not found.
+    download : bool or None
+        Whether a set that is not found may be fetched; None allows it for known names and forbids it for the hub.
     """
-    if split not in SPLITS:
-        raise UsageError(f"Unknown split {split!r}: give one of {', '.join(SPLITS)}.")
     if limit is not None and limit < 1:
         raise UsageError(f"The limit {limit} leaves no images: give at least 1.")
     if source in NAMED:
         entry = NAMED[source]
-        arrays = _named(entry, split, Path(root) if root else _default_root(), download=download)
-        return make_dataset(Arrays(arrays.images, arrays.labels, entry.class_names), name=source, split=split, limit=limit)
-    return make_dataset(_from_path(source, limit), name=source, split="all", limit=limit)
+        if split not in SPLITS:
+            raise UsageError(f"Unknown split {shown(split)!r}: give one of {', '.join(SPLITS)}.")
+        found = _named(entry, split, Path(root) if root else _default_root(), download=download is not False)
+        arrays = Arrays(found.images, found.labels, entry.class_names, split=split)
+    elif source.startswith(PREFIX):
+        arrays = read_hub(source, split, limit, download=download is True)
+    else:
+        arrays = _from_path(source, split, limit)
+    return make_dataset(arrays, name=source, limit=limit)
 
 
 def _default_root() -> Path:
@@ -76,16 +93,33 @@ def _find(entry: NamedSet, split: str, root: Path) -> Arrays | None:
     return None
 
 
-def _from_path(source: str, limit: int | None) -> Arrays:
+def _from_path(source: str, split: str, limit: int | None) -> Arrays:
     path = Path(source)
     if path.is_dir():
-        return read_class_folders(path, limit=limit)
+        return _from_folder(path, split, limit)
+    if is_npy(source):
+        return read_npy(source)
+    if path.suffix in _FILES and not path.is_file():
+        raise UnusableDataError(f"The data file {source} does not exist: check the path.")
     if path.suffix == ".npz":
-        if not path.is_file():
-            raise UnusableDataError(f"The data file {source} does not exist: check the path.")
         return read_npz(path)
+    if path.suffix == ".parquet":
+        return read_parquet(source, split, limit)
     if path.is_file():
-        raise UnusableDataError(f"The data file {source} is not an .npz file: write one with numpy.savez(FILE, images=, labels=).")
+        raise UnusableDataError(
+            f"The data file {source} is not an .npz file, nor {', '.join(_FILES[1:])}: write one with numpy.savez(FILE, images=, labels=)."
+        )
+    if is_named(source):
+        return read_function(source, limit=limit)
     raise UnusableDataError(
-        f"The data set {source!r} is neither a known name ({', '.join(NAMED)}) nor an existing .npz file or folder: check the spelling."
+        f"The data set {shown(source)!r} is neither a known name ({', '.join(NAMED)}) nor an existing .npz file or folder, nor "
+        "package.module:function: check the spelling."
     )
+
+
+def _from_folder(folder: Path, split: str, limit: int | None) -> Arrays:
+    if is_saved(folder):
+        return read_saved(folder, split, limit)
+    if parquet_files(folder):
+        return read_parquet(str(folder), split, limit)
+    return read_class_folders(folder, limit=limit)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from precisionkit.errors import UnusableModelError
+from precisionkit.errors import shown as shown  # used beside the file's own description
 
 FORMATS = "a PyTorch state dict (.pt, .pth, .th) or a .safetensors file"
 
@@ -63,12 +64,6 @@ class ModelFile:
     def code_names(self) -> tuple[str, ...]:
         """Names in its pickle beyond what torch writes for plain tensors."""
         return tuple(name for name in self.names if not _is_plain(name))
-
-
-def shown(text: str, limit: int = 80) -> str:
-    """Return text from a file such that it can be printed: no control characters, not endless."""
-    safe = ascii(text)[1:-1]
-    return safe if len(safe) <= limit else safe[: limit - 3] + "..."
 
 
 def read_model_file(path: str | Path) -> ModelFile:

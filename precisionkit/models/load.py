@@ -16,9 +16,10 @@ import torch
 from torch import nn
 
 from precisionkit.errors import UnusableModelError, UsageError
-from precisionkit.models import factory, foreign, tensors
+from precisionkit.models import factory, foreign, named, tensors
 from precisionkit.models.files import Kind, ModelFile, read_model_file, shown
 from precisionkit.models.preprocess import Preprocess, from_record, to_record
+from precisionkit.models.transforms import from_transform
 from precisionkit.models.zoo import ZOO
 
 FORMAT = "precisionkit.model/1"
@@ -35,7 +36,7 @@ class LoadedModel:
     path, sha256 : str
         The file, and the hash of its bytes.
     arch : str
-        Zoo name, ``package.module:factory``, or how a trusted file describes itself.
+        Zoo name, ``package.module:factory``, a library's name with its weights, or how a trusted file describes itself.
     parameters : int
         Number of trained numbers.
     input_shape : tuple of int or None
@@ -44,6 +45,8 @@ class LoadedModel:
         Number of outputs; None when unknown.
     preprocess : Preprocess
         From the caller, else from the file, else the architecture's own.
+    input_dtype : torch.dtype or None
+        float32 for images and numbers, int64 for tokens; None when unknown.
     """
 
     module: nn.Module
@@ -54,6 +57,7 @@ class LoadedModel:
     input_shape: tuple[int, ...] | None
     classes: int | None
     preprocess: Preprocess
+    input_dtype: torch.dtype | None = None
 
 
 @dataclass(frozen=True)
@@ -74,8 +78,10 @@ def load_model(
     *,
     arch: str | None = None,
     trust: bool = False,
-    preprocess: Preprocess | None = None,
+    preprocess: object = None,
     input_shape: tuple[int, ...] | None = None,
+    weights: str | Path | None = None,
+    download: bool = False,
 ) -> LoadedModel:
     """Load a classifier.
 
@@ -83,16 +89,55 @@ def load_model(
     ----------
     path : str or Path
         A state dict (.pt, .pth, .th), a .safetensors file, or a file of `save_model`; with `trust` also a pickled module, a
-        TorchScript archive or an exported program.
+        TorchScript archive or an exported program.  Or a model by name: ``torchvision:NAME``, ``timm:NAME``, or ``hf:FOLDER`` for a
+        folder that Hugging Face's library saved.
     arch : str or None
         A zoo name or ``package.module:factory``; may be left out where the file names it.
     trust : bool
         Whether code in the file may run.
-    preprocess : Preprocess or None
-        Replaces the file's or the architecture's own.
+    preprocess : Preprocess or transform or None
+        Replaces the file's or the architecture's own; may be a transform of torchvision.
     input_shape : tuple of int or None
         Of one image, without the batch; needed only for TorchScript, which does not store it.
+    weights : str or Path or None
+        Of a model by name: a file, ``default`` for those that its library publishes, or ``random`` or ``random:SEED``.
+    download : bool
+        Whether published weights may be fetched.
     """
+    given = preprocess if preprocess is None or isinstance(preprocess, Preprocess) else from_transform(preprocess)
+    if named.is_named(str(path)):
+        if arch is not None:
+            raise UsageError(f"{shown(str(path))} names its architecture: leave out --arch.")
+        return _by_name(str(path), given, weights, trust=trust, download=download)
+    if weights is not None:
+        raise UsageError(f"{shown(str(path))} is a file with weights of its own: leave out --weights, which is for models by name.")
+    return _from_file(path, arch, given, trust=trust, input_shape=input_shape)
+
+
+def _by_name(path: str, preprocess: Preprocess | None, weights: str | Path | None, *, trust: bool, download: bool) -> LoadedModel:
+    def read(file: str) -> tuple[tensors.Tensors, str]:
+        found = read_model_file(file)
+        opened = _open(found, arch=path, trust=trust, input_shape=None)
+        return opened.weights if opened.weights is not None else _tensors_of(opened.module, _where(found)), found.sha256
+
+    asked = named.Asked(None if weights is None else str(weights), read, download=download, preprocessed=preprocess is not None)
+    model = named.load_named(path, asked)
+    return LoadedModel(
+        module=_ready(model.module, f"The model {shown(path)}"),
+        path=model.path,
+        sha256=model.sha256,
+        arch=model.arch,
+        parameters=sum(parameter.numel() for parameter in model.module.parameters()),
+        input_shape=model.input_shape,
+        classes=model.classes,
+        preprocess=preprocess or model.preprocess,
+        input_dtype=model.input_dtype,
+    )
+
+
+def _from_file(
+    path: str | Path, arch: str | None, preprocess: Preprocess | None, *, trust: bool, input_shape: tuple[int, ...] | None
+) -> LoadedModel:
     file = read_model_file(path)
     opened = _open(file, arch=arch, trust=trust, input_shape=input_shape)
     where = _where(file)
@@ -112,7 +157,8 @@ def load_model(
         parameters=opened.parameters or sum(parameter.numel() for parameter in module.parameters()),
         input_shape=entry.input_shape if entry else opened.input_shape,
         classes=entry.classes if entry else opened.classes,
-        preprocess=preprocess or opened.preprocess or (entry.preprocess if entry else Preprocess(mean=None, std=None)),
+        preprocess=preprocess or opened.preprocess or (entry.preprocess if entry else Preprocess()),
+        input_dtype=torch.float32 if entry else None,
     )
 
 

@@ -52,8 +52,8 @@ def _counted(count: int) -> str:
     return f"{count} tensor{'s' * (count > 1)}"
 
 
-def fit(tensors: Tensors, module: nn.Module, *, arch: str, where: str) -> None:
-    """Copy tensors into a module under its names, cast to its dtypes; refuse unless names and shapes match exactly."""
+def fit(tensors: Tensors, module: nn.Module, *, arch: str, where: str, way_out: str = "give the --arch that it was trained with") -> None:
+    """Copy tensors into a module under its names, cast to its dtypes; refuse unless names and shapes match exactly, with the way out."""
     shapes = _shapes(module)
     names = _renamed(tensors, shapes, arch)
     missing = [key for key in shapes if key not in names]
@@ -70,7 +70,7 @@ def fit(tensors: Tensors, module: nn.Module, *, arch: str, where: str) -> None:
     ]
     if parts:
         others = [name for name in candidates(tensors) if name != arch]
-        way_out = f"its tensors fit --arch {' or '.join(others)}" if others else "give the --arch that it was trained with"
+        way_out = f"its tensors fit --arch {' or '.join(others)}" if others else way_out
         raise UnusableModelError(f"{where} does not fit the architecture {arch}: {'; '.join(parts)}; {way_out}.")
     for key, target in module.state_dict().items():
         if not _is_counter(key):
@@ -128,12 +128,12 @@ def _shapes(module: nn.Module) -> dict[str, tuple[int, ...]]:
 def _renamed(tensors: Tensors, shapes: Mapping[str, object], arch: str) -> Tensors:
     """Return the tensors under the names that match: the file's own, without wrapper prefixes, or as the zoo renames them."""
     rename: Callable[[str], str] = ZOO[arch].rename if arch in ZOO else str
-    bare = _without_prefixes(tensors)
+    bare = without_prefixes(tensors)
     options = (tensors, bare, {rename(key): value for key, value in bare.items()})
     return next((option for option in options if option.keys() == shapes.keys()), options[-1])
 
 
-def _without_prefixes(tensors: Tensors) -> Tensors:
+def without_prefixes(tensors: Tensors) -> Tensors:
     """Strip what DataParallel (``module.``) and torch.compile (``_orig_mod.``) put before names."""
     bare = {re.sub(r"(^|\.)_orig_mod\.", r"\1", key): value for key, value in tensors.items()}
     while bare and all(key.startswith("module.") for key in bare):

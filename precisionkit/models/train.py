@@ -85,7 +85,7 @@ def main() -> None:
 def _split(name: str, split: str) -> tuple[torch.Tensor, torch.Tensor]:
     data = load_dataset(RECIPES[name].data, split=split)
     assert data.labels is not None  # both sets are labelled
-    return ZOO[name].preprocess(data.images), torch.from_numpy(data.labels)
+    return ZOO[name].preprocess(data.images[:]), torch.from_numpy(data.labels)
 
 
 def _shifted(batch: torch.Tensor, generator: torch.Generator) -> torch.Tensor:

@@ -57,7 +57,7 @@ class ZooEntry:
 
 
 _PLAIN = Preprocess(mean=None, std=None)
-_MNIST = Preprocess(mean=(0.1307,), std=(0.3081,), resize=32)
+_MNIST = Preprocess(mean=(0.1307,), std=(0.3081,), resize=32, antialias=False)
 _IMAGENET = Preprocess(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 _CIFAR = Preprocess(mean=(0.4914, 0.4822, 0.4465), std=(0.2023, 0.1994, 0.2010))
 _DIGITS = Preprocess(mean=None, std=None, scale=16.0)

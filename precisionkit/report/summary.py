@@ -49,11 +49,12 @@ def _heading(report: Report) -> Text:
     probed = flags.get("probed", "no")
     run = f"\nhalf run: {made}" if made else ""
     run += f"; kernels not refuted: {probed}" if made and probed != "no" else "; kernels not probed" if made else ""
+    inputs = f"\ninputs: {flags['inputs']}, rounded in binary32, the same for both programs" if "inputs" in flags else ""
     split = "" if data.split == "all" else f", {data.split} split"
     return Text(
         f"{model.arch} ({model.parameters:,} parameters) on {data.name}{split}\n"
         f"{arithmetic.storage}, sums in {arithmetic.accumulate}, order {arithmetic.order}, {_FUSED[arithmetic.fuse]}"
-        f"against {arithmetic.reference}; method {report.method}{run}"
+        f"against {arithmetic.reference}; method {report.method}{run}{inputs}"
     )
 
 

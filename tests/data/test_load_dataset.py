@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import logging
+import os
 import pickle
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -293,7 +296,7 @@ class TestNpz:
             ({}, r"has the arrays \(none\)"),
             ({"x": np.zeros((0, 4, 4), dtype=np.uint8)}, r"holds no images \(shape \(0, 4, 4\)\)"),
             ({"x": np.zeros((2, 0))}, "holds no images"),
-            ({"x": np.zeros((2, 3, 3), dtype=np.int64)}, "has images of type int64: give bytes"),
+            ({"x": np.zeros((2, 3, 3), dtype=np.int64)}, r"has images of type int64 and shape \(2, 3, 3\): give bytes"),
             ({"x": np.zeros((2, 3), dtype=np.uint8)}, r"has byte images of shape \(2, 3\): give"),
             ({"x": np.zeros((2, 3, 32, 32), dtype=np.uint8)}, r"move the channels to the end, as in images\.transpose"),
             ({"x": np.zeros(3)}, r"has floating images of shape \(3,\)"),
@@ -329,6 +332,13 @@ class TestNpz:
         (tmp_path / "set.npy").rename(tmp_path / "set.npz")
         _refused(str(tmp_path / "set.npz"), "holds a single array")
 
+    def test_more_is_announced_than_there_is(self, tmp_path: Path) -> None:
+        stream = io.BytesIO()
+        np.lib.format.write_array_header_1_0(stream, {"descr": "|u1", "fortran_order": False, "shape": (10**13, 8, 8)})
+        with zipfile.ZipFile(tmp_path / "set.npz", "w") as archive:
+            archive.writestr("x.npy", stream.getvalue())
+        _refused(str(tmp_path / "set.npz"), "is damaged, no .npz file")
+
     def test_pickles_are_not_opened(self, tmp_path: Path) -> None:
         (tmp_path / "set.npz").write_bytes(pickle.dumps({"x": 1}))
         _refused(str(tmp_path / "set.npz"), "is damaged, no .npz file")
@@ -352,7 +362,7 @@ class TestFolder:
         assert data.labels is not None
         assert data.labels.tolist() == theirs.targets
         assert data.images.shape == (4, 5, 6)
-        np.testing.assert_array_equal(data.images, [np.asarray(Image.open(path)) for path, _ in theirs.samples])
+        np.testing.assert_array_equal(data.images[:], [np.asarray(Image.open(path)) for path, _ in theirs.samples])
         assert load_dataset(str(tmp_path), limit=3).images.shape == (3, 5, 6)
 
     def test_one_colour_image_makes_all_colour(self, tmp_path: Path) -> None:
@@ -360,12 +370,75 @@ class TestFolder:
         self._write(tmp_path / "a" / "2.png", _images(5, 6, 3))
         data = load_dataset(str(tmp_path))
         assert data.images.shape == (2, 5, 6, 3)
-        np.testing.assert_array_equal(data.images[0, :, :, 2], _images(5, 6))
+        np.testing.assert_array_equal(data.images[:1][0, :, :, 2], _images(5, 6))
 
-    def test_sizes_must_agree(self, tmp_path: Path) -> None:
+    def test_sizes_may_differ(self, tmp_path: Path) -> None:
+        sizes = ((5, 6), (6, 6), (6, 6))
+        for number, size in enumerate(sizes):
+            self._write(tmp_path / "a" / f"{number}.png", _images(*size))
+        images = load_dataset(str(tmp_path)).images
+        assert (images.shape, images.dtype) == ((3, None, 6), np.uint8)
+        assert [image.shape for image in images[:]] == list(sizes)
+        assert images[1:].shape == (2, 6, 6)
+        assert images[3:].shape == (0, 0, 6)
+
+    def test_images_are_decoded_when_they_are_needed(self, tmp_path: Path) -> None:
+        for number in range(3):
+            self._write(tmp_path / "a" / f"{number}.png", _images(5, 6))
+        images = load_dataset(str(tmp_path)).images
+        (tmp_path / "a" / "1.png").unlink()
+        assert images[2:].shape == (1, 5, 6)
+        with pytest.raises(UnusableDataError, match=r"The image .*1\.png cannot be read"):
+            images[:2]
+        with pytest.raises(ValueError, match="only slices of neighbours"):
+            images[::2]
+
+    def test_the_fingerprint_is_of_names_bytes_and_labels(self, tmp_path: Path) -> None:
+        def made(name: str, files: dict[str, int], **options: Any) -> str:
+            for file, seed in files.items():
+                self._write(tmp_path / name / file, np.full((5, 6), seed, dtype=np.uint8))
+            return load_dataset(str(tmp_path / name), **options).sha256
+
+        first = made("one", {"a/1.png": 1, "b/2.png": 2})
+        assert first == made("same", {"a/1.png": 1, "b/2.png": 2})
+        others = [
+            made("pixels", {"a/1.png": 1, "b/2.png": 3}),
+            made("names", {"a/1.png": 1, "b/3.png": 2}),
+            made("labels", {"a/1.png": 1, "ab/3.png": 1, "b/2.png": 2}, limit=1),
+            made("limit", {"a/1.png": 1, "b/2.png": 2}, limit=1),
+        ]
+        assert len({first, *others}) == 4  # the last two keep the same image
+        assert others[2] == others[3]
+
+    @pytest.mark.parametrize("target", ["..", "."])
+    def test_loops_of_links(self, tmp_path: Path, target: str) -> None:
         self._write(tmp_path / "a" / "1.png", _images(5, 6))
-        self._write(tmp_path / "b" / "2.png", _images(6, 5))
-        _refused(str(tmp_path), r"2\.png is 5x6 pixels, but .*1\.png is 6x5: all images must be of one size")
+        (tmp_path / "a" / "again").symlink_to(target, target_is_directory=True)
+        _refused(str(tmp_path), "is a link to one that is read already: remove the link")
+
+    def test_links_without_a_loop(self, tmp_path: Path) -> None:
+        self._write(tmp_path / "set" / "a" / "1.png", _images(5, 6))
+        self._write(tmp_path / "elsewhere" / "2.png", _images(5, 6))
+        (tmp_path / "set" / "b").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+        assert load_dataset(str(tmp_path / "set")).labels.tolist() == [0, 1]
+        (tmp_path / "elsewhere" / "3.png").symlink_to("nowhere")
+        _refused(str(tmp_path / "set"), r"3\.png is no file, but a broken link or a device")
+
+    def test_a_pipe_is_not_opened(self, tmp_path: Path) -> None:
+        self._write(tmp_path / "a" / "1.png", _images(5, 6))
+        os.mkfifo(tmp_path / "a" / "2.png")
+        _refused(str(tmp_path), r"2\.png is no file")
+
+    def test_too_many_pixels(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._write(tmp_path / "a" / "1.png", _images(50, 60))
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+        _refused(str(tmp_path), r"1\.png has more pixels than Pillow opens \(2000\)")
+
+    def test_formats_that_need_other_programs_are_not_tried(self, tmp_path: Path) -> None:
+        (tmp_path / "a").mkdir()
+        Image.fromarray(_images(5, 6)).save(tmp_path / "a" / "x.eps")
+        (tmp_path / "a" / "x.eps").rename(tmp_path / "a" / "x.png")
+        _refused(str(tmp_path), r"x\.png cannot be read")
 
     @pytest.mark.parametrize("content", [b"", b"no image", b"\x89PNG\r\n\x1a\n1234"])
     def test_an_unreadable_image_is_named(self, tmp_path: Path, content: bytes) -> None:
@@ -376,7 +449,9 @@ class TestFolder:
     def test_a_cut_off_image(self, tmp_path: Path) -> None:
         self._write(tmp_path / "a" / "1.png", _images(50, 60))
         (tmp_path / "a" / "1.png").write_bytes((tmp_path / "a" / "1.png").read_bytes()[:500])
-        _refused(str(tmp_path), r"1\.png cannot be read")
+        images = load_dataset(str(tmp_path)).images  # its first bytes are sound
+        with pytest.raises(UnusableDataError, match=r"1\.png cannot be read"):
+            images[:1]
 
     def test_sixteen_bits(self, tmp_path: Path) -> None:
         self._write(tmp_path / "a" / "1.png", np.full((4, 4), 999, dtype=np.uint16))
@@ -390,7 +465,7 @@ class TestFolder:
     def test_without_pillow(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self._write(tmp_path / "a" / "1.png", _images(5, 6))
         monkeypatch.setitem(sys.modules, "PIL", None)
-        _refused(str(tmp_path), r"needs Pillow: pip install precisionkit\[vision\]")
+        _refused(str(tmp_path), r"Reading the image .*1\.png needs Pillow: pip install precisionkit\[vision\]")
 
 
 class TestArguments:
@@ -427,7 +502,7 @@ class TestFingerprint:
         assert fingerprint(images, None) == fingerprint(np.asfortranarray(images), None)
 
     def test_a_known_value(self) -> None:
-        data = make_dataset(Arrays(np.arange(8, dtype=np.uint8).reshape(2, 2, 2), np.array([0, 1])), name="x", split="all")
+        data = make_dataset(Arrays(np.arange(8, dtype=np.uint8).reshape(2, 2, 2), np.array([0, 1])), name="x")
         assert data.sha256 == KNOWN
 
 
