@@ -21,7 +21,7 @@ from precisionkit.bound.result import LogitBounds
 from precisionkit.bound.sketch import CauchySketch, NormalSketch
 from precisionkit.bound.substitution import EFFORT, Doubts, Settled
 from precisionkit.bound.trace import Step, Trace
-from precisionkit.bound.walk import Costs, GivenUp, bounds, distance, relied_on, row_sums, sharpened
+from precisionkit.bound.walk import Costs, GivenUp, bends, bounds, distance, relied_on, row_sums, sharpened
 from precisionkit.enclosure import Bounded, Enclosure
 from precisionkit.evaluate import Program
 from precisionkit.formats import BINARY32
@@ -43,6 +43,8 @@ class Samples:
     claim : float
         At most this is claimed of a neuron, in units of what its estimate would prove: the less, the sharper; the more, the fewer
         claims fail.
+    bend : float
+        The same in front of operators that bend between kinks, whose second order grows with the square of what is claimed.
     symmetric : bool
         Settle both directions of a neuron in one pass, with one slope; else in two, with lines: sharper, at twice the price.
     """
@@ -51,6 +53,7 @@ class Samples:
     random: int
     worst: int
     claim: float
+    bend: float
     symmetric: bool = True
 
     @property
@@ -59,9 +62,9 @@ class Samples:
         return 2 * self.pilot + self.random + self.worst
 
 
-FINE, COARSE = Samples(32, 96, 192, claim=2.0), Samples(8, 16, 32, claim=16.0)
+FINE, COARSE = Samples(32, 96, 192, claim=2.0, bend=1.5), Samples(8, 16, 32, claim=16.0, bend=8.0)
 """For storage in 16 bits, and in more, whose errors are far below the margins."""
-FINEST = replace(FINE, claim=2.5, symmetric=False)
+FINEST = replace(FINE, claim=2.5, bend=1.8, symmetric=False)
 """For what is left undecided."""
 CONFIDENCE = 1e-6
 """Default of the largest probability that a `probable` verdict is wrong; each of the two programs gets half of it."""
@@ -87,8 +90,9 @@ def adjoint(
 
     Notes
     -----
-    A second, sharper attempt is made where the first does not keep the class; each may fail with half of the probability.  Of
-    that, half is left to the gaps, a quarter to neurons that are settled one by one, a quarter to sketches.
+    A second, sharper attempt is made where the first does not keep the class; each may fail with half of the probability, or with a
+    third where operators bend between kinks, and settling doubtful neurons alone is an attempt of its own.
+    Of that, half is left to the gaps, a quarter to neurons that are settled one by one, a quarter to sketches.
     Assumes: the model, beside `Arithmetic.assumptions`.
     """
     costs = Costs(program.graph)
@@ -96,15 +100,17 @@ def adjoint(
     base = interval(program, inputs, classes, observe=doubts.count)
     fine = program.arithmetic.storage.precision < BINARY32.precision
     attempts = (FINE, FINEST) if fine else (COARSE, FINEST)
-    each = confidence / len(attempts)  # whether they are made or not
+    each = confidence / (len(attempts) + bends(program.graph))  # whether they are made or not
     with direct_sums():
         cheap = doubts.passes <= min(effort, attempts[0].total)
         within = cheap.nonzero().flatten()
+        alone = confidence if not bends(program.graph) else each
         if len(within):
-            deviations = _Deviations.of(program.graph, confidence)
+            deviations = _Deviations.of(program.graph, alone)
             found = bounds(program, inputs[within], base.classes[within], Settled(deviations.neurons), deviations.gaps)
-            base = base.sharpened(within, _likely(found, confidence))
-        for row in (~cheap).nonzero().flatten():
+            base = base.sharpened(within, _likely(found, alone))
+        left = ~cheap | (~base.keeps_class() if bends(program.graph) else torch.zeros_like(cheap))
+        for row in left.nonzero().flatten():
             one = row[None]
             for samples in attempts:
                 found_or_not = _claimed(program, inputs[one], base.classes[one], costs, samples, effort, each)
@@ -159,7 +165,7 @@ class Claimed:
 
     def __init__(self, costs: Costs, samples: Samples, effort: float, deviate: float, failure: float) -> None:
         self._costs, self._deviate, self._left = costs, deviate, effort - samples.total
-        self._claim, self._symmetric = samples.claim, samples.symmetric
+        self._claim, self._bend, self._symmetric = samples.claim, samples.bend, samples.symmetric
         self._random = NormalSketch(costs.graph, samples.pilot, samples.random, failure / 2)
         self._worst = CauchySketch(costs.graph, samples.pilot, samples.worst, failure / 2)
 
@@ -168,7 +174,7 @@ class Claimed:
         size, radius = distance(enclosure, kinks), enclosure.radius
         estimate = _smoothed(self._random.estimate(name)) + _TYPICAL * _smoothed(self._worst.estimate(name))
         doubtful = torch.fmin(_DOUBT * estimate, radius) > size
-        claim = self._claim * estimate
+        claim = (self._claim if kinks else self._bend) * estimate
         claim = torch.fmin(torch.fmin(claim, size), radius)
         tested = self._random.bound(name, trace.most_underflow) + self._worst.bound(name, trace.most_underflow)
         failed = ~doubtful & ~(claim >= radius) & ~(tested * (1 + 2.0**-50) <= claim)
@@ -193,7 +199,6 @@ class Claimed:
 
 
 def _smoothed(estimate: Tensor) -> Tensor:
-    """Raise estimates that are far below those of the other neurons of their channel: few samples scatter."""
-    if estimate.dim() < 4:
-        return estimate
-    return torch.maximum(estimate, _FLOOR * estimate.mean((2, 3), keepdim=True))
+    """Raise estimates that are far below those of the other neurons of their channel or row: few samples scatter."""
+    dims = {3: (2,), 4: (2, 3), 5: (2, 3, 4)}.get(estimate.dim())
+    return estimate if dims is None else torch.maximum(estimate, _FLOOR * estimate.mean(dims, keepdim=True))

@@ -16,7 +16,7 @@ from precisionkit.bound.pulling import direct_sums
 from precisionkit.bound.result import LogitBounds
 from precisionkit.bound.sketch import CauchySketch, rank_and_factor
 from precisionkit.bound.trace import Step, Trace
-from precisionkit.bound.walk import Costs, GivenUp, bounds, distance, doubtful, row_sums, sharpened, walk
+from precisionkit.bound.walk import Costs, GivenUp, bends, bounds, distance, doubtful, row_sums, sharpened, walk
 from precisionkit.enclosure import Bounded, Enclosure
 from precisionkit.evaluate import Program
 from precisionkit.formats import BINARY32
@@ -31,6 +31,8 @@ FAILURE = 1e-13
 """Probability that a sketch is wrong anywhere, for one input: 1e-9 for 10,000 inputs."""
 _CLAIM = 20.0
 """What is claimed of a neuron's row sum, in units of its estimate."""
+_BEND = 5.0
+"""The same in front of operators that bend between kinks, whose second order grows with the square of what is claimed."""
 _PREDICT = 8
 """Samples that predict the work."""
 CONFIRMED = 1 - 2.0**-5
@@ -59,7 +61,10 @@ def substitution(program: Program, inputs: Tensor, classes: Tensor | None = None
         if len(within):
             found = bounds(program, inputs[within], base.classes[within], Settled())
             base = base.sharpened(within, found)
-        for row in (doubts.passes > effort).nonzero().flatten():
+        left = doubts.passes > effort
+        if bends(program.graph):
+            left = left | ~base.keeps_class()
+        for row in left.nonzero().flatten():
             one = row[None]
             screened = _screened(program, inputs[one], base.classes[one], costs, effort)
             base = base if screened is None else base.sharpened(one, screened)
@@ -172,6 +177,7 @@ class Predicted:
 
 def _claim(enclosure: Enclosure, estimate: Tensor, kinks: tuple[float, ...]) -> Tensor:
     """A radius that the test will usually confirm, and that keeps a neuron on one side of its kinks where that seems possible."""
-    size = enclosure.centre.abs()
-    claim = torch.fmin(torch.maximum(_CLAIM * estimate, size / 16), enclosure.radius)
-    return torch.fmin(claim, distance(enclosure, kinks)) if kinks else claim
+    if not kinks:
+        return torch.fmin(_BEND * estimate, enclosure.radius)
+    claim = torch.fmin(torch.maximum(_CLAIM * estimate, enclosure.centre.abs() / 16), enclosure.radius)
+    return torch.fmin(claim, distance(enclosure, kinks))

@@ -102,15 +102,23 @@ def sharpened_for(graph: Graph, node: Node, operands: tuple[Any, ...]) -> list[t
     return [(name, kinks) for name in names if name is not None and name != graph.input]
 
 
+def bends(graph: Graph) -> bool:
+    """Whether some operator is curved between its kinks, so that enclosures matter that no neuron's doubt tells of."""
+    return any(
+        node.record.relax is None and not kinks for node in graph.nodes for _, kinks in sharpened_for(graph, node, _stand_ins(graph, node))
+    )
+
+
+def _stand_ins(graph: Graph, node: Node) -> tuple[Any, ...]:
+    """Operands of which it matters alone whether they are activations."""
+    point = Enclosure.exact(torch.zeros(1, 1, 1))
+    return tuple(None if name is None or name in graph.constants else point for name in node.operands)
+
+
 def relied_on(graph: Graph) -> int:
     """Number of coordinates whose enclosures are sharpened, each as often as that is done."""
     shapes = {node.name: math.prod(node.shape) for node in graph.nodes}
-    point = Enclosure.exact(torch.zeros(1, 1, 1))
-    found = {
-        pair
-        for node in graph.nodes
-        for pair in sharpened_for(graph, node, tuple(None if n is None or n in graph.constants else point for n in node.operands))
-    }
+    found = {pair for node in graph.nodes for pair in sharpened_for(graph, node, _stand_ins(graph, node))}
     return sum(shapes[name] for name, _ in found)
 
 

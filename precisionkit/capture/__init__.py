@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
-from precisionkit.capture.export import batch_of, export
+from precisionkit.capture.export import batch_of, export, has_free_batch
 from precisionkit.capture.reader import Reader, Seen, read
 from precisionkit.errors import PrecisionKitError, UnusableModelError
 from precisionkit.graph import Graph, Node, interpret
@@ -98,10 +98,11 @@ def _check(graph: Graph, program: ExportedProgram, input_shape: tuple[int, ...],
     Both in binary64, so that they agree to many digits; a wrong layout gives other numbers altogether.
     """
     sample = batch_of(_CHECKED, input_shape, dtype)
+    given = sample.double() if dtype.is_floating_point else sample
     with torch.no_grad():
-        expected = _in_binary64(program)(sample.double() if dtype.is_floating_point else sample)
+        module = _in_binary64(program)
+        expected = module(given) if has_free_batch(program) else torch.cat([module(one) for one in given.split(1)])
         found = _run(graph, sample)
-    expected = expected[0] if isinstance(expected, tuple) else expected
     scale = float(expected.abs().amax()) if expected.isfinite().all() else 1.0
     if found.shape != expected.shape or not torch.allclose(found, expected, rtol=0, atol=1e-4 * max(scale, 1e-30), equal_nan=True):
         raise UnusableModelError(

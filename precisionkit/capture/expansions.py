@@ -85,7 +85,9 @@ def _conv_transpose(dims: int) -> Expansion:
         turned = weight.unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1).flip(tuple(range(2, 2 + dims)))
         kernels = reader.hold(f"{node.name}_turned", turned.contiguous())
         attributes = {"stride": (1,) * dims, "padding": (0,) * dims, "dilation": tuple(dilation), "groups": groups}
-        return reader.add(node, "", f"conv{dims}d", [widened, kernels, given.get("bias")], attributes, Layout.of(node.meta["val"].shape))
+        return reader.add(
+            node, "", f"conv{dims}d", [widened, kernels, given.get("bias")], attributes, reader.layout_of(node.meta["val"].shape)
+        )
 
     return expand
 
@@ -102,7 +104,7 @@ def _pool1d(record: str, names: tuple[str, ...]) -> Expansion:
             if given.get(name) not in (None, [], ())
         }
         high = reader.viewed(node, x, (x.layout.shape[0], 1, x.layout.shape[1]))
-        layout = Layout.of(node.meta["val"].shape)
+        layout = reader.layout_of(node.meta["val"].shape)
         pooled = reader.add(node, "_flat", record, [high], attributes, _regular((layout.shape[0], 1, layout.shape[1])))
         return reader.viewed(node, pooled, layout.shape, name=node.name)
 
@@ -117,7 +119,7 @@ def _adaptive_max(reader: Reader, node: fx.Node, given: dict[str, Any]) -> Any:
         raise _refused(reader, node, f"images of {sizes} do not divide into windows for {tuple(outputs)}")
     kernel = tuple(n // o for n, o in zip(sizes, outputs, strict=True))
     first = node.meta["val"][0]
-    return [reader.add(node, "", "max_pool2d", [x], {"kernel_size": kernel, "stride": kernel}, Layout.of(first.shape))]
+    return [reader.add(node, "", "max_pool2d", [x], {"kernel_size": kernel, "stride": kernel}, reader.layout_of(first.shape))]
 
 
 def _adaptive_average3d(reader: Reader, node: fx.Node, given: dict[str, Any]) -> Any:
@@ -125,7 +127,7 @@ def _adaptive_average3d(reader: Reader, node: fx.Node, given: dict[str, Any]) ->
     x = _one_input(reader, node, given["self"])
     if any(o != 1 for o in _each(given["output_size"], 3)):
         raise _refused(reader, node, "only an output of one voxel is supported")
-    return reader.add(node, "", "mean", [x], {"dim": (2, 3, 4), "keepdim": True}, Layout.of(node.meta["val"].shape))
+    return reader.add(node, "", "mean", [x], {"dim": (2, 3, 4), "keepdim": True}, reader.layout_of(node.meta["val"].shape))
 
 
 # --------------------------------------------------------------------------------------------------------- elementwise
@@ -150,7 +152,7 @@ def _glu(reader: Reader, node: fx.Node, given: dict[str, Any]) -> Any:
     if dim == 0:
         raise _refused(reader, node, "it acts on the batch dimension")
     half = x.layout.single[dim] // 2
-    layout = Layout.of(node.meta["val"].shape)
+    layout = reader.layout_of(node.meta["val"].shape)
     parts = [reader.add(node, f"_half{i}", "slice", [x], {"dim": dim, "start": i * half, "end": (i + 1) * half}, layout) for i in (0, 1)]
     gate = reader.add(node, "_gate", "sigmoid", [parts[1]], {}, layout)
     return reader.add(node, "", "mul", [parts[0], gate], {}, layout)
@@ -167,7 +169,7 @@ def added_mask(reader: Reader, node: fx.Node, given: dict[str, Any]) -> Any:
     x, mask = (first, second) if isinstance(second, Value) and second.constant is not None else (second, first)
     x, values = _one_input(reader, node, x), mask.constant
     assert values is not None
-    layout = Layout.of(node.meta["val"].shape)
+    layout = reader.layout_of(node.meta["val"].shape)
     if x.layout.shape != layout.shape or not layout.regular:
         raise _refused(reader, node, "a mask with infinities is added to a tensor of another shape")
     hidden = torch.isinf(values).expand(layout.single)[0]

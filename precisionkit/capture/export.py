@@ -30,10 +30,9 @@ def export(module: nn.Module, input_shape: tuple[int, ...], dtype: torch.dtype) 
     UnusableModelError
         It does not run on such an input, or cannot be exported.
     """
-    sample = torch.zeros(_BATCH, *input_shape, dtype=dtype)
     try:
         with torch.no_grad():
-            module(sample)
+            module(torch.zeros(1, *input_shape, dtype=dtype))
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
         reason = str(error).splitlines()[0]
         raise UnusableModelError(f"The model does not run on an input of shape {shown(input_shape)}: {reason}") from error
@@ -41,15 +40,29 @@ def export(module: nn.Module, input_shape: tuple[int, ...], dtype: torch.dtype) 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # deprecations inside torch.export are not the user's
-            exported = torch.export.export(module, (sample,), dynamic_shapes=({0: Dim("batch", min=1, max=2**20)},))
-            program: ExportedProgram = exported.run_decompositions(steps)
+            program: ExportedProgram = _with_free_batch(module, input_shape, dtype).run_decompositions(steps)
     except Exception as error:  # torch.export raises errors of many private types; every one means the same to the user
         reason = str(error).strip().splitlines()[0]
         raise UnusableModelError(
-            f"torch.export could not capture the model: {reason} A model with data-dependent control flow, or with a fixed batch size, "
-            "has to be rewritten without it."
+            f"torch.export could not capture the model: {reason} A model with data-dependent control flow has to be rewritten without it."
         ) from error
     return program
+
+
+def _with_free_batch(module: nn.Module, input_shape: tuple[int, ...], dtype: torch.dtype) -> ExportedProgram:
+    """For a batch of any size; of one alone where the model's code fixes the size, as ``len(x)`` does."""
+    sample = torch.zeros(_BATCH, *input_shape, dtype=dtype)
+    try:
+        return torch.export.export(module, (sample,), dynamic_shapes=({0: Dim("batch", min=1, max=2**20)},))
+    except Exception:  # of many private types
+        return torch.export.export(module, (sample[:1],))
+
+
+def has_free_batch(program: ExportedProgram) -> bool:
+    """Whether a program takes batches of any size, not of one alone."""
+    start = str(program.graph_signature.user_inputs[0])
+    node = next(node for node in program.graph.nodes if node.name == start)
+    return not isinstance(node.meta["val"].shape[0], int)
 
 
 def _decompositions() -> dict[torch._ops.OpOverload, object]:

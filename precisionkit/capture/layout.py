@@ -33,9 +33,11 @@ class Layout:
     fixed: tuple[bool, ...]
 
     @classmethod
-    def of(cls, shape: Sequence[Any]) -> Layout:
-        """From a shape with symbols in it."""
+    def of(cls, shape: Sequence[Any], *, free: bool = True) -> Layout:
+        """From a shape with symbols in it; a program without a free batch takes one image, and a first dimension of one is its batch."""
         fixed = tuple(isinstance(size, int) for size in shape)
+        if not free:
+            return cls(tuple(shape), bool(shape) and shape[0] == 1, fixed)
         regular = bool(shape) and not fixed[0] and all(fixed[1:]) and str(shape[0]).isidentifier()
         return cls(tuple(for_one(size) for size in shape), regular, fixed)
 

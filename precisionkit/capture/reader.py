@@ -14,7 +14,7 @@ from torch import Tensor, fx
 from torch.export import ExportedProgram
 
 from precisionkit.capture.expansions import EXPANSIONS, added_mask, masks_out
-from precisionkit.capture.export import shown
+from precisionkit.capture.export import has_free_batch, shown
 from precisionkit.capture.layout import Layout, Value, for_one
 from precisionkit.capture.moves import MADE, MOVES, Index, find_move
 from precisionkit.errors import UnsupportedOperatorError, UnusableModelError
@@ -81,6 +81,7 @@ class Reader:
 
     def __init__(self, program: ExportedProgram, *, lenient: bool = False) -> None:
         signature = program.graph_signature
+        self._free = has_free_batch(program)
         if len(signature.user_inputs) != 1 or len(signature.user_outputs) != 1:
             raise UnusableModelError(
                 f"The model takes {len(signature.user_inputs)} inputs and returns {len(signature.user_outputs)} results; "
@@ -94,8 +95,12 @@ class Reader:
         self.seen: list[Seen] = []
         for node in program.graph_module.graph.nodes:
             if node.op == "placeholder":
-                layout = Layout.of(node.meta["val"].shape)
+                layout = self.layout_of(node.meta["val"].shape)
                 self._values[node.name] = Value(node.name, layout, self._constants.get(node.name))
+
+    def layout_of(self, shape: Any) -> Layout:
+        """Layout of a tensor of the program."""
+        return Layout.of(shape, free=self._free)
 
     def read(self, node: fx.Node) -> None:
         """Take in the next node."""
@@ -166,8 +171,8 @@ class Reader:
         """Something for the nodes behind an unsupported one to read."""
         found = node.meta.get("val")
         if isinstance(found, (tuple, list)):
-            return [Value(node.name, Layout.of(part.shape)) for part in found if isinstance(part, Tensor)]
-        return Value(node.name, Layout.of(found.shape)) if isinstance(found, Tensor) else None
+            return [Value(node.name, self.layout_of(part.shape)) for part in found if isinstance(part, Tensor)]
+        return Value(node.name, self.layout_of(found.shape)) if isinstance(found, Tensor) else None
 
     def _refuse_casts(self, node: fx.Node, target: str, given: Mapping[str, Any]) -> None:
         found = node.meta["val"]
@@ -232,9 +237,9 @@ class Reader:
         moved = find_move(node.target, target, plain, where, [o.layout.single for o in operands])  # type: ignore[arg-type]
         found = node.meta["val"]
         if isinstance(moved.indices, Index):
-            return self._moved(node, node.name, Layout.of(found.shape), moved.fills, moved.indices, operands)
+            return self._moved(node, node.name, self.layout_of(found.shape), moved.fills, moved.indices, operands)
         return [
-            self._moved(node, f"{node.name}_{i}", Layout.of(part.shape), moved.fills, index, operands)
+            self._moved(node, f"{node.name}_{i}", self.layout_of(part.shape), moved.fills, index, operands)
             for i, (part, index) in enumerate(zip(found, moved.indices, strict=True))
         ]
 
@@ -271,7 +276,7 @@ class Reader:
         if target not in MOVES:
             return True
         found = node.meta["val"]
-        if not isinstance(found, Tensor) or not Layout.of(found.shape).regular or target in FILLED_RECORDS:
+        if not isinstance(found, Tensor) or not self.layout_of(found.shape).regular or target in FILLED_RECORDS:
             return False
         if any(v.constant is not None or not v.layout.regular for v in tensors):
             return False
@@ -315,7 +320,7 @@ class Reader:
         attributes = {k: v for k, v in attributes.items() if ALIASES.get(k, k) not in taken}
         found = node.meta["val"]
         first = found[0] if isinstance(found, (tuple, list)) else found
-        layout = Layout.of(first.shape)
+        layout = self.layout_of(first.shape)
         shapes = [None if v is None else v.layout.single for v in values]
         if objection := record.check(attributes, shapes):
             raise UnsupportedOperatorError(f"This use of {describe(node)} is not supported: {objection}.")
