@@ -103,7 +103,7 @@ source_options = _together(
     click.option("--normalize", metavar="MEANS/STDS", help="Per channel, e.g. 0.1307/0.3081, or 'none' [default: what the model says]."),
 )
 access_options = _together(
-    click.option("--trust", is_flag=True, help="Load files that can run code: pickled modules, TorchScript, .pt2."),
+    click.option("--trust", is_flag=True, help="Load files that can run code: pickled modules, TorchScript."),
     click.option("--download/--no-download", default=True, show_default=True, help="Fetch a missing named data set."),
     click.option("-q", "--quiet", is_flag=True, help="No progress on stderr."),
 )

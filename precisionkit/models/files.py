@@ -10,15 +10,16 @@ import hashlib
 import io
 import pickletools
 import tarfile
-import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from precisionkit.errors import UnusableModelError
+from precisionkit.models.archive import Archive
 
-FORMATS = "a PyTorch state dict (.pt, .pth, .th) or a .safetensors file"
+FORMATS = "a PyTorch state dict (.pt, .pth, .th), a .safetensors file or an exported program (.pt2)"
 
 _LARGEST_PICKLE = 64 << 20  # a pickle holds names and shapes; more than this in a zip is damaged or hostile
+_PROGRAM_ENTRIES = ("serialized_exported_program.json", "archive_format", "models/model.json")
 _LEGACY_MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # what torch.save wrote first before it wrote zip files
 _LEGACY_PICKLES = 5  # magic number, protocol, machine, object, storage keys
 _STRING_OPCODES = frozenset({"SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8", "UNICODE"})
@@ -113,28 +114,18 @@ def _read(path: Path) -> bytes:
 
 def _recognise_zip(path: str, data: bytes) -> ModelFile:
     where = f"The model file {path}"
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            # the first folder is the archive's own name
-            inside = {name.partition("/")[2]: name for name in archive.namelist()}
-            if "constants.pkl" in inside or any(name.startswith("code/") for name in inside):
-                return ModelFile(path, data, Kind.TORCHSCRIPT)
-            if _is_program(set(inside), archive.namelist()):
-                return ModelFile(path, data, Kind.PROGRAM)
-            if "data.pkl" not in inside:
-                raise UnusableModelError(f"{where} is a zip archive without a PyTorch model in it; give {FORMATS}.")
-            with archive.open(inside["data.pkl"]) as stream:
-                pickle = stream.read(_LARGEST_PICKLE + 1)
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, OSError, ValueError):
-        raise UnusableModelError(f"{where} is damaged or cut off: its zip archive cannot be read; fetch or write it again.") from None
+    archive = Archive(data, where)
+    if "constants.pkl" in archive or any(name.startswith("code/") for name in archive.names):
+        return ModelFile(path, data, Kind.TORCHSCRIPT)
+    if any(name in archive for name in _PROGRAM_ENTRIES):
+        return ModelFile(path, data, Kind.PROGRAM)
+    if "data.pkl" not in archive:
+        raise UnusableModelError(f"{where} is a zip archive without a PyTorch model in it; give {FORMATS}.")
+    archive.check()
+    pickle = archive.read("data.pkl", _LARGEST_PICKLE + 1)
     if len(pickle) > _LARGEST_PICKLE:
         raise UnusableModelError(f"{where} holds a pickle of more than {_LARGEST_PICKLE} bytes and is not opened; give {FORMATS}.")
     return ModelFile(path, data, Kind.PICKLE, _names_in_pickles(pickle, 1))
-
-
-def _is_program(inside: set[str], full: list[str]) -> bool:
-    old = "serialized_exported_program.json" in full or "serialized_exported_program.json" in inside
-    return old or "archive_format" in inside or "models/model.json" in inside
 
 
 def _is_safetensors(data: bytes) -> bool:

@@ -1,4 +1,4 @@
-"""Files that carry code: pickled modules, TorchScript archives, exported programs.
+"""Files that carry code: pickled modules and TorchScript archives.
 
 They are refused with the way out.  The functions below that open them run code from the file and are reached only when the
 user said that she trusts it.
@@ -23,12 +23,11 @@ _LISTED = 3
 _OPENERS = {
     Kind.PICKLE: "torch.load({path!r}, weights_only=False)",
     Kind.TORCHSCRIPT: "torch.jit.load({path!r})",
-    Kind.PROGRAM: "torch.export.load({path!r}).module()",
 }
 
 
 class Program(nn.Module):
-    """An exported program as a module in evaluation form (torch's own refuses ``eval()``)."""
+    """A converted TorchScript module in evaluation form (torch's own refuses ``eval()``)."""
 
     def __init__(self, program: nn.Module) -> None:
         super().__init__()
@@ -52,7 +51,6 @@ def refusal(file: ModelFile) -> UnusableModelError:
     what = {
         Kind.PICKLE: f"holds pickled Python objects beside tensors (it names {named}{', ...' if len(file.code_names) > _LISTED else ''})",
         Kind.TORCHSCRIPT: "is a TorchScript archive",
-        Kind.PROGRAM: "is an exported program (.pt2)",
     }[file.kind]
     return UnusableModelError(
         f"The model file {file.path} {what}, and loading it can run code from the file. "
@@ -69,8 +67,6 @@ def open_trusted(file: ModelFile) -> object:
     data = io.BytesIO(file.data)
     try:
         with _quiet():
-            if file.kind is Kind.PROGRAM:
-                return torch.export.load(data)
             if file.kind is Kind.TORCHSCRIPT:
                 return torch.jit.load(data, map_location="cpu")
             return torch.load(data, map_location="cpu", weights_only=False)
@@ -85,24 +81,6 @@ def open_trusted(file: ModelFile) -> object:
             f"The model file {file.path} cannot be opened, even trusted ({type(error).__name__}): "
             "it is damaged, or of an unsuitable PyTorch version; save model.state_dict() where it was written."
         ) from error
-
-
-def program_module(program: torch.export.ExportedProgram, where: str) -> tuple[Program, tuple[int, ...], int | None]:
-    """Return an exported program as a module, its input shape without the batch, and its number of classes."""
-    inputs = program.graph_signature.user_inputs
-    shapes = {node.name: tuple(node.meta["val"].shape) for node in program.graph.nodes if hasattr(node.meta.get("val"), "shape")}
-    if len(inputs) != 1 or inputs[0] not in shapes:
-        raise UnusableModelError(f"{where} is a program of {len(inputs)} inputs, but a classifier has one: the images.")
-    shape = shapes[inputs[0]]
-    if not shape or isinstance(shape[0], int) or not all(isinstance(size, int) for size in shape[1:]):
-        raise UnusableModelError(
-            f"{where} was exported for the input shape {tuple(str(size) for size in shape)}, but the batch, and only the batch, must be "
-            'free: export it again with dynamic_shapes=({0: torch.export.Dim("batch")},).'
-        )
-    outputs = program.graph_signature.user_outputs
-    output = shapes.get(str(outputs[0]), ()) if len(outputs) == 1 else ()
-    classes = output[1] if len(output) == 2 and isinstance(output[1], int) else None
-    return Program(program.module()), shape[1:], classes
 
 
 def scripted_module(script: torch.jit.ScriptModule, input_shape: tuple[int, ...] | None, where: str) -> Program:

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from precisionkit.errors import UnusableModelError, UsageError
-from precisionkit.models import factory, foreign, tensors
+from precisionkit.models import factory, foreign, pt2, tensors
 from precisionkit.models.files import Kind, ModelFile, read_model_file, shown
 from precisionkit.models.preprocess import Preprocess, from_record, to_record
 from precisionkit.models.zoo import ZOO
@@ -35,7 +35,7 @@ class LoadedModel:
     path, sha256 : str
         The file, and the hash of its bytes.
     arch : str
-        Zoo name, ``package.module:factory``, or how a trusted file describes itself.
+        Zoo name, ``package.module:factory``, or what holds the whole network: "exported program", "TorchScript", a class.
     parameters : int
         Number of trained numbers.
     input_shape : tuple of int or None
@@ -58,7 +58,7 @@ class LoadedModel:
 
 @dataclass(frozen=True)
 class _Opened:
-    """What a file holds: tensors for an architecture, or with trust a whole module."""
+    """What a file holds: tensors for an architecture, or a whole module."""
 
     weights: tensors.Tensors | None = None
     module: nn.Module | None = None
@@ -82,8 +82,8 @@ def load_model(
     Parameters
     ----------
     path : str or Path
-        A state dict (.pt, .pth, .th), a .safetensors file, or a file of `save_model`; with `trust` also a pickled module, a
-        TorchScript archive or an exported program.
+        A state dict (.pt, .pth, .th), a .safetensors file, an exported program (.pt2) or a file of `save_model`; with `trust` also a
+        pickled module or a TorchScript archive.
     arch : str or None
         A zoo name or ``package.module:factory``; may be left out where the file names it.
     trust : bool
@@ -146,14 +146,14 @@ def _open(file: ModelFile, *, arch: str | None, trust: bool, input_shape: tuple[
     if file.kind is Kind.PICKLE:
         loaded = _read_pickle(file, trust=trust)
         return _Opened(module=loaded) if isinstance(loaded, nn.Module) else _from_checkpoint(loaded, file, trust=trust)
+    if file.kind is Kind.PROGRAM:
+        if arch is not None:
+            return _Opened(weights=tensors.find_tensors(pt2.read_weights(file), _where(file)))
+        program = pt2.read_program(file)
+        return _Opened(module=program.module, arch="exported program", input_shape=program.input_shape, classes=program.classes)
     if not trust:
         raise foreign.refusal(file)
     opened = foreign.open_trusted(file)
-    if isinstance(opened, torch.export.ExportedProgram):
-        if arch is not None:
-            return _Opened(weights=tensors.find_tensors(opened.state_dict, _where(file)))
-        program, shape, classes = foreign.program_module(opened, _where(file))
-        return _Opened(module=program, arch="exported program", input_shape=shape, classes=classes)
     assert isinstance(opened, torch.jit.ScriptModule)  # the only other kind left
     if arch is not None:
         return _Opened(weights=tensors.find_tensors(opened.state_dict(), _where(file)))
@@ -231,7 +231,7 @@ def _tensors_of(module: nn.Module | None, where: str) -> tensors.Tensors:
 
 
 def _ready(module: nn.Module, where: str) -> nn.Module:
-    fixed = isinstance(module, foreign.Program)
+    fixed = isinstance(module, (foreign.Program, pt2.ProgramModule))
     for name, tensor in (*module.named_parameters(), *module.named_buffers()):
         if fixed and tensor.is_floating_point() and tensor.dtype != torch.float32:
             raise UnusableModelError(
