@@ -7,16 +7,13 @@ user said that she trusts it.
 from __future__ import annotations
 
 import io
-import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import torch
 from torch import nn
 
 from precisionkit.errors import UnusableModelError
 from precisionkit.models.files import Kind, ModelFile, shown
+from precisionkit.models.quiet import quiet
 
 _LISTED = 3
 
@@ -66,7 +63,7 @@ def open_trusted(file: ModelFile) -> object:
     """Open a file that may run code; return what it holds, a module or a checkpoint."""
     data = io.BytesIO(file.data)
     try:
-        with _quiet():
+        with quiet("torch._export"):
             if file.kind is Kind.TORCHSCRIPT:
                 return torch.jit.load(data, map_location="cpu")
             return torch.load(data, map_location="cpu", weights_only=False)
@@ -91,7 +88,7 @@ def scripted_module(script: torch.jit.ScriptModule, input_shape: tuple[int, ...]
     script.eval()
     sample = torch.linspace(-1, 1, 3).reshape(3, *(1 for _ in input_shape)) * torch.ones(3, *input_shape)
     try:
-        with _quiet(), torch.no_grad():
+        with quiet("torch._export"), torch.no_grad():
             from torch._export.converter import TS2EPConverter  # private, and the only way that torch offers
 
             converted = TS2EPConverter(script, (sample,)).convert().module(check_guards=False)
@@ -111,17 +108,3 @@ def scripted_module(script: torch.jit.ScriptModule, input_shape: tuple[int, ...]
 def _agree(left: torch.Tensor, right: torch.Tensor) -> bool:
     """Whether two outputs are equal up to the order of summation."""
     return torch.allclose(left, right, rtol=1e-4, atol=1e-4 * float(right.abs().max()))
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence torch's deprecation warnings and its talk about dimensions: neither is of use to the user of a model file."""
-    talk = logging.getLogger("torch._export")
-    level = talk.level
-    talk.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        talk.setLevel(level)

@@ -23,6 +23,8 @@ from precisionkit.models.zoo import ZOO
 
 FORMAT = "precisionkit.model/1"
 
+_FILLED = ".bytearray"  # torch lets a pickle ask for one of any length, and fills it
+
 
 @dataclass(frozen=True)
 class LoadedModel:
@@ -170,16 +172,17 @@ def _read_safetensors(file: ModelFile) -> tensors.Tensors:
 
 
 def _read_pickle(file: ModelFile, *, trust: bool) -> object:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch warns about its own old storage classes
-            return torch.load(io.BytesIO(file.data), map_location="cpu", weights_only=True)
-    except Exception as error:  # damage raises a dozen types; torch's texts recommend unsafe loading and are not shown
-        if not file.code_names:
-            raise UnusableModelError(
-                f"{_where(file)} is damaged or cut off: its tensors cannot be read; fetch it again, or write it with "
-                "torch.save(model.state_dict(), FILE)."
-            ) from error
+    if not any(name.endswith(_FILLED) for name in file.names):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # torch warns about its own old storage classes
+                return torch.load(io.BytesIO(file.data), map_location="cpu", weights_only=True)
+        except Exception as error:  # damage raises a dozen types; torch's texts recommend unsafe loading and are not shown
+            if not file.code_names:
+                raise UnusableModelError(
+                    f"{_where(file)} is damaged or cut off: its tensors cannot be read; fetch it again, or write it with "
+                    "torch.save(model.state_dict(), FILE)."
+                ) from error
     if trust:
         return foreign.open_trusted(file)
     raise foreign.refusal(file)

@@ -19,6 +19,7 @@ from precisionkit.errors import UnusableModelError
 from precisionkit.models.pt2.module import take
 from precisionkit.models.pt2.schema import damaged
 from precisionkit.models.pt2.steps import Step, last_uses
+from precisionkit.models.quiet import quiet
 
 LARGEST = 2**28
 """Numbers in one tensor for one image: 1 GiB in binary32, ten times the largest feature map of usual networks."""
@@ -109,7 +110,7 @@ def dry_run(
         By their names in the graph; only their shapes, strides and types matter.
     """
     shape, dtype = sample
-    with FakeTensorMode(allow_fallback_kernels=False), torch.no_grad():
+    with quiet("torch._subclasses.fake_tensor"), FakeTensorMode(allow_fallback_kernels=False), torch.no_grad():
         held = {name: torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype) for name, tensor in weights.items()}
         x = torch.empty(shape, dtype=dtype)
         values: dict[str, Any] = {**held, start: x}

@@ -166,13 +166,17 @@ class InputSpec(msgspec.Struct):
     tensor_constant: ConstantSpec | None = None
 
 
+class Mutation(msgspec.Struct):
+    """That something is written into; what does not matter."""
+
+
 class OutputSpec(msgspec.Struct):
     """What an output of the graph is."""
 
     user_output: UserSpec | None = None
-    buffer_mutation: msgspec.Raw | None = None
-    parameter_mutation: msgspec.Raw | None = None
-    user_input_mutation: msgspec.Raw | None = None
+    buffer_mutation: Mutation | None = None
+    parameter_mutation: Mutation | None = None
+    user_input_mutation: Mutation | None = None
 
 
 class Signature(msgspec.Struct):
