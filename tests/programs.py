@@ -22,15 +22,33 @@ def small_net() -> nn.Sequential:
     return net.eval()
 
 
-def exported(
-    net: nn.Module, shape: tuple[int, ...], *, decomposed: bool = False, free: bool = True, dtype: torch.dtype | None = None
-) -> bytes:
+def exported(net: nn.Module, shape: tuple[int, ...], *, free: bool = True, dtype: torch.dtype | None = None) -> bytes:
     """The bytes of a .pt2 file, its batch free unless told otherwise."""
-    dynamic = ({0: torch.export.Dim("batch")},) if free else None
-    program = torch.export.export(net, (torch.zeros(2, *shape, dtype=dtype),), dynamic_shapes=dynamic)
+    return saved(_program(net, shape, free=free, dtype=dtype))
+
+
+def decomposed(net: nn.Module, shape: tuple[int, ...]) -> bytes:
+    """The same after ``run_decompositions``, which leaves no operator that writes into its argument."""
+    return saved(_program(net, shape).run_decompositions({}))
+
+
+def in_both_forms(net: nn.Module, shape: tuple[int, ...]) -> tuple[bytes, bytes]:
+    """As exported, and decomposed, from one export."""
+    program = _program(net, shape)
+    return saved(program), saved(program.run_decompositions({}))
+
+
+def saved(program: torch.export.ExportedProgram) -> bytes:
     stream = io.BytesIO()
-    torch.export.save(program.run_decompositions({}) if decomposed else program, stream)
+    torch.export.save(program, stream)
     return stream.getvalue()
+
+
+def _program(
+    net: nn.Module, shape: tuple[int, ...], *, free: bool = True, dtype: torch.dtype | None = None
+) -> torch.export.ExportedProgram:
+    dynamic = ({0: torch.export.Dim("batch")},) if free else None
+    return torch.export.export(net, (torch.zeros(2, *shape, dtype=dtype),), dynamic_shapes=dynamic)
 
 
 class Parts:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +16,7 @@ from precisionkit.errors import UnusableModelError
 from precisionkit.models import ZOO, load_model
 from precisionkit.models.load import LoadedModel
 from precisionkit.models.pt2 import operators
-from tests.programs import Parts, exported, small_net, spoiled, tensor
+from tests.programs import Parts, decomposed, exported, in_both_forms, saved, small_net, spoiled, tensor
 
 
 def _opened(data: bytes, tmp_path: Path, **options: Any) -> LoadedModel:
@@ -89,33 +88,34 @@ NETS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
 }
 
 
-@pytest.mark.parametrize("decomposed", [False, True])
 @pytest.mark.parametrize("name", NETS)
-def test_a_program_computes_what_its_network_did(tmp_path: Path, name: str, decomposed: bool) -> None:
+def test_a_program_computes_what_its_network_did(tmp_path: Path, name: str) -> None:
     build, shape = NETS[name]
     torch.manual_seed(0)
     net = build().eval()
-    model = _opened(exported(net, shape, decomposed=decomposed), tmp_path)
-    for batch in (1, 3):
-        x = torch.randn(batch, *shape)
-        given = x.clone()
-        with torch.no_grad():
-            outputs = model.module(given)
-            assert torch.equal(given, x), "the caller's tensor is changed"
-            assert torch.equal(outputs, net(x.clone()))
-    assert (model.arch, model.input_shape, model.classes) == ("exported program", shape, outputs.shape[1])
-    assert model.parameters == sum(parameter.numel() for parameter in net.parameters())
+    for data in in_both_forms(net, shape):
+        model = _opened(data, tmp_path)
+        for batch in (1, 3):
+            x = torch.randn(batch, *shape)
+            given = x.clone()
+            with torch.no_grad():
+                outputs = model.module(given)
+                assert torch.equal(given, x), "the caller's tensor is changed"
+                assert torch.equal(outputs, net(x.clone()))
+        assert (model.arch, model.input_shape, model.classes) == ("exported program", shape, outputs.shape[1])
+        assert model.parameters == sum(parameter.numel() for parameter in net.parameters())
 
 
-@pytest.mark.parametrize("decomposed", [False, True])
-def test_capture_finds_the_same_graph(tmp_path: Path, decomposed: bool) -> None:
-    module = _opened(exported(small_net(), (1, 8, 8), decomposed=decomposed), tmp_path).module
-    ours, theirs = capture(module, (1, 8, 8)), capture(small_net(), (1, 8, 8))
-    assert [(n.operator, n.shape, dict(n.attributes)) for n in ours.nodes] == [
-        (n.operator, n.shape, dict(n.attributes)) for n in theirs.nodes
-    ]
-    x = torch.randn(2, 1, 8, 8)
-    assert torch.equal(module(x), small_net()(x)), "capture changed the module"
+def test_capture_finds_the_same_graph(tmp_path: Path) -> None:
+    theirs = capture(small_net(), (1, 8, 8))
+    for data in in_both_forms(small_net(), (1, 8, 8)):
+        module = _opened(data, tmp_path).module
+        ours = capture(module, (1, 8, 8))
+        assert [(n.operator, n.shape, dict(n.attributes)) for n in ours.nodes] == [
+            (n.operator, n.shape, dict(n.attributes)) for n in theirs.nodes
+        ]
+        x = torch.randn(2, 1, 8, 8)
+        assert torch.equal(module(x), small_net()(x)), "capture changed the module"
 
 
 def test_the_module_is_a_usual_one(tmp_path: Path) -> None:
@@ -154,15 +154,25 @@ def test_integers_may_be_the_input(tmp_path: Path) -> None:
     assert torch.equal(model.module(torch.full((1, 4), 51, dtype=torch.uint8)), torch.full((1, 4), 51) / 255)
 
 
+class _Flagged(nn.Module):
+    def forward(self, x: torch.Tensor, negate: bool) -> torch.Tensor:
+        return -x if negate else x
+
+
+def test_arguments_that_are_fixed_are_a_part_of_the_program(tmp_path: Path) -> None:
+    dynamic = ({0: torch.export.Dim("batch")}, None)
+    data = saved(torch.export.export(_Flagged(), (torch.zeros(2, 3), True), dynamic_shapes=dynamic))
+    assert torch.equal(_opened(data, tmp_path).module(torch.ones(2, 3)), -torch.ones(2, 3))
+
+
 class _Two(nn.Module):
     def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         return x + y
 
 
 def _two_inputs() -> bytes:
-    stream, sample, batch = io.BytesIO(), torch.zeros(2, 3), torch.export.Dim("batch")
-    torch.export.save(torch.export.export(_Two(), (sample, sample), dynamic_shapes=({0: batch}, {0: batch})), stream)
-    return stream.getvalue()
+    sample, batch = torch.zeros(2, 3), torch.export.Dim("batch")
+    return saved(torch.export.export(_Two(), (sample, sample), dynamic_shapes=({0: batch}, {0: batch})))
 
 
 class _Pair(nn.Module):
@@ -202,7 +212,7 @@ UNFIT: dict[str, tuple[Callable[[], bytes], str]] = {
         r"was exported in training mode \(the operator 'torch\.ops\.aten\.batch_norm\.default' has training = True\)",
     ),
     "batch statistics, decomposed": (
-        lambda: exported(nn.BatchNorm1d(3), (3,), decomposed=True),
+        lambda: decomposed(nn.BatchNorm1d(3), (3,)),
         r"changes its weights when it runs: call model\.eval\(\) before torch\.export\.export",
     ),
     "no gradient": (

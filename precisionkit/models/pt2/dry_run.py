@@ -16,6 +16,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from precisionkit.errors import UnusableModelError
+from precisionkit.models.files import shown
 from precisionkit.models.pt2.module import take
 from precisionkit.models.pt2.schema import damaged
 from precisionkit.models.pt2.steps import Step, last_uses
@@ -131,8 +132,8 @@ def _try(step: Step, values: dict[str, Any], x: Tensor, where: str) -> None:
     except _RefusedError as reason:
         raise UnusableModelError(f"{where} is not opened, because its {step} {reason}.") from None
     except Exception as error:  # torch's own checks raise many types
-        text = ascii((str(error).strip() or type(error).__name__).splitlines()[0])[1:-1]
-        raise damaged(where, f"its {step} cannot run on a batch of {len(x)} ({text.removesuffix('.')})") from error
+        text = shown((str(error).strip() or type(error).__name__).splitlines()[0].removesuffix("."), 200)
+        raise damaged(where, f"its {step} cannot run on a batch of {len(x)} ({text})") from error
 
 
 def _storage(tensor: Tensor) -> int:

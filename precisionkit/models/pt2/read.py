@@ -33,7 +33,7 @@ from precisionkit.models.pt2.weights import CONSTANTS, WEIGHTS, read_tensors
 
 _GRAPH = "models/model.json"
 _LARGEST_GRAPH = 64 << 20
-_MOST_NODES = 100_000
+_MOST_NODES = 20_000
 _BATCHES = (3, 1)
 """Sizes of the batch in dry runs; with one image more tensors are contiguous, and fewer copies are made."""
 
@@ -131,6 +131,8 @@ def _signature(inputs: Sequence[InputSpec], outputs: Sequence[OutputSpec], where
     starts = []
     for spec in inputs:
         tensor = spec.parameter or spec.buffer or spec.tensor_constant
+        if spec.constant_input is not None:
+            continue  # its value is a part of the graph
         if tensor is None:
             starts.append(_tensor_name(spec.user_input))
         elif tensor.arg.name in names:

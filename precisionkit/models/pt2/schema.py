@@ -157,26 +157,27 @@ class ConstantSpec(msgspec.Struct, rename={"target": "tensor_constant_name"}):
     target: str
 
 
+class Other(msgspec.Struct):
+    """Something whose presence alone matters."""
+
+
 class InputSpec(msgspec.Struct):
-    """What an input of the graph is; none of these where it is no tensor."""
+    """What an input of the graph is; none of these where it is an object."""
 
     user_input: UserSpec | None = None
     parameter: ParameterSpec | None = None
     buffer: BufferSpec | None = None
     tensor_constant: ConstantSpec | None = None
-
-
-class Mutation(msgspec.Struct):
-    """That something is written into; what does not matter."""
+    constant_input: Other | None = None
 
 
 class OutputSpec(msgspec.Struct):
     """What an output of the graph is."""
 
     user_output: UserSpec | None = None
-    buffer_mutation: Mutation | None = None
-    parameter_mutation: Mutation | None = None
-    user_input_mutation: Mutation | None = None
+    buffer_mutation: Other | None = None
+    parameter_mutation: Other | None = None
+    user_input_mutation: Other | None = None
 
 
 class Signature(msgspec.Struct):
