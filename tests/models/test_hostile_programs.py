@@ -410,6 +410,14 @@ DAMAGED: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "weights are no JSON": (_raw(WEIGHTS, b"{"), r"data/weights/model_weights_config\.json cannot be read"),
     "constants are no JSON": (_raw(CONSTANTS, b"{"), r"data/constants/model_constants_config\.json cannot be read"),
     "big endian": (_raw("byteorder", b"big"), "was written in another byte order"),
+    "compiled": (
+        lambda d: spoiled(d, lambda p: p.entries.update({"data/aotinductor/model/x.so": p.entries.pop(GRAPH)})),
+        "so it holds compiled code or models of other names",
+    ),
+    "before 2.8": (
+        lambda _: zipped({"serialized_exported_program.json": b"{}", "serialized_state_dict.pt": b"boom", "version": b"8.5"}),
+        r"of PyTorch before 2\.8, with pickled weights, which are not opened: where you trust it, write it again by torch",
+    ),
     "no graph": (lambda d: spoiled(d, lambda p: p.entries.pop(GRAPH)), r"is an exported program without models/model\.json"),
 }
 

@@ -29,9 +29,10 @@ from precisionkit.models.pt2.schema import (
     decode,
 )
 from precisionkit.models.pt2.steps import read_steps
-from precisionkit.models.pt2.weights import CONSTANTS, WEIGHTS, read_tensors
+from precisionkit.models.pt2.weights import CONSTANTS, RENEW, WEIGHTS, read_tensors
 
 _GRAPH = "models/model.json"
+_OLD = "serialized_exported_program.json"
 _LARGEST_GRAPH = 64 << 20
 _MOST_NODES = 20_000
 _BATCHES = (3, 1)
@@ -103,10 +104,14 @@ def read_program(file: ModelFile) -> OpenedProgram:
 def _archive(file: ModelFile, where: str) -> Archive:
     archive = Archive(file.data, where)
     archive.check()
+    if _OLD in archive:
+        raise UnusableModelError(
+            f"{where} is an exported program of PyTorch before 2.8, with pickled weights, which are not opened: {RENEW}."
+        )
     if _GRAPH not in archive:
         raise UnusableModelError(
-            f"{where} is an exported program without {_GRAPH}: it was written by PyTorch before 2.8, holds compiled code, or holds several "
-            "models; save one torch.export.ExportedProgram with torch.export.save of PyTorch 2.9 or later."
+            f"{where} is an exported program without {_GRAPH}, so it holds compiled code or models of other names; "
+            "save one torch.export.ExportedProgram with torch.export.save."
         )
     if "byteorder" in archive and archive.read("byteorder", 16) != b"little":
         raise UnusableModelError(f"{where} was written in another byte order than this machine's: save it again on this kind of machine.")

@@ -21,6 +21,9 @@ _PATH = re.compile(r"(weight|tensor)_[0-9]{1,9}")
 _MOST_DIMENSIONS = 64  # torch's own limit
 _MOST_SHARING = 2  # views of the same bytes count as often as they are named, since a cast would copy them
 
+RENEW = "where you trust it, write it again by torch.export.save(torch.export.load(OLD), NEW) in PyTorch 2.9 or later"
+"""The way out of an old format."""
+
 Place = tuple[str, int, tuple[int, ...], tuple[int, ...], int]
 """File, dtype, sizes, strides and offset: tensors at the same place are one tensor under two names."""
 
@@ -31,7 +34,7 @@ def read_tensors(archive: Archive, folder: str, where: str) -> dict[str, Tensor]
     if name not in archive:
         raise UnusableModelError(
             f"{where} is an exported program without {name}, as PyTorch before 2.9 wrote it with pickled weights, which are not opened: "
-            "save it again with PyTorch 2.9 or later, or save its weights with torch.save(program.state_dict, FILE) and give --arch."
+            f"{RENEW}."
         )
     payloads = decode(archive.read(name), Payloads, name, where).config
     storages: dict[str, bytearray] = {}
