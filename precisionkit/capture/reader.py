@@ -545,7 +545,7 @@ def source(node: fx.Node) -> str:
     """The innermost user line of the trace that torch.export keeps, as ``file.py:12 in forward: code``."""
     lines = [line.strip() for line in (node.meta.get("stack_trace") or "").splitlines()]
     for i in range(len(lines) - 1, -1, -1):
-        if lines[i].startswith("File ") and "/torch/" not in lines[i]:
+        if lines[i].startswith("File ") and "/torch/" not in lines[i] and "/precisionkit/models/" not in lines[i]:
             parts = lines[i].removeprefix("File ").split(", ")
             code = lines[i + 1] if i + 1 < len(lines) and not lines[i + 1].startswith("File ") else ""
             file = parts[0].strip('"').rsplit("/", 1)[-1]

@@ -148,7 +148,7 @@ source_options = _together(
     click.option("--normalize", metavar="MEANS/STDS", help="Per channel, e.g. 0.1307/0.3081, or 'none' [default: what the model says]."),
 )
 access_options = _together(
-    click.option("--trust", is_flag=True, help="Load files that can run code: pickled modules, TorchScript, .pt2."),
+    click.option("--trust", is_flag=True, help="Load files that can run code: pickled modules, TorchScript."),
     click.option("--download/--no-download", default=None, help="Fetch what is missing [default: only named data sets]."),
     click.option("-q", "--quiet", is_flag=True, help="No progress on stderr."),
 )

@@ -8,21 +8,24 @@ from __future__ import annotations
 import enum
 import hashlib
 import io
-import pickletools
 import tarfile
-import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from precisionkit.errors import UnusableModelError
 from precisionkit.errors import shown as shown  # used beside the file's own description
+from precisionkit.models.archive import Archive
+from precisionkit.models.pickles import look_into
 
-FORMATS = "a PyTorch state dict (.pt, .pth, .th) or a .safetensors file"
+FORMATS = "a PyTorch state dict (.pt, .pth, .th), a .safetensors file or an exported program (.pt2)"
 
 _LARGEST_PICKLE = 64 << 20  # a pickle holds names and shapes; more than this in a zip is damaged or hostile
+_PROGRAM_ENTRIES = ("serialized_exported_program.json", "archive_format", "models/model.json")
 _LEGACY_MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # what torch.save wrote first before it wrote zip files
 _LEGACY_PICKLES = 5  # magic number, protocol, machine, object, storage keys
-_STRING_OPCODES = frozenset({"SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8", "UNICODE"})
+_COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd", b"7z\xbc\xaf": "7z"}
+_DEEPEST = 1000  # objects in objects; checkpoints have ten
+_LARGEST_OBJECT = 10_000_000  # parts of one object, counted as often as they appear in it
 
 
 class Kind(enum.Enum):
@@ -82,7 +85,7 @@ def read_model_file(path: str | Path) -> ModelFile:
                 f"{where} is a bare pickle, not written by torch.save, and is not opened because a pickle can run code: "
                 "save the weights with torch.save(model.state_dict(), FILE)."
             )
-        return ModelFile(str(path), data, Kind.PICKLE, _names_in_pickles(data, _LEGACY_PICKLES))
+        return ModelFile(str(path), data, Kind.PICKLE, _look_into(data, _LEGACY_PICKLES, where))
     raise UnusableModelError(f"{where} {_what_else(data)}; give {FORMATS}.")
 
 
@@ -108,28 +111,18 @@ def _read(path: Path) -> bytes:
 
 def _recognise_zip(path: str, data: bytes) -> ModelFile:
     where = f"The model file {path}"
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            # the first folder is the archive's own name
-            inside = {name.partition("/")[2]: name for name in archive.namelist()}
-            if "constants.pkl" in inside or any(name.startswith("code/") for name in inside):
-                return ModelFile(path, data, Kind.TORCHSCRIPT)
-            if _is_program(set(inside), archive.namelist()):
-                return ModelFile(path, data, Kind.PROGRAM)
-            if "data.pkl" not in inside:
-                raise UnusableModelError(f"{where} is a zip archive without a PyTorch model in it; give {FORMATS}.")
-            with archive.open(inside["data.pkl"]) as stream:
-                pickle = stream.read(_LARGEST_PICKLE + 1)
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, OSError, ValueError):
-        raise UnusableModelError(f"{where} is damaged or cut off: its zip archive cannot be read; fetch or write it again.") from None
+    archive = Archive(data, where)
+    if "constants.pkl" in archive or any(name.startswith("code/") for name in archive.names):
+        return ModelFile(path, data, Kind.TORCHSCRIPT)
+    if any(name in archive for name in _PROGRAM_ENTRIES):
+        return ModelFile(path, data, Kind.PROGRAM)
+    if "data.pkl" not in archive:
+        raise UnusableModelError(f"{where} is a zip archive without a PyTorch model in it; give {FORMATS}.")
+    archive.check()
+    pickle = archive.read("data.pkl", _LARGEST_PICKLE + 1)
     if len(pickle) > _LARGEST_PICKLE:
         raise UnusableModelError(f"{where} holds a pickle of more than {_LARGEST_PICKLE} bytes and is not opened; give {FORMATS}.")
-    return ModelFile(path, data, Kind.PICKLE, _names_in_pickles(pickle, 1))
-
-
-def _is_program(inside: set[str], full: list[str]) -> bool:
-    old = "serialized_exported_program.json" in full or "serialized_exported_program.json" in inside
-    return old or "archive_format" in inside or "models/model.json" in inside
+    return ModelFile(path, data, Kind.PICKLE, _look_into(pickle, 1, where))
 
 
 def _is_safetensors(data: bytes) -> bool:
@@ -142,6 +135,9 @@ def _what_else(data: bytes) -> str:
         return "is only a Git LFS pointer (git lfs pull fetches the file itself)"
     if data.startswith(b"\x89HDF"):
         return "is an HDF5 file, which is not read"
+    for start, name in _COMPRESSED.items():
+        if data.startswith(start):
+            return f"is compressed by {name} (unpack it first)"
     if _is_tar(data):
         return "is a tar archive, the format of PyTorch before 0.4, which is not read"
     try:
@@ -160,20 +156,12 @@ def _is_tar(data: bytes) -> bool:
         return False
 
 
-def _names_in_pickles(data: bytes, count: int) -> tuple[str, ...]:
-    """List what the first pickles in the bytes would import, by reading their opcodes only; stops at damage."""
-    stream = io.BytesIO(data)
-    names: dict[str, None] = {}
-    for _ in range(count):
-        strings: list[str] = []  # STACK_GLOBAL takes the two strings pushed last
-        try:
-            for opcode, argument, _position in pickletools.genops(stream):
-                if opcode.name in _STRING_OPCODES:
-                    strings.append(str(argument))
-                elif opcode.name in ("GLOBAL", "INST"):
-                    names[str(argument).replace(" ", ".", 1)] = None
-                elif opcode.name == "STACK_GLOBAL":
-                    names[".".join(strings[-2:])] = None
-        except Exception:  # damaged bytes raise many types; the names only serve a message, the loader judges the file
-            break
-    return tuple(names)
+def _look_into(pickle: bytes, count: int, where: str) -> tuple[str, ...]:
+    """Return the names in the pickles; refuse objects that Python could not hash, or not in time."""
+    contents = look_into(pickle, count)
+    if contents.depth > _DEEPEST or contents.size > _LARGEST_OBJECT:
+        raise UnusableModelError(
+            f"{where} holds a pickle of objects nested {contents.depth} deep that repeat each other {contents.size} times, more than "
+            f"{_DEEPEST} and {_LARGEST_OBJECT}, and is not opened; give {FORMATS}."
+        )
+    return contents.names

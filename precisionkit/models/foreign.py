@@ -1,4 +1,4 @@
-"""Files that carry code: pickled modules, TorchScript archives, exported programs.
+"""Files that carry code: pickled modules and TorchScript archives.
 
 They are refused with the way out.  The functions below that open them run code from the file and are reached only when the
 user said that she trusts it.
@@ -7,28 +7,24 @@ user said that she trusts it.
 from __future__ import annotations
 
 import io
-import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import torch
 from torch import nn
 
 from precisionkit.errors import UnusableModelError
 from precisionkit.models.files import Kind, ModelFile, shown
+from precisionkit.models.quiet import quiet
 
 _LISTED = 3
 
 _OPENERS = {
     Kind.PICKLE: "torch.load({path!r}, weights_only=False)",
     Kind.TORCHSCRIPT: "torch.jit.load({path!r})",
-    Kind.PROGRAM: "torch.export.load({path!r}).module()",
 }
 
 
 class Program(nn.Module):
-    """An exported program as a module in evaluation form (torch's own refuses ``eval()``)."""
+    """A converted TorchScript module in evaluation form (torch's own refuses ``eval()``)."""
 
     def __init__(self, program: nn.Module) -> None:
         super().__init__()
@@ -52,7 +48,6 @@ def refusal(file: ModelFile) -> UnusableModelError:
     what = {
         Kind.PICKLE: f"holds pickled Python objects beside tensors (it names {named}{', ...' if len(file.code_names) > _LISTED else ''})",
         Kind.TORCHSCRIPT: "is a TorchScript archive",
-        Kind.PROGRAM: "is an exported program (.pt2)",
     }[file.kind]
     return UnusableModelError(
         f"The model file {file.path} {what}, and loading it can run code from the file. "
@@ -68,9 +63,7 @@ def open_trusted(file: ModelFile) -> object:
     """Open a file that may run code; return what it holds, a module or a checkpoint."""
     data = io.BytesIO(file.data)
     try:
-        with _quiet():
-            if file.kind is Kind.PROGRAM:
-                return torch.export.load(data)
+        with quiet("torch._export"):
             if file.kind is Kind.TORCHSCRIPT:
                 return torch.jit.load(data, map_location="cpu")
             return torch.load(data, map_location="cpu", weights_only=False)
@@ -87,24 +80,6 @@ def open_trusted(file: ModelFile) -> object:
         ) from error
 
 
-def program_module(program: torch.export.ExportedProgram, where: str) -> tuple[Program, tuple[int, ...], int | None]:
-    """Return an exported program as a module, its input shape without the batch, and its number of classes."""
-    inputs = program.graph_signature.user_inputs
-    shapes = {node.name: tuple(node.meta["val"].shape) for node in program.graph.nodes if hasattr(node.meta.get("val"), "shape")}
-    if len(inputs) != 1 or inputs[0] not in shapes:
-        raise UnusableModelError(f"{where} is a program of {len(inputs)} inputs, but a classifier has one: the images.")
-    shape = shapes[inputs[0]]
-    if not shape or isinstance(shape[0], int) or not all(isinstance(size, int) for size in shape[1:]):
-        raise UnusableModelError(
-            f"{where} was exported for the input shape {tuple(str(size) for size in shape)}, but the batch, and only the batch, must be "
-            'free: export it again with dynamic_shapes=({0: torch.export.Dim("batch")},).'
-        )
-    outputs = program.graph_signature.user_outputs
-    output = shapes.get(str(outputs[0]), ()) if len(outputs) == 1 else ()
-    classes = output[1] if len(output) == 2 and isinstance(output[1], int) else None
-    return Program(program.module()), shape[1:], classes
-
-
 def scripted_module(script: torch.jit.ScriptModule, input_shape: tuple[int, ...] | None, where: str) -> Program:
     """Convert a TorchScript module into an exported program with a free batch; refuse when torch cannot, or when it differs."""
     way_out = "load its weights with --arch package.module:factory instead."
@@ -113,7 +88,7 @@ def scripted_module(script: torch.jit.ScriptModule, input_shape: tuple[int, ...]
     script.eval()
     sample = torch.linspace(-1, 1, 3).reshape(3, *(1 for _ in input_shape)) * torch.ones(3, *input_shape)
     try:
-        with _quiet(), torch.no_grad():
+        with quiet("torch._export"), torch.no_grad():
             from torch._export.converter import TS2EPConverter  # private, and the only way that torch offers
 
             converted = TS2EPConverter(script, (sample,)).convert().module(check_guards=False)
@@ -133,17 +108,3 @@ def scripted_module(script: torch.jit.ScriptModule, input_shape: tuple[int, ...]
 def _agree(left: torch.Tensor, right: torch.Tensor) -> bool:
     """Whether two outputs are equal up to the order of summation."""
     return torch.allclose(left, right, rtol=1e-4, atol=1e-4 * float(right.abs().max()))
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence torch's deprecation warnings and its talk about dimensions: neither is of use to the user of a model file."""
-    talk = logging.getLogger("torch._export")
-    level = talk.level
-    talk.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        talk.setLevel(level)

@@ -16,13 +16,15 @@ import torch
 from torch import nn
 
 from precisionkit.errors import UnusableModelError, UsageError
-from precisionkit.models import factory, foreign, named, tensors
+from precisionkit.models import factory, foreign, named, pt2, tensors
 from precisionkit.models.files import Kind, ModelFile, read_model_file, shown
 from precisionkit.models.preprocess import Preprocess, from_record, to_record
 from precisionkit.models.transforms import from_transform
 from precisionkit.models.zoo import ZOO
 
 FORMAT = "precisionkit.model/1"
+
+_FILLED = ".bytearray"  # torch lets a pickle ask for one of any length, and fills it
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,8 @@ class LoadedModel:
     path, sha256 : str
         The file, and the hash of its bytes.
     arch : str
-        Zoo name, ``package.module:factory``, a library's name with its weights, or how a trusted file describes itself.
+        Zoo name, ``package.module:factory``, a library's name with its weights, or what holds the whole network: "exported program",
+        "TorchScript", a class.
     parameters : int
         Number of trained numbers.
     input_shape : tuple of int or None
@@ -62,7 +65,7 @@ class LoadedModel:
 
 @dataclass(frozen=True)
 class _Opened:
-    """What a file holds: tensors for an architecture, or with trust a whole module."""
+    """What a file holds: tensors for an architecture, or a whole module."""
 
     weights: tensors.Tensors | None = None
     module: nn.Module | None = None
@@ -88,8 +91,8 @@ def load_model(
     Parameters
     ----------
     path : str or Path
-        A state dict (.pt, .pth, .th), a .safetensors file, or a file of `save_model`; with `trust` also a pickled module, a
-        TorchScript archive or an exported program.  Or a model by name: ``torchvision:NAME``, ``timm:NAME``, or ``hf:FOLDER`` for a
+        A state dict (.pt, .pth, .th), a .safetensors file, an exported program (.pt2) or a file of `save_model`; with `trust` also a
+        pickled module or a TorchScript archive.  Or a model by name: ``torchvision:NAME``, ``timm:NAME``, or ``hf:FOLDER`` for a
         folder that Hugging Face's library saved.
     arch : str or None
         A zoo name or ``package.module:factory``; may be left out where the file names it.
@@ -192,14 +195,14 @@ def _open(file: ModelFile, *, arch: str | None, trust: bool, input_shape: tuple[
     if file.kind is Kind.PICKLE:
         loaded = _read_pickle(file, trust=trust)
         return _Opened(module=loaded) if isinstance(loaded, nn.Module) else _from_checkpoint(loaded, file, trust=trust)
+    if file.kind is Kind.PROGRAM:
+        if arch is not None:
+            return _Opened(weights=tensors.find_tensors(pt2.read_weights(file), _where(file)))
+        program = pt2.read_program(file)
+        return _Opened(module=program.module, arch="exported program", input_shape=program.input_shape, classes=program.classes)
     if not trust:
         raise foreign.refusal(file)
     opened = foreign.open_trusted(file)
-    if isinstance(opened, torch.export.ExportedProgram):
-        if arch is not None:
-            return _Opened(weights=tensors.find_tensors(opened.state_dict, _where(file)))
-        program, shape, classes = foreign.program_module(opened, _where(file))
-        return _Opened(module=program, arch="exported program", input_shape=shape, classes=classes)
     assert isinstance(opened, torch.jit.ScriptModule)  # the only other kind left
     if arch is not None:
         return _Opened(weights=tensors.find_tensors(opened.state_dict(), _where(file)))
@@ -216,16 +219,17 @@ def _read_safetensors(file: ModelFile) -> tensors.Tensors:
 
 
 def _read_pickle(file: ModelFile, *, trust: bool) -> object:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch warns about its own old storage classes
-            return torch.load(io.BytesIO(file.data), map_location="cpu", weights_only=True)
-    except Exception as error:  # damage raises a dozen types; torch's texts recommend unsafe loading and are not shown
-        if not file.code_names:
-            raise UnusableModelError(
-                f"{_where(file)} is damaged or cut off: its tensors cannot be read; fetch it again, or write it with "
-                "torch.save(model.state_dict(), FILE)."
-            ) from error
+    if not any(name.endswith(_FILLED) for name in file.names):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # torch warns about its own old storage classes
+                return torch.load(io.BytesIO(file.data), map_location="cpu", weights_only=True)
+        except Exception as error:  # damage raises a dozen types; torch's texts recommend unsafe loading and are not shown
+            if not file.code_names:
+                raise UnusableModelError(
+                    f"{_where(file)} is damaged or cut off: its tensors cannot be read; fetch it again, or write it with "
+                    "torch.save(model.state_dict(), FILE)."
+                ) from error
     if trust:
         return foreign.open_trusted(file)
     raise foreign.refusal(file)
@@ -277,7 +281,7 @@ def _tensors_of(module: nn.Module | None, where: str) -> tensors.Tensors:
 
 
 def _ready(module: nn.Module, where: str) -> nn.Module:
-    fixed = isinstance(module, foreign.Program)
+    fixed = isinstance(module, (foreign.Program, pt2.ProgramModule))
     for name, tensor in (*module.named_parameters(), *module.named_buffers()):
         if fixed and tensor.is_floating_point() and tensor.dtype != torch.float32:
             raise UnusableModelError(

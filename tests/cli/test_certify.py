@@ -167,6 +167,21 @@ def test_fused_epilogues_are_certified_and_named(tmp_path):
     assert all(row["bound"] >= row["measured_error"] for row in report["inputs"])
 
 
+def test_an_exported_program_is_certified_without_trust(tmp_path):
+    net = load_model(DIGITS).module
+    program = torch.export.export(net, (torch.zeros(2, 1, 8, 8),), dynamic_shapes=({0: torch.export.Dim("batch")},))
+    torch.export.save(program, tmp_path / "digits.pt2")
+    images = np.random.default_rng(0).random((2, 1, 8, 8), dtype=np.float32)
+    np.savez(tmp_path / "data.npz", images=images, labels=np.zeros(2, dtype=np.int64))
+    verdicts = []
+    for model in (tmp_path / "digits.pt2", DIGITS):
+        result = run(model, "--data", tmp_path / "data.npz", "--normalize", "none", "--no-probe", "--json", tmp_path / "r.json")
+        assert result.exit_code in (0, 1), result.stderr
+        report = json.loads((tmp_path / "r.json").read_text())
+        verdicts.append([(entry["verdict"], entry["margin"]) for entry in report["inputs"]])
+    assert verdicts[0] == verdicts[1]
+
+
 def test_first_order_numbers_are_reported_and_decide_nothing(tmp_path):
     options = ("--data", "digits", "--limit", 30, "--json", tmp_path / "r.json", "-q")
     plain, asked = run(DIGITS, *options), run(DIGITS, *options, "--linearised")

@@ -34,12 +34,6 @@ def _net() -> nn.Sequential:
     return net.eval()
 
 
-def _export(net: nn.Module, path: Path, *, free: bool = True) -> Path:
-    dynamic = ({0: torch.export.Dim("batch")},) if free else None
-    torch.export.save(torch.export.export(net, (torch.zeros(2, 1, 8, 8),), dynamic_shapes=dynamic), path)
-    return path
-
-
 def _script(net: nn.Module, path: Path, *, trace: bool) -> Path:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch deprecates TorchScript
@@ -79,14 +73,7 @@ def _legacy_bomb(bomb: Bomb, path: Path) -> None:
     _pickled({"state_dict": bomb}, path, zipped=False)
 
 
-def _program_bomb(bomb: Bomb, path: Path) -> None:
-    whole = _export(_net(), path.with_name("whole.pt2"))
-    with zipfile.ZipFile(whole) as source, zipfile.ZipFile(path, "w") as target:
-        for name in source.namelist():
-            target.writestr(name, pickle.dumps(bomb) if name.endswith("sample_inputs/model.pt") else source.read(name))
-
-
-BOMBS = [_bare_bomb, _old_bare_bomb, _zip_bomb, _zip_bomb_protocol_4, _legacy_bomb, _program_bomb]
+BOMBS = [_bare_bomb, _old_bare_bomb, _zip_bomb, _zip_bomb_protocol_4, _legacy_bomb]
 
 
 @pytest.mark.parametrize("build", BOMBS)
@@ -124,13 +111,12 @@ REFUSED = {
     "legacy": (lambda p: _pickled(_net(), p, zipped=False), "holds pickled Python objects", "torch.load("),
     "namespace": (lambda p: _pickled({"args": argparse.Namespace(lr=1)}, p), r"it names argparse\.Namespace\)", "torch.load("),
     "script": (lambda p: _script(_net(), p, trace=False), "is a TorchScript archive", "torch.jit.load("),
-    "program": (lambda p: _export(_net(), p), r"is an exported program \(\.pt2\)", "torch.export.load("),
 }
 
 
 @pytest.mark.parametrize(("write", "message", "opener"), REFUSED.values(), ids=REFUSED)
 def test_refusals_show_the_way_out(tmp_path: Path, write: Callable[[Path], Path], message: str, opener: str) -> None:
-    path = write(tmp_path / "net.pt2")
+    path = write(tmp_path / "net.pt")
     with pytest.raises(UnusableModelError, match=message) as caught:
         load_model(path)
     first, *code, last = str(caught.value).splitlines()
@@ -156,49 +142,15 @@ def test_a_trusted_module_can_fill_a_named_architecture(tmp_path: Path) -> None:
     from precisionkit.models import ZOO
 
     net = ZOO["mnist_6_100"].build()
-    files = [_pickled(net, tmp_path / "a.pt"), tmp_path / "b.pt2", tmp_path / "c.pt"]
+    files = [_pickled(net, tmp_path / "a.pt"), tmp_path / "b.pt"]
     batch = torch.zeros(2, 1, 28, 28)
-    torch.export.save(torch.export.export(net, (batch,)), files[1])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch deprecates TorchScript
-        torch.jit.script(net).save(str(files[2]))
+        torch.jit.script(net).save(str(files[1]))
     for path in files:
         model = load_model(path, arch="mnist_6_100", trust=True)
         assert model.arch == "mnist_6_100"
         assert torch.equal(model.module(batch), net(batch))
-
-
-def test_trusted_programs(tmp_path: Path) -> None:
-    model = load_model(_export(_net(), tmp_path / "net.pt2"), trust=True)
-    assert (model.arch, model.input_shape, model.classes, model.parameters) == ("exported program", (1, 8, 8), 10, 754)
-    assert not model.module.eval().training
-    assert _agrees(model.module)
-
-
-def test_programs_need_a_free_batch(tmp_path: Path) -> None:
-    path = _export(_net(), tmp_path / "net.pt2", free=False)
-    with pytest.raises(UnusableModelError, match=r"was exported for the input shape .*but the batch.*must be free: export it again with"):
-        load_model(path, trust=True)
-
-
-class _Two(nn.Module):
-    def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        return x + y
-
-
-def test_programs_have_one_input(tmp_path: Path) -> None:
-    sample = torch.zeros(2, 3)
-    torch.export.save(torch.export.export(_Two(), (sample, sample)), tmp_path / "net.pt2")
-    with pytest.raises(UnusableModelError, match="is a program of 2 inputs, but a classifier has one"):
-        load_model(tmp_path / "net.pt2", trust=True)
-
-
-def test_programs_are_binary32(tmp_path: Path) -> None:
-    sample = torch.zeros(2, 3, dtype=torch.float64)
-    program = torch.export.export(nn.Linear(3, 2).double(), (sample,), dynamic_shapes=({0: torch.export.Dim("b")},))
-    torch.export.save(program, tmp_path / "net.pt2")
-    with pytest.raises(UnusableModelError, match=r"is a program in torch\.float64 .*export model\.float\(\)"):
-        load_model(tmp_path / "net.pt2", trust=True)
 
 
 @pytest.mark.parametrize("trace", [True, False])
@@ -227,12 +179,12 @@ def test_torchscript_whose_conversion_differs(tmp_path: Path, monkeypatch: pytes
 
 
 def test_trust_does_not_help_a_damaged_file(tmp_path: Path) -> None:
-    path = _export(_net(), tmp_path / "net.pt2")
-    with zipfile.ZipFile(path) as source, zipfile.ZipFile(tmp_path / "bad.pt2", "w") as target:
+    path = _script(_net(), tmp_path / "net.pt", trace=False)
+    with zipfile.ZipFile(path) as source, zipfile.ZipFile(tmp_path / "bad.pt", "w") as target:
         for name in source.namelist():
-            target.writestr(name, b"" if name.endswith("model.json") else source.read(name))
+            target.writestr(name, b"" if name.endswith("data.pkl") else source.read(name))
     with pytest.raises(UnusableModelError, match=r"cannot be opened, even trusted \(\w+\)"):
-        load_model(tmp_path / "bad.pt2", trust=True)
+        load_model(tmp_path / "bad.pt", trust=True)
 
 
 def test_a_trusted_pickle_whose_class_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
