@@ -131,8 +131,11 @@ def _moments(arithmetic: Arithmetic, attributes: Attributes, kind: Rows, x: Encl
     squared = levels * mean_error.square() * (1 + 2.0**-40) + n * fmt.eta
     unbiased, biased = sums / lowest, squared / lowest
     whole = unbiased + biased
-    unbiased = torch.where(whole <= 0.25, 0.5 * unbiased * (1 + 2 * whole) * (1 + 2.0**-40), torch.inf)
-    biased = 0.5 * biased * (1 + 2 * whole) * (1 + 2.0**-40) + (SQRT.result + 3) * v
+    small = whole <= 0.25
+    # a computed variance is not negative, so that no run's inverse deviation exceeds that of a variance of zero
+    ceiling = 1.01 / math.sqrt(eps) / largest
+    unbiased = torch.where(small, 0.5 * unbiased * (1 + 2 * whole) * (1 + 2.0**-40), ceiling)
+    biased = torch.where(small, 0.5 * biased * (1 + 2 * whole) * (1 + 2.0**-40), 0.0) + (SQRT.result + 3) * v
     return _Moments(inverse, own, mean_error, reach, second, largest, n * (highest + squared), unbiased, biased)
 
 
