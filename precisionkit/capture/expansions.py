@@ -86,7 +86,7 @@ def _conv_transpose(dims: int) -> Expansion:
         kernels = reader.hold(f"{node.name}_turned", turned.contiguous())
         attributes = {"stride": (1,) * dims, "padding": (0,) * dims, "dilation": tuple(dilation), "groups": groups}
         return reader.add(
-            node, "", f"conv{dims}d", [widened, kernels, given.get("bias")], attributes, reader.layout_of(node.meta["val"].shape)
+            node, "", f"conv_transpose{dims}d", [widened, kernels, given.get("bias")], attributes, reader.layout_of(node.meta["val"].shape)
         )
 
     return expand
