@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+import numpy as np
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -49,12 +50,19 @@ class Source:
 
         normalize = None if self.normalize is None else parse_normalize(self.normalize)
         data = load_dataset(self.data, split=self.split, root=self.data_root, limit=self.limit, download=self.download)
-        shape = tuple(data.images.shape[1:]) if data.images.dtype.kind == "f" else None
-        model = load_model(self.model, arch=self.arch, trust=self.trust, input_shape=shape)
+        model = load_model(self.model, arch=self.arch, trust=self.trust, input_shape=_input_shape(data.images))
         if normalize is not None:
             mean, std = normalize
             model = dataclasses.replace(model, preprocess=dataclasses.replace(model.preprocess, mean=mean, std=std))
         return model, data
+
+
+def _input_shape(images: np.ndarray) -> tuple[int, ...]:
+    """Shape of one image as a network takes it: images of bytes have their channels last, or none."""
+    shape = tuple(images.shape[1:])
+    if images.dtype.kind == "f":
+        return shape
+    return (shape[-1], *shape[:-1]) if len(shape) == 3 else (1, *shape)
 
 
 @dataclasses.dataclass(frozen=True)

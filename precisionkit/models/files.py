@@ -16,10 +16,11 @@ from pathlib import Path
 
 from precisionkit.errors import UnusableModelError
 
-FORMATS = "a PyTorch state dict (.pt, .pth, .th) or a .safetensors file"
+FORMATS = "a PyTorch state dict (.pt, .pth, .th), a .safetensors file or an .onnx file"
 
 _LARGEST_PICKLE = 64 << 20  # a pickle holds names and shapes; more than this in a zip is damaged or hostile
 _LEGACY_MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # what torch.save wrote first before it wrote zip files
+_LFS = b"version https://git-lfs"
 _LEGACY_PICKLES = 5  # magic number, protocol, machine, object, storage keys
 _STRING_OPCODES = frozenset({"SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8", "UNICODE"})
 
@@ -31,6 +32,7 @@ class Kind(enum.Enum):
     PICKLE = enum.auto()  # written by torch.save, zip or legacy
     TORCHSCRIPT = enum.auto()
     PROGRAM = enum.auto()  # written by torch.export.save
+    ONNX = enum.auto()  # by its name: the format has no mark of its own
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,8 @@ def read_model_file(path: str | Path) -> ModelFile:
                 "save the weights with torch.save(model.state_dict(), FILE)."
             )
         return ModelFile(str(path), data, Kind.PICKLE, _names_in_pickles(data, _LEGACY_PICKLES))
+    if Path(path).suffix.lower() == ".onnx" and not data.startswith(_LFS):
+        return ModelFile(str(path), data, Kind.ONNX)
     raise UnusableModelError(f"{where} {_what_else(data)}; give {FORMATS}.")
 
 
@@ -143,7 +147,7 @@ def _is_safetensors(data: bytes) -> bool:
 
 
 def _what_else(data: bytes) -> str:
-    if data.startswith(b"version https://git-lfs"):
+    if data.startswith(_LFS):
         return "is only a Git LFS pointer (git lfs pull fetches the file itself)"
     if data.startswith(b"\x89HDF"):
         return "is an HDF5 file, which is not read"

@@ -18,6 +18,7 @@ from torch import nn
 from precisionkit.errors import UnusableModelError, UsageError
 from precisionkit.models import factory, foreign, tensors
 from precisionkit.models.files import Kind, ModelFile, read_model_file, shown
+from precisionkit.models.onnx import open_onnx
 from precisionkit.models.preprocess import Preprocess, from_record, to_record
 from precisionkit.models.zoo import ZOO
 
@@ -67,6 +68,7 @@ class _Opened:
     input_shape: tuple[int, ...] | None = None
     classes: int | None = None
     parameters: int | None = None  # where the module itself does not tell
+    sha256: str | None = None  # where more than the file itself was read
 
 
 def load_model(
@@ -82,8 +84,8 @@ def load_model(
     Parameters
     ----------
     path : str or Path
-        A state dict (.pt, .pth, .th), a .safetensors file, or a file of `save_model`; with `trust` also a pickled module, a
-        TorchScript archive or an exported program.
+        A state dict (.pt, .pth, .th), a .safetensors or .onnx file, or a file of `save_model`; with `trust` also a pickled
+        module, a TorchScript archive or an exported program.
     arch : str or None
         A zoo name or ``package.module:factory``; may be left out where the file names it.
     trust : bool
@@ -91,7 +93,7 @@ def load_model(
     preprocess : Preprocess or None
         Replaces the file's or the architecture's own.
     input_shape : tuple of int or None
-        Of one image, without the batch; needed only for TorchScript, which does not store it.
+        Of one image, without the batch; needed only where the file does not tell: TorchScript, and some ONNX files.
     """
     file = read_model_file(path)
     opened = _open(file, arch=arch, trust=trust, input_shape=input_shape)
@@ -107,7 +109,7 @@ def load_model(
     return LoadedModel(
         module=_ready(module, where),
         path=str(path),
-        sha256=file.sha256,
+        sha256=opened.sha256 or file.sha256,
         arch=name,
         parameters=opened.parameters or sum(parameter.numel() for parameter in module.parameters()),
         input_shape=entry.input_shape if entry else opened.input_shape,
@@ -146,6 +148,8 @@ def _open(file: ModelFile, *, arch: str | None, trust: bool, input_shape: tuple[
     if file.kind is Kind.PICKLE:
         loaded = _read_pickle(file, trust=trust)
         return _Opened(module=loaded) if isinstance(loaded, nn.Module) else _from_checkpoint(loaded, file, trust=trust)
+    if file.kind is Kind.ONNX:
+        return _open_onnx(file, arch, input_shape)
     if not trust:
         raise foreign.refusal(file)
     opened = foreign.open_trusted(file)
@@ -160,6 +164,13 @@ def _open(file: ModelFile, *, arch: str | None, trust: bool, input_shape: tuple[
     scripted = foreign.scripted_module(opened, input_shape, _where(file))
     parameters = sum(parameter.numel() for parameter in opened.parameters())  # conversion turns them into buffers
     return _Opened(module=scripted, arch="TorchScript", input_shape=input_shape, parameters=parameters)
+
+
+def _open_onnx(file: ModelFile, arch: str | None, input_shape: tuple[int, ...] | None) -> _Opened:
+    if arch is not None:
+        raise UsageError(f"{_where(file)} is an ONNX file, which holds its own architecture: leave out --arch {shown(arch)}.")
+    found = open_onnx(file, input_shape, _where(file))
+    return _Opened(module=found.module, arch="ONNX", input_shape=found.input_shape, classes=found.classes, sha256=found.sha256)
 
 
 def _read_safetensors(file: ModelFile) -> tensors.Tensors:
