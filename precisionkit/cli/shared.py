@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+import numpy as np
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -61,7 +62,7 @@ class Source:
             arch=self.arch,
             trust=self.trust,
             preprocess=given,
-            input_shape=None if data.images.dtype == "uint8" else tuple(size or 0 for size in data.images.shape[1:]),
+            input_shape=_input_shape(data.images.shape, data.images.dtype),
             weights=self.weights,
             download=self.download is True,
         )
@@ -81,6 +82,16 @@ class Source:
         if self.interpolation is not None:
             changes["interpolation"] = self.interpolation
         return changes
+
+
+def _input_shape(shape: tuple[int | None, ...], dtype: np.dtype[Any]) -> tuple[int, ...] | None:
+    """Shape of one input as a network takes it: images of bytes have their channels last, or none; None for images of several sizes."""
+    sides = tuple(size for size in shape[1:] if size is not None)
+    if len(sides) < len(shape) - 1:
+        return None
+    if dtype != np.uint8:
+        return sides
+    return (sides[-1], *sides[:-1]) if len(sides) == 3 else (1, *sides)
 
 
 @dataclasses.dataclass(frozen=True)
