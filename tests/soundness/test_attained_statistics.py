@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from precisionkit.arithmetic import REFERENCE
+from precisionkit.arithmetic import REFERENCE, parse_arithmetic
 from precisionkit.enclosure import Enclosure
+from precisionkit.formats import round_to_nearest
 from precisionkit.ops import BY_NAME
+from precisionkit.ops._store import store
 
 from .cases import Case
-from .harness import JUDGE, MP, bounded, distance, enclosed, exact
+from .harness import JUDGE, MP, bounded, distance, enclosed, exact, violations
 
 F32 = np.float32
 EPS = 1e-5
@@ -236,3 +238,16 @@ def test_flash_attention_is_within_the_bounds(data, keys):
     off = distance(run, exact(case, [*values, None]))
     limit = (result.carried + result.fresh).numpy()
     assert max(float(d / MP.mpf(b)) for d, b in zip(off.flat, limit.flat, strict=True)) <= 1
+
+
+@pytest.mark.parametrize("storage", ["fp16", "bf16", "fp32"])
+def test_keys_that_a_mask_takes_out_leave_the_others_bounded(storage):
+    arithmetic = parse_arithmetic(storage, "fp32")
+    values = [round_to_nearest(torch.from_numpy(spread(size * 4).reshape(1, size, 4)), arithmetic.storage) for size in (3, 5, 5)]
+    values.append(torch.full((3, 5), -torch.inf, dtype=torch.float64).triu(1))
+    case = Case("attention", {}, tuple(tuple(t.shape) for t in values[:3]), {3: (3, 5)})
+    _, radius, excluded = bounded(case, arithmetic, enclosed(case, values))
+    assert excluded.all()
+    assert radius.max() < 0.1
+    kernel = BY_NAME["attention"].apply({}, *(t.float() for t in values))
+    assert not violations(distance(store(kernel, arithmetic.storage).double(), exact(case, values)), radius, excluded)
