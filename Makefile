@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test lint bench limits softfloat docs clean
+.PHONY: demo test lint bench limits softfloat contracts docs clean
 
 demo: $(STAMP)  ## certify the digits network that comes with the package
 	mkdir -p reports
@@ -25,6 +25,9 @@ limits: $(STAMP)  ## what a cheap proof of a probable verdict would have to know
 
 softfloat: $(STAMP)  ## every correctly rounded operation against Berkeley SoftFloat, a million operands each
 	$(BIN)/python -m tests.softfloat
+
+contracts: $(STAMP)  ## how much of its contract each elementary function uses on this CPU, on every number of the half formats
+	$(BIN)/python -m tests.contracts
 
 docs: $(STAMP)  ## write docs/operators.md from the records
 	$(BIN)/python -m precisionkit.docs > docs/operators.md

@@ -65,13 +65,14 @@ def stored(arithmetic: Arithmetic, result: Bounded, *, unstored: bool = False) -
     if result.fresh is None:
         no = torch.zeros((), dtype=torch.bool, device=result.centre.device).expand(result.centre.shape[0])
         return Stored(result.carried, nothing, nothing, nothing, ~no, no)
-    before = add_up(result.carried, result.fresh)
-    masked = (result.centre == -torch.inf) & (result.carried == 0) & (result.fresh == 0)  # scores that a mask takes out, on purpose
+    # scores that a mask takes out, on purpose: minus infinity in every run
+    masked = (result.centre == -torch.inf) & (result.carried == 0) & (result.fresh == 0)
+    before = add_up(result.carried, result.fresh).masked_fill(masked, 0.0)
     size = result.centre.abs().masked_fill(masked, 0.0)
     magnitude = add_up(size, before)
     storage = result.form if unstored and result.form is not None else arithmetic.storage
     store = nothing if result.form == storage else store_error(storage, magnitude)
-    local = result.fresh if result.form == storage else add_up(result.fresh, store)
+    local = result.fresh if result.form == storage else add_up(result.fresh, store).masked_fill(masked, 0.0)
     unbiased, bias = (store, result.fresh) if result.bias is None else (local, result.bias)
     excluded = (magnitude < storage.overflow_threshold).flatten(1).all(1)
     if result.peak is not None and result.peak_format is not None:
@@ -80,8 +81,7 @@ def stored(arithmetic: Arithmetic, result: Bounded, *, unstored: bool = False) -
         excluded = excluded & (result.stored_before < storage.overflow_threshold).flatten(1).all(1)
     least = size * (1 - 2.0**-50) - before
     certain = (least >= storage.overflow_threshold).flatten(1).any(1)
-    radius = add_up(result.carried, local).masked_fill(masked, 0.0)
-    return Stored(radius, local, unbiased, bias, excluded, certain)
+    return Stored(add_up(result.carried, local).masked_fill(masked, 0.0), local, unbiased, bias, excluded, certain)
 
 
 def interval(

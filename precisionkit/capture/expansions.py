@@ -36,6 +36,14 @@ def _one_input(reader: Reader, node: fx.Node, value: Any) -> Value:
     return value
 
 
+def _images(reader: Reader, node: fx.Node, value: Any, dims: int) -> Value:
+    """Batches of channels of so many dimensions."""
+    x = _one_input(reader, node, value)
+    if len(x.layout.single) != dims + 2:
+        raise _refused(reader, node, f"only batches of {dims + 2} dimensions are supported")
+    return x
+
+
 # ------------------------------------------------------------------------------------------------------------ attention
 def _attention(reader: Reader, node: fx.Node, given: dict[str, Any]) -> Any:
     """A boolean or causal mask becomes one of zeros and minus infinities."""
@@ -61,7 +69,7 @@ def _each(value: Any, dims: int) -> list[int]:
 def _conv_transpose(dims: int) -> Expansion:
     def expand(reader: Reader, node: fx.Node, given: dict[str, Any]) -> Any:
         """A convolution of the input with zeros between its entries, with the kernel turned around."""
-        x, weight = _one_input(reader, node, given["input"]), given["weight"].constant
+        x, weight = _images(reader, node, given["input"], dims), given["weight"].constant
         if weight is None:
             raise _refused(reader, node, "its weight depends on the input")
         stride, padding, dilation, extra = (
@@ -96,7 +104,7 @@ def _conv_transpose(dims: int) -> Expansion:
 def _pool1d(record: str, names: tuple[str, ...]) -> Expansion:
     def expand(reader: Reader, node: fx.Node, given: dict[str, Any]) -> Any:
         """Pooling in two dimensions of images that are one pixel high."""
-        x = _one_input(reader, node, given.get("self", given.get("input")))
+        x = _images(reader, node, given.get("self", given.get("input")), 1)
         neutral = {"kernel_size": 1, "stride": 1, "padding": 0, "dilation": 1, "output_size": 1}
         attributes: dict[str, Any] = {
             name: (neutral[name], *_each(given[name], 1)) if name in neutral else given[name]
@@ -113,7 +121,7 @@ def _pool1d(record: str, names: tuple[str, ...]) -> Expansion:
 
 def _adaptive_max(reader: Reader, node: fx.Node, given: dict[str, Any]) -> Any:
     """Windows of equal size are those of max pooling."""
-    x = _one_input(reader, node, given["self"])
+    x = _images(reader, node, given["self"], 2)
     sizes, outputs = x.layout.single[2:], _each(given["output_size"], 2)
     if any(n % o for n, o in zip(sizes, outputs, strict=True)):
         raise _refused(reader, node, f"images of {sizes} do not divide into windows for {tuple(outputs)}")

@@ -23,7 +23,7 @@ class Layout:
     single : tuple of int
         For a batch of one.
     regular : bool
-        The first dimension is the batch, and no other depends on it.
+        The first dimension is the batch, and no other depends on it; not where it is the only one, so that an image has one number.
     fixed : tuple of bool
         Which dimensions do not depend on the batch.
     """
@@ -37,8 +37,8 @@ class Layout:
         """From a shape with symbols in it; a program without a free batch takes one image, and a first dimension of one is its batch."""
         fixed = tuple(isinstance(size, int) for size in shape)
         if not free:
-            return cls(tuple(shape), bool(shape) and shape[0] == 1, fixed)
-        regular = bool(shape) and not fixed[0] and all(fixed[1:]) and str(shape[0]).isidentifier()
+            return cls(tuple(shape), len(shape) > 1 and shape[0] == 1, fixed)
+        regular = len(shape) > 1 and not fixed[0] and all(fixed[1:]) and str(shape[0]).isidentifier()
         return cls(tuple(for_one(size) for size in shape), regular, fixed)
 
     @property

@@ -262,6 +262,7 @@ GELU = function_operator(
         curvature=_gelu_curvature,
         exact=_exact_gelu,
         contract=contracts.GELU,
+        largest=2.0,  # x (1 + erf) before it is halved
     ),
     bound="|f'| e + |f''| e^2 / 2, at most 1.13 e, and 17 v |x|",
     assumption=contracts.GELU.sentence("GELU, with erf or tanh,"),

@@ -100,8 +100,8 @@ def _extremum(name: str, targets: tuple[str, ...], sign: float, apply: Callable[
     )
 
 
-MAXIMUM = _extremum("maximum", ("aten.maximum.default",), 1.0, lambda attributes, a, b: torch.maximum(a, b))
-MINIMUM = _extremum("minimum", ("aten.minimum.default",), -1.0, lambda attributes, a, b: torch.minimum(a, b))
+MAXIMUM = _extremum("maximum", ("aten.maximum.default", "aten.max.other"), 1.0, lambda attributes, a, b: torch.maximum(a, b))
+MINIMUM = _extremum("minimum", ("aten.minimum.default", "aten.min.other"), -1.0, lambda attributes, a, b: torch.minimum(a, b))
 
 
 # -------------------------------------------------------------------------------------------- the largest along a dimension

@@ -72,6 +72,7 @@ CASES = (
     Case("div", {"other": 3.0}, ((2, 6),), {1: None}),
     Case("div", {}, ((2, 6), (2, 6))),
     Case("conv1d", {"stride": (2,), "padding": (1,)}, ((1, 2, 7),), {1: (3, 2, 3), 2: (3,)}),
+    *(Case(f"conv_transpose{d}d", {}, ((1, 2, *[3] * d),), {1: (2, 2, *[2] * d), 2: (2,)}) for d in (1, 2, 3)),
     Case("conv3d", {"padding": "same", "groups": 2}, ((1, 2, 3, 3, 2),), {1: (4, 1, 3, 3, 1), 2: None}),
     Case("matmul", {}, ((2, 3, 5), (2, 5, 4))),
     Case("matmul", {}, ((1, 2, 3, 4),), {1: (4, 2)}),

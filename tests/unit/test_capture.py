@@ -116,6 +116,22 @@ def test_what_is_unsupported_is_refused_with_its_place(name):
         capture(Of(function), (6,))
 
 
+@pytest.mark.parametrize(
+    ("layer", "shape", "dims"),
+    [
+        (nn.ConvTranspose1d(1, 1, 3), (8,), 3),
+        (nn.AdaptiveAvgPool1d(5), (8,), 3),
+        (nn.MaxPool1d(2), (8,), 3),
+        (nn.AdaptiveMaxPool2d(2), (4, 4), 4),
+    ],
+    ids=lambda v: type(v).__name__,
+)
+def test_a_batch_without_channels_is_refused(layer, shape, dims):
+    """torch takes the batch for channels there."""
+    with pytest.raises(UnsupportedOperatorError, match=rf"only batches of {dims} dimensions are supported"):
+        capture(nn.Sequential(layer, nn.Flatten()), shape)
+
+
 def test_an_epsilon_below_the_normal_range_is_refused():
     with pytest.raises(UnsupportedOperatorError, match=r"eps = 1e-40 is below 1.17549e-38, the normal range of binary32; choose a larger"):
         capture(nn.Sequential(nn.Linear(6, 3), nn.BatchNorm1d(3, eps=1e-40)), (6,))
@@ -162,6 +178,7 @@ LAYOUTS = {
     "indexed": lambda self, x: self.linear(x[:, [5, 0, 0, 1, 2, 3]]),
     "class token": lambda self, x: self.linear(torch.cat([self.linear.bias[:2].expand(x.shape[0], -1), x[:, :4]], 1)),
     "constant arithmetic": lambda self, x: self.linear(x + torch.exp(self.linear.weight[0])),
+    "one number an image": lambda self, x: self.linear(x * x.mean(1).unsqueeze(1) + x.sum(1)[:, None]),
     "einsum": lambda self, x: self.linear(torch.einsum("bij,bkj->bik", x.reshape(-1, 3, 2), x.reshape(-1, 3, 2)).reshape(-1, 9)[:, :6]),
     "zeros": lambda self, x: self.linear(x + x.new_zeros(x.shape[0], 6) + torch.ones(6)),
 }
