@@ -9,6 +9,7 @@ import click
 
 from precisionkit.cli.certify import certify
 from precisionkit.cli.lemma import lemma
+from precisionkit.cli.ops import ops
 from precisionkit.cli.probe import probe
 
 
@@ -20,6 +21,7 @@ def main() -> None:
 
 main.add_command(certify)
 main.add_command(lemma)
+main.add_command(ops)
 main.add_command(probe)
 
 __all__ = ["main"]
