@@ -86,7 +86,7 @@ def catalogue(operators: Iterable[Operator] | None = None) -> Catalogue:
     """List what can be analysed; by default with every operator that is registered."""
     records = tuple(BY_NAME.values() if operators is None else operators)
     own = {target for record in records for target in record.targets}
-    read_as = READ_AS | {str(target): _STEPS for target in decompositions()}
+    read_as = dict(READ_AS) | {str(target): _STEPS for target in decompositions()}
     return Catalogue(
         tuple(_entry(record) for record in records if not record.hidden),
         tuple(Entry(_short(target), (target,), f"read as {text}") for target, text in sorted(read_as.items())),

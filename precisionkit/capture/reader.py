@@ -99,7 +99,7 @@ class Reader:
                 f"The model takes {len(signature.user_inputs)} inputs and returns {len(signature.user_outputs)} results; "
                 "a classifier of one tensor that returns one tensor of logits is needed."
             )
-        self._start, self._output = str(signature.user_inputs[0]), str(signature.user_outputs[0])
+        self.start, self._output = str(signature.user_inputs[0]), str(signature.user_outputs[0])
         self._constants = _constants(program)
         self._nodes: list[Node] = []
         self._values: dict[str, Any] = {}
@@ -230,7 +230,7 @@ class Reader:
     def _as_activation(self, value: Value) -> Value:
         name = f"{value.name}_repeated"
         if all(n.name != name for n in self._nodes):
-            self._nodes.append(Node(name, "constant", (self._start, value.name), MappingProxyType({}), value.layout.single, ""))
+            self._nodes.append(Node(name, "constant", (self.start, value.name), MappingProxyType({}), value.layout.single, ""))
         return Value(name, Layout(value.layout.single, False, (True,) * len(value.layout.single)))
 
     # -------------------------------------------------------------------------------------------------------------- moves
@@ -476,7 +476,7 @@ class Reader:
         needed = _needed(self._nodes, name)
         kept = tuple(n for n in self._nodes if n.name in needed)
         constants = {k: _float(v) for k, v in self._constants.items() if k in needed}
-        return Graph(kept, MappingProxyType(constants), self._start, tuple(input_shape), name, tuple(removed))
+        return Graph(kept, MappingProxyType(constants), self.start, tuple(input_shape), name, tuple(removed))
 
 
 ALIASES = {"mat2": "other"}

@@ -20,7 +20,7 @@ from precisionkit.errors import PrecisionKitError, RefutedError
 
 if TYPE_CHECKING:
     from precisionkit.data import Dataset
-    from precisionkit.models import LoadedModel
+    from precisionkit.models import LoadedModel, Preprocess
 
 OK, NOT_CERTIFIED, UNUSABLE, REFUTED, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -33,7 +33,7 @@ class Source:
     """Where the model and the data come from."""
 
     model: str
-    data: str
+    data: str | None
     arch: str | None
     data_root: Path | None
     split: str
@@ -51,21 +51,36 @@ class Source:
     def load(self) -> tuple[LoadedModel, Dataset]:
         """Load both."""
         from precisionkit.data import load_dataset
-        from precisionkit.models import load_model, read_preprocess
 
-        given = None if self.preprocess is None else read_preprocess(self.preprocess)
-        changes = self._changes()
+        assert self.data is not None  # the option is required wherever this is called
+        preprocess = self._preprocess()
         data = load_dataset(self.data, split=self.split, root=self.data_root, limit=self.limit, download=self.download)
+        shape = None if data.images.dtype == "uint8" else tuple(size or 0 for size in data.images.shape[1:])
+        return self._model(shape, *preprocess), data
+
+    def load_model(self, input_shape: tuple[int, ...] | None) -> LoadedModel:
+        """Load the model alone, for inputs of a shape if it does not say it itself."""
+        return self._model(input_shape, *self._preprocess())
+
+    def _model(self, input_shape: tuple[int, ...] | None, given: Preprocess | None, changes: dict[str, Any]) -> LoadedModel:
+        from precisionkit.models import load_model
+
         model = load_model(
             self.model,
             arch=self.arch,
             trust=self.trust,
             preprocess=given,
-            input_shape=None if data.images.dtype == "uint8" else tuple(size or 0 for size in data.images.shape[1:]),
+            input_shape=input_shape,
             weights=self.weights,
             download=self.download is True,
         )
-        return dataclasses.replace(model, preprocess=dataclasses.replace(model.preprocess, **changes)), data
+        return dataclasses.replace(model, preprocess=dataclasses.replace(model.preprocess, **changes))
+
+    def _preprocess(self) -> tuple[Preprocess | None, dict[str, Any]]:
+        """What a file says of the preprocessing, and what options change; wrong ones are told before anything is loaded."""
+        from precisionkit.models import read_preprocess
+
+        return None if self.preprocess is None else read_preprocess(self.preprocess), self._changes()
 
     def _changes(self) -> dict[str, Any]:
         """Fields of the preprocessing that options set, over what the model or a file says."""
@@ -115,15 +130,20 @@ def _together(*decorators: Decorator) -> Decorator:
     return apply
 
 
-source_options = _together(
-    click.argument("model", metavar="MODEL"),
-    click.option(
+_MODEL = click.argument("model", metavar="MODEL")
+
+
+def _data(*, required: bool) -> Decorator:
+    return click.option(
         "--data",
-        required=True,
+        required=required,
         metavar="SET",
         help="digits, mnist, fashion_mnist, cifar10, a FILE.npz, .npy or .parquet, a FOLDER of images by class, of Parquet files or of "
         "save_to_disk, hf:OWNER/NAME, or package.module:function, which returns batches.",
-    ),
+    )
+
+
+_DETAILS = _together(
     click.option("--arch", metavar="NAME", help="Architecture for a file that holds only weights: a zoo name or package.module:factory."),
     click.option(
         "--data-root", type=click.Path(path_type=Path, file_okay=False), help="Folder with named data sets [default: $PRECISIONKIT_DATA]."
@@ -147,6 +167,9 @@ source_options = _together(
     click.option("--scale", type=float, metavar="NUMBER", help="Then divide bytes by it, e.g. 255."),
     click.option("--normalize", metavar="MEANS/STDS", help="Per channel, e.g. 0.1307/0.3081, or 'none' [default: what the model says]."),
 )
+source_options = _together(_MODEL, _data(required=True), _DETAILS)
+model_options = _together(_MODEL, _data(required=False), _DETAILS)
+"""The same where the data set may be left out."""
 access_options = _together(
     click.option("--trust", is_flag=True, help="Load files that can run code: pickled modules, TorchScript."),
     click.option("--download/--no-download", default=None, help="Fetch what is missing [default: only named data sets]."),
