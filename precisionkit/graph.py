@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
-from precisionkit.errors import PrecisionKitError
+from precisionkit.errors import PrecisionKitError, UsageError
 from precisionkit.ops import BY_NAME, Operator
 
 V = TypeVar("V")
@@ -50,7 +50,18 @@ class Node:
 
     @property
     def record(self) -> Operator:
-        """The record of the operator."""
+        """The record of the operator.
+
+        Raises
+        ------
+        UsageError
+            It was registered when the network was captured, and is no more.
+        """
+        if self.operator not in BY_NAME:
+            raise UsageError(
+                f"The operator '{self.operator}' is no longer registered: do everything with a network that has it within one block "
+                "'with registered(...)'."
+            )
         return BY_NAME[self.operator]
 
     def __str__(self) -> str:

@@ -62,8 +62,8 @@ def _inspect(source: Source, request: _Request, talk: Console) -> int:
     from precisionkit.inspection import inspect as look
 
     shape = None if request.input_shape is None else parse_shape(request.input_shape)
-    model, data = source.load() if source.data is not None else (source.load_model(shape), None)
-    with memory_errors():
+    with source.registered(), memory_errors():
+        model, data = source.load() if source.data is not None else (source.load_model(shape), None)
         report = look(model, *input_of(model, data, shape, tokens=request.tokens))
     show(render_inspection(report))
     if request.json_file is not None:

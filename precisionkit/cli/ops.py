@@ -12,7 +12,7 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from precisionkit.cli.shared import OK, guarded, show, tell_written
+from precisionkit.cli.shared import OK, guarded, operators_option, registered, show, tell_written
 from precisionkit.report import check_writable, write_json
 
 if TYPE_CHECKING:
@@ -28,21 +28,23 @@ Exit codes:
 @click.command(epilog=_EXIT_CODES)
 @click.argument("name", required=False)
 @click.option("--json", "json_file", type=click.Path(path_type=Path), metavar="FILE", help="Write the list as JSON.")
-def ops(name: str | None, json_file: Path | None) -> None:
+@operators_option
+def ops(name: str | None, json_file: Path | None, operators: tuple[str, ...]) -> None:
     """List the operators that can be analysed, with the bound of the error of each; with NAME, those that have it in a name of theirs.
 
     NAME is part of a name in the list or in torch's operator library: softmax, aten.conv2d. The bound is the radius of a result before it
     is stored, from the radius e of the operands; v is the unit roundoff of the format that the operator computes in.
     """
-    sys.exit(guarded(lambda talk: _ops(name, json_file, talk), less="free some"))
+    sys.exit(guarded(lambda talk: _ops(name, json_file, operators, talk), less="free some"))
 
 
-def _ops(name: str | None, json_file: Path | None, talk: Console) -> int:
+def _ops(name: str | None, json_file: Path | None, operators: tuple[str, ...], talk: Console) -> int:
     if json_file is not None:
         check_writable(json_file)
     from precisionkit.catalogue import catalogue, find
 
-    known = catalogue() if name is None else find(catalogue(), name)
+    with registered(operators):
+        known = catalogue() if name is None else find(catalogue(), name)
     show(_rendered(known, brief=name is None))
     if json_file is not None:
         write_json(known, json_file)

@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +47,11 @@ class Source:
     normalize: str | None
     trust: bool
     download: bool | None
+    operators: tuple[str, ...]
+
+    def registered(self) -> AbstractContextManager[None]:
+        """Let operators of the user's own be known; whatever is done with the model belongs into this block."""
+        return registered(self.operators)
 
     def load(self) -> tuple[LoadedModel, Dataset]:
         """Load both."""
@@ -116,6 +121,19 @@ class Asked:
         return parse_arithmetic(self.storage, self.accumulate, order, self.fuse)
 
 
+@contextmanager
+def registered(names: tuple[str, ...]) -> Iterator[None]:
+    """Let the operators that ``--operators`` names be known within a block."""
+    if not names:
+        yield
+        return
+    from precisionkit.custom import load_operators
+    from precisionkit.custom import registered as register
+
+    with register(*(operator for name in names for operator in load_operators(name))):
+        yield
+
+
 def taken(kind: type[Any], options: dict[str, Any]) -> Any:
     """Take the options that are fields of a record out of a command's options."""
     return kind(**{field.name: options.pop(field.name) for field in dataclasses.fields(kind)})
@@ -143,7 +161,14 @@ def _data(*, required: bool) -> Decorator:
     )
 
 
+operators_option = click.option(
+    "--operators",
+    multiple=True,
+    metavar="NAME",
+    help="package.module:name of records for operators of one's own (docs/custom-operators.md); can be given several times.",
+)
 _DETAILS = _together(
+    operators_option,
     click.option("--arch", metavar="NAME", help="Architecture for a file that holds only weights: a zoo name or package.module:factory."),
     click.option(
         "--data-root", type=click.Path(path_type=Path, file_okay=False), help="Folder with named data sets [default: $PRECISIONKIT_DATA]."
@@ -205,7 +230,7 @@ arithmetic_options = _together(
 
 def guarded(work: Callable[[Console], int], *, less: str) -> int:
     """Run a command's work; errors become one sentence on stderr and an exit code; `less` says how to need less memory."""
-    talk = Console(stderr=True, soft_wrap=True, highlight=False)
+    talk = Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
     try:
         return work(talk)
     except PrecisionKitError as error:
@@ -272,9 +297,9 @@ def _lines(talk: Console) -> Advance:
 
 def show(what: RenderableType) -> None:
     """Print a result; a reader that has closed the pipe is no error."""
-    console = Console(highlight=False)
+    console = Console(highlight=False, emoji=False)
     if not console.is_terminal:
-        console = Console(width=100, highlight=False)
+        console = Console(width=100, highlight=False, emoji=False)
     with console.capture() as text:  # rich itself would exit with 1 on a closed pipe
         console.print(what)
     try:

@@ -10,6 +10,8 @@ from click.testing import CliRunner
 from torch import nn
 
 from precisionkit.cli import main
+from precisionkit.cli.shared import guarded
+from precisionkit.errors import UsageError
 from precisionkit.models import bundled_model, load_model
 from precisionkit.report.schema import published_schema
 
@@ -162,6 +164,14 @@ def test_a_library_that_is_missing_is_named(net, monkeypatch):
     result = run(*net(), "--input-shape", "2x6x5", "--picture", "net.png")
     assert result.exit_code == 2
     assert "This figure needs fast-sugiyama, which is not installed; run pip install 'precisionkit[figures]'." in words(result.stderr)
+
+
+def test_messages_are_printed_as_they_are(capsys):
+    def fail(_):
+        raise UsageError("at net.py:100: [bold]x[/bold] :smile:")
+
+    assert guarded(fail, less="") == 2
+    assert capsys.readouterr().err == "Error: at net.py:100: [bold]x[/bold] :smile:\n"
 
 
 @pytest.mark.parametrize("suffix", ["svg", "png", "pdf"])
