@@ -15,7 +15,15 @@ from precisionkit.ops import BY_NAME, Operator
 
 V = TypeVar("V")
 
-DOTS = ("conv1d", "conv2d", "conv3d", "linear", "addmm", "mm", "matmul", "attention_scores", "attention")
+DOTS = (
+    *(f"conv{kind}{dims}d" for kind in ("", "_transpose") for dims in (1, 2, 3)),
+    "linear",
+    "addmm",
+    "mm",
+    "matmul",
+    "attention_scores",
+    "attention",
+)
 """Operators that are dot products."""
 LAYERS = DOTS[: DOTS.index("matmul")]
 """Those that kernels fuse with what follows."""

@@ -1,6 +1,6 @@
 """The adjoint method: bounds that hold except with a stated probability, under the model of random rounding.
 
-The model: rounding errors of stores and of dot products have mean zero given all earlier ones, and are bounded as ever.  A
+The model: rounding errors of stores, dot products and other sums have mean zero given all earlier ones, and are bounded as ever.  A
 functional of them then exceeds ``t sqrt(sum (g r)**2)`` with a probability of at most ``exp(-t**2 / 2)`` (Azuma 1967; Higham and
 Mary 2019; Connolly, Higham and Mary 2021).  Errors that the model does not cover, and what lies between the lines around a
 neuron whose sign is open, enter in the worst case.  Every neuron whose enclosure is relied on is counted in the union bound.
@@ -28,7 +28,8 @@ from precisionkit.formats import BINARY32
 from precisionkit.graph import Graph
 
 MODEL = (
-    "For 'probable' verdicts, a model of rounding: the rounding errors of stores and of dot products have mean zero given all earlier ones."
+    "For 'probable' verdicts, a model of rounding: the rounding errors of stores, of dot products and of other sums have mean zero "
+    "given all earlier ones."
 )
 
 

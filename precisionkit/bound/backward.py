@@ -147,17 +147,28 @@ def rows_at_once(trace: Trace) -> int:
     return max(1, _ROW_BYTES // (trace.pulling.dtype.itemsize * trace.graph.largest))
 
 
-def gap_errors(trace: Trace, logits: Enclosure, classes: Tensor, deviate: float | None = None) -> Tensor:
-    """Bound the gaps of each image's class, downwards and upwards; `deviate` as for `pull_back`."""
-    batch, count = logits.centre.shape
-    signs = torch.eye(count, dtype=trace.pulling.dtype, device=logits.centre.device)
-    g = (signs[classes][:, None, :] - signs[None, :, :]).flatten(0, 1)
-    rows = torch.arange(batch, device=logits.centre.device).repeat_interleave(count)
+def gap_errors(trace: Trace, logits: Enclosure, classes: Tensor, deviate: float | None = None, nearest: int | None = None) -> Tensor:
+    """Bound the gaps of each image's class, downwards and upwards; `deviate` as for `pull_back`.
+
+    Parameters
+    ----------
+    nearest : int or None
+        None pulls back the gaps to all classes.  A number: to those nearest ones, and to others whose gap the radii of the two
+        logits do not prove; the sum of the two radii bounds the rest.
+    """
+    of_class, radius = logits.centre.gather(1, classes[:, None]), logits.radius.gather(1, classes[:, None])
+    difference = (of_class - logits.centre).abs()
+    errors = add_up(radius, logits.radius)
+    asked = torch.ones_like(errors, dtype=torch.bool)
+    if nearest is not None:
+        close = difference.topk(min(nearest + 1, difference.shape[1]), dim=1, largest=False).indices
+        asked = (~(difference * (1 - 2.0**-50) > errors)).scatter(1, close, True)
+    rows, others = asked.nonzero().unbind(1)
+    signs = torch.eye(errors.shape[1], dtype=trace.pulling.dtype, device=logits.centre.device)
     found = []
-    for some, image in zip(g.split(chunk := rows_at_once(trace)), rows.split(chunk), strict=True):
-        both = torch.cat([some, -some])
-        bounds = pull_back(trace, trace.graph.output, both, torch.cat([image, image]), deviate)
+    for image, other in zip(rows.split(chunk := rows_at_once(trace)), others.split(chunk), strict=True):
+        some = signs[classes[image]] - signs[other]
+        bounds = pull_back(trace, trace.graph.output, torch.cat([some, -some]), torch.cat([image, image]), deviate)
         found.append(torch.maximum(*bounds.chunk(2)))
-    errors = torch.cat(found).reshape(batch, count)
-    difference = (logits.centre.gather(1, classes[:, None]) - logits.centre).abs()
+    errors[rows, others] = torch.cat(found) if nearest is None else torch.fmin(errors[rows, others], torch.cat(found))
     return add_up(errors, mul_up(difference, 2 * U))

@@ -66,7 +66,7 @@ def stored(arithmetic: Arithmetic, result: Bounded, *, unstored: bool = False) -
         no = torch.zeros((), dtype=torch.bool, device=result.centre.device).expand(result.centre.shape[0])
         return Stored(result.carried, nothing, nothing, nothing, ~no, no)
     before = add_up(result.carried, result.fresh)
-    masked = (result.centre == -torch.inf) & (before == 0)  # scores that a mask takes out, on purpose
+    masked = (result.centre == -torch.inf) & (result.carried == 0) & (result.fresh == 0)  # scores that a mask takes out, on purpose
     size = result.centre.abs().masked_fill(masked, 0.0)
     magnitude = add_up(size, before)
     storage = result.form if unstored and result.form is not None else arithmetic.storage
@@ -80,7 +80,8 @@ def stored(arithmetic: Arithmetic, result: Bounded, *, unstored: bool = False) -
         excluded = excluded & (result.stored_before < storage.overflow_threshold).flatten(1).all(1)
     least = size * (1 - 2.0**-50) - before
     certain = (least >= storage.overflow_threshold).flatten(1).any(1)
-    return Stored(add_up(result.carried, local), local, unbiased, bias, excluded, certain)
+    radius = add_up(result.carried, local).masked_fill(masked, 0.0)
+    return Stored(radius, local, unbiased, bias, excluded, certain)
 
 
 def interval(

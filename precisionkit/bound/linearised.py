@@ -14,7 +14,7 @@ from torch import Tensor
 from precisionkit.bound.backward import gap_errors
 from precisionkit.bound.pulling import IN_BINARY64, direct_sums
 from precisionkit.bound.trace import Step, Trace
-from precisionkit.bound.walk import walk
+from precisionkit.bound.walk import NEAREST, has_many_classes, walk
 from precisionkit.enclosure import Bounded, Enclosure
 from precisionkit.evaluate import Program
 
@@ -60,13 +60,14 @@ def linearised(program: Program, inputs: Tensor, classes: Tensor) -> FirstOrder:
     -----
     Theorems 16 and 20 with every nonlinear operator replaced by its tangent at the centre, which is not proved.
     """
+    nearest = NEAREST if has_many_classes(program.graph) else None
     kept = 64 * sum(math.prod(node.shape) for node in program.graph.nodes)
     size = max(1, _TRACE_BYTES // kept)
     found = []
     with direct_sums():
         for some, c in zip(inputs.split(size), classes.split(size), strict=True):
             trace, logits, *_ = walk(program, some, _Tangents(), IN_BINARY64)
-            worst, bias, both = (gap_errors(trace, logits, c, deviate) for deviate in (None, 0.0, 1.0))
+            worst, bias, both = (gap_errors(trace, logits, c, deviate, nearest) for deviate in (None, 0.0, 1.0))
             found.append((worst, (both - bias).clamp_min(0), bias))
     return FirstOrder(*(torch.cat(parts) for parts in zip(*found, strict=True)))
 

@@ -19,6 +19,14 @@ from precisionkit.evaluate import Program
 from precisionkit.graph import Graph, Node
 from precisionkit.outward import add_up
 
+NEAREST = 8
+"""Classes whose gaps are always pulled back, where there are many."""
+
+
+def has_many_classes(graph: Graph) -> bool:
+    """Whether radii of the logits are sharpened first, so that not every gap has to be pulled back."""
+    return graph.classes > 4 * NEAREST
+
 
 class GivenUp(Exception):  # noqa: N818 - no error: it ends one way of bounding, and another remains
     """The work on an input ends without a bound; the message says why."""
@@ -58,7 +66,10 @@ class Strategy(Protocol):
 def bounds(program: Program, inputs: Tensor, classes: Tensor, strategy: Strategy, deviate: float | None = None) -> LogitBounds:
     """Bound node by node, then the gaps; `deviate` as for `pull_back`."""
     trace, logits, overflow, certain_overflow = walk(program, inputs, strategy)
-    return LogitBounds.of(logits, classes, gap_errors(trace, logits, classes, deviate), overflow, certain_overflow)
+    nearest = None
+    if has_many_classes(program.graph):
+        nearest, logits = NEAREST, strategy.before(trace, program.graph.output, logits, ())
+    return LogitBounds.of(logits, classes, gap_errors(trace, logits, classes, deviate, nearest), overflow, certain_overflow)
 
 
 def walk(program: Program, inputs: Tensor, strategy: Strategy, pulling: Pulling | None = None) -> tuple[Trace, Enclosure, Tensor, Tensor]:
@@ -119,6 +130,8 @@ def relied_on(graph: Graph) -> int:
     """Number of coordinates whose enclosures are sharpened, each as often as that is done."""
     shapes = {node.name: math.prod(node.shape) for node in graph.nodes}
     found = {pair for node in graph.nodes for pair in sharpened_for(graph, node, _stand_ins(graph, node))}
+    if has_many_classes(graph):
+        found.add((graph.output, ()))
     return sum(shapes[name] for name, _ in found)
 
 

@@ -98,40 +98,50 @@ def _exported(module: nn.Module, input_shape: tuple[int, ...], dtype: torch.dtyp
 def _check(graph: Graph, program: ExportedProgram, input_shape: tuple[int, ...], dtype: torch.dtype) -> None:
     """Compare the graph with the program that it was read from: layouts of batches could be misread.
 
-    Both in binary64, so that they agree to many digits; a wrong layout gives other numbers altogether.
+    Both in binary64, so that they agree to many digits, each class by itself; a wrong layout gives other numbers altogether.  In
+    binary32, to fewer, where the program's code insists on it.
     """
     sample = batch_of(_CHECKED, input_shape, dtype)
-    given = sample.double() if dtype.is_floating_point else sample
-    with torch.no_grad():
-        module = _in_binary64(program)
-        expected = module(given) if has_free_batch(program) else torch.cat([module(one) for one in given.split(1)])
-        found = _run(graph, sample)
-    scale = float(expected.abs().amax()) if expected.isfinite().all() else 1.0
-    if found.shape != expected.shape or not torch.allclose(found, expected, rtol=0, atol=1e-4 * max(scale, 1e-30), equal_nan=True):
+    try:
+        expected, found, share = *_both(graph, program, sample.double() if dtype.is_floating_point else sample, torch.float64), 1e-7
+    except RuntimeError:
+        expected, found, share = *_both(graph, program, sample, torch.float32), 1e-3
+    known = expected.isfinite()
+    scale = torch.where(known, expected.abs(), 0.0).amax(0, keepdim=True) + 1e-5 * share
+    agrees = torch.where(known, (found - expected).abs() <= share * scale, ~found.isfinite()) if found.shape == expected.shape else None
+    if agrees is None or not bool(agrees.all()):
         raise UnusableModelError(
             "The captured graph computes other logits than the model on a batch of three random inputs: the model mixes the images of a "
             "batch, or draws random numbers; make each row of its result depend on the same row of its input alone."
         )
 
 
-def _in_binary64(program: ExportedProgram) -> nn.Module:
-    """The program's module in binary64, without its checks of dtypes."""
+def _both(graph: Graph, program: ExportedProgram, sample: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Logits of the program and of the graph."""
+    with torch.no_grad():
+        module = _module_in(program, dtype)
+        expected = module(sample) if has_free_batch(program) else torch.cat([module(one) for one in sample.split(1)])
+        return expected, _run(graph, sample, dtype)
+
+
+def _module_in(program: ExportedProgram, dtype: torch.dtype) -> nn.Module:
+    """The program's module in a format, without its checks of dtypes."""
     module = copy.deepcopy(program.module(check_guards=False))
     for node in list(module.graph.nodes):
         if "_assert_tensor_metadata" in str(node.target):
             module.graph.erase_node(node)
     module.recompile()
-    return module.double()
+    converted: nn.Module = module.to(dtype)
+    return converted
 
 
-def _run(graph: Graph, sample: Tensor) -> Tensor:
-    constants = {name: value.double() for name, value in graph.constants.items()}
+def _run(graph: Graph, sample: Tensor, dtype: torch.dtype) -> Tensor:
+    constants = {name: value.to(dtype) for name, value in graph.constants.items()}
 
     def run_node(node: Node, operands: tuple[Tensor | None, ...]) -> Tensor | None:
         return None if node.record.hidden else node.record.apply(node.attributes, *operands)
 
-    start = sample.double() if sample.is_floating_point() else sample
-    result = interpret(graph, start, constants, run_node)
+    result = interpret(graph, sample, constants, run_node)
     for target in reversed(graph.removed):
         result = torch.log_softmax(result, 1) if "log_softmax" in target else torch.softmax(result, 1)
     return result

@@ -86,7 +86,7 @@ def _conv_transpose(dims: int) -> Expansion:
         kernels = reader.hold(f"{node.name}_turned", turned.contiguous())
         attributes = {"stride": (1,) * dims, "padding": (0,) * dims, "dilation": tuple(dilation), "groups": groups}
         return reader.add(
-            node, "", f"conv{dims}d", [widened, kernels, given.get("bias")], attributes, reader.layout_of(node.meta["val"].shape)
+            node, "", f"conv_transpose{dims}d", [widened, kernels, given.get("bias")], attributes, reader.layout_of(node.meta["val"].shape)
         )
 
     return expand
@@ -195,9 +195,9 @@ EXPANSIONS: Mapping[str, Expansion] = {
 
 READ_AS: Mapping[str, str] = {
     "aten.scaled_dot_product_attention.default": "attention, its mask as scores of 0 and minus infinity",
-    "aten.conv_transpose1d.default": "rearrange, which spreads the input among zeros, and conv1d with the kernel turned around",
-    "aten.conv_transpose2d.input": "rearrange, which spreads the input among zeros, and conv2d with the kernel turned around",
-    "aten.conv_transpose3d.input": "rearrange, which spreads the input among zeros, and conv3d with the kernel turned around",
+    "aten.conv_transpose1d.default": "rearrange, which spreads the input among zeros, and the record of that name, the kernel turned around",
+    "aten.conv_transpose2d.input": "rearrange, which spreads the input among zeros, and the record of that name, the kernel turned around",
+    "aten.conv_transpose3d.input": "rearrange, which spreads the input among zeros, and the record of that name, the kernel turned around",
     "aten.max_pool1d.default": "max_pool2d of images that are one pixel high",
     "aten.avg_pool1d.default": "avg_pool2d of images that are one pixel high",
     "aten.adaptive_avg_pool1d.default": "adaptive_avg_pool2d of images that are one pixel high",

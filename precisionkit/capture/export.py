@@ -15,10 +15,13 @@ _BATCH = 2
 
 
 def batch_of(count: int, input_shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """Random inputs, the same at every call; tokens are zeros and ones, which every vocabulary has."""
+    """Random inputs, the same at every call: between 0 and 1, -1 and 1, -4 and 4; tokens are zeros and ones, which every vocabulary has."""
     generator = torch.Generator().manual_seed(count)
     if dtype.is_floating_point:
-        return torch.rand(count, *input_shape, generator=generator, dtype=dtype)
+        inputs = torch.rand(count, *input_shape, generator=generator, dtype=dtype)
+        inputs[1::3] = 2 * inputs[1::3] - 1
+        inputs[2::3] = 8 * inputs[2::3] - 4
+        return inputs
     return torch.randint(0, 2, (count, *input_shape), generator=generator, dtype=dtype)
 
 

@@ -187,7 +187,7 @@ def find_move(
     fills, arguments = [0.0], {k: list(v) if isinstance(v, (list, tuple)) else v for k, v in given.items()}
     for argument in FILLED.get(name, ()):
         value = arguments.get(argument)
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
+        if isinstance(value, (int, float)):
             arguments[argument] = float(len(fills))
             fills.append(float(value))
     start = len(fills)

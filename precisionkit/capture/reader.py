@@ -21,7 +21,7 @@ from precisionkit.capture.moves import MADE, MOVES, Index, find_move
 from precisionkit.errors import UnsupportedOperatorError, UnusableModelError
 from precisionkit.formats import BFLOAT16, BINARY16, round_to_nearest
 from precisionkit.graph import DOTS, Graph, Node, multiplications
-from precisionkit.ops import BY_NAME, BY_TARGET, OPERATORS, SOFTMAX_TARGETS
+from precisionkit.ops import BY_NAME, BY_TARGET, OPERATORS, SOFTMAX_TARGETS, Operator
 
 _CASTS = ("aten._to_copy.default", "aten.to.dtype")
 _SKIPPED = ("_assert", "sym_constrain")
@@ -188,8 +188,25 @@ class Reader:
     def _refuse_casts(self, node: fx.Node, target: str, given: Mapping[str, Any]) -> None:
         found = node.meta["val"]
         dtype = found.dtype if isinstance(found, Tensor) else None
-        if target in _CASTS and dtype not in (torch.float32, torch.int64, torch.int32, torch.bool):
+        if target not in _CASTS:
+            return
+        if dtype not in (torch.float32, torch.int64, torch.int32, torch.bool):
             raise UnsupportedOperatorError(f"{describe(node)} casts to {dtype}; only programs in float32 can be analysed.")
+        before = node.all_input_nodes[0].meta["val"].dtype
+        if any(isinstance(v, Value) and v.constant is None for v in given.values()) and before != dtype:
+            raise UnsupportedOperatorError(f"{describe(node)} casts what depends on the input from {before} to {dtype}.")
+
+    def _refuse_numbers(self, node: fx.Node, record: str) -> None:
+        """Tokens choose rows of tables, and nothing else; sizes shape views, and nothing else."""
+        for item in node.all_input_nodes:
+            found, value = item.meta.get("val"), self._values.get(item.name)
+            if not isinstance(found, Tensor) and record != "view":
+                raise UnsupportedOperatorError(f"{describe(node)} computes with the size of a tensor, '{item.name}'.")
+            whole = isinstance(found, Tensor) and not found.is_floating_point()
+            if whole and record != "embedding" and isinstance(value, Value) and value.constant is None:
+                raise UnsupportedOperatorError(
+                    f"{describe(node)} computes with the integers of '{item.name}'; tokens can only choose embeddings."
+                )
 
     # ---------------------------------------------------------------------------------------------------------- constants
     def _constant(self, node: fx.Node, target: str, given: dict[str, Any]) -> Any:
@@ -201,8 +218,12 @@ class Reader:
             arguments = {name: v.double() if isinstance(v, Tensor) and v.is_floating_point() else v for name, v in arguments.items()}
         schema = node.target._schema.arguments  # type: ignore[union-attr]
         positional = [arguments.pop(a.name) for a in schema if a.name in arguments and not a.kwarg_only]
-        result = node.target(*positional, **arguments)  # type: ignore[operator]
-        if not exact and not _exact_everywhere(result, given):
+        try:
+            result = node.target(*positional, **arguments)  # type: ignore[operator]
+        except (RuntimeError, TypeError, ValueError, IndexError) as error:
+            reason = str(error).splitlines()[0]
+            raise UnsupportedOperatorError(f"{describe(node)} cannot be computed from constants: {reason}") from error
+        if not exact and not (target.split(".")[1] in ONE_OPERATION and _exact_everywhere(result, given)):
             return self._promoted(node, target, given)
         if isinstance(result, (tuple, list)):
             return [self.hold(f"{node.name}_{i}", part) for i, part in enumerate(result)]
@@ -225,7 +246,10 @@ class Reader:
                 return self._as_activation(value)
             return value
 
-        return self.operation(node, _record_of(target, given), {name: promoted(value) for name, value in given.items()})
+        names = BY_TARGET[target].operands
+        data = next((name for name in ("input", "mat1") if name in names), None)  # the others are weights, which stay constants
+        raised = {name: promoted(value) if data in (None, name) else value for name, value in given.items()}
+        return self.operation(node, _record_of(target, raised), raised)
 
     def _as_activation(self, value: Value) -> Value:
         name = f"{value.name}_repeated"
@@ -313,6 +337,8 @@ class Reader:
     def operation(self, node: fx.Node, name: str, given: dict[str, Any]) -> Any:
         """Add the node of one record."""
         record = BY_NAME[name]
+        if str(node.target) not in MOVES:
+            self._refuse_numbers(node, name)
         given = {ALIASES.get(k, k) if name in ("mm", "matmul") else k: v for k, v in given.items()}
         values: list[Value | None] = []
         for name in record.operands:
@@ -332,16 +358,28 @@ class Reader:
         found = node.meta["val"]
         first = found[0] if isinstance(found, (tuple, list)) else found
         layout = self.layout_of(first.shape)
-        shapes = [None if v is None else v.layout.single for v in values]
-        if objection := record.check(attributes, shapes):
-            raise UnsupportedOperatorError(f"This use of {describe(node)} is not supported: {objection}.")
         if not layout.regular or any(v is not None and v.constant is None and not v.layout.regular for v in values):
             wanted = layout
             values, attributes, layout = self._irregular(node, record.name, values, attributes, layout)
+            self._refuse_use(node, record, attributes, values)
             if wanted.regular:
                 inner = self.add(node, "_irregular", record.name, values, attributes, layout)
                 return self.viewed(node, inner, wanted.shape, name=node.name)
+        else:
+            self._refuse_use(node, record, attributes, values)
         return self.add(node, "", record.name, values, attributes, layout)
+
+    def _refuse_use(self, node: fx.Node, record: Operator, attributes: Mapping[str, Any], values: list[Value | None]) -> None:
+        """Ask the record, with the batch in front of every shape but those of constants."""
+
+        def seen(value: Value | None) -> tuple[int, ...] | None:
+            if value is None:
+                return None
+            layout = value.layout
+            return layout.single if value.constant is not None or layout.regular else (1, *layout.single)
+
+        if objection := record.check(attributes, list(map(seen, values))):
+            raise UnsupportedOperatorError(f"This use of {describe(node)} is not supported: {objection}.")
 
     def add(self, node: fx.Node, suffix: str, record: str, values: list[Value | None], attributes: dict[str, Any], layout: Layout) -> Value:
         """Add a node to the graph, and before it what its kernels compute on the way."""
@@ -479,6 +517,10 @@ class Reader:
         return Graph(kept, MappingProxyType(constants), self.start, tuple(input_shape), name, tuple(removed))
 
 
+_ARITHMETIC = ("add", "sub", "rsub", "mul", "neg", "abs", "maximum", "minimum", "floor_divide", "remainder")
+_LOGIC = ("eq", "ne", "lt", "le", "gt", "ge", *(f"{kind}_{name}" for kind in ("logical", "bitwise") for name in ("not", "and", "or")))
+ONE_OPERATION = frozenset((*_ARITHMETIC, *_LOGIC, "embedding"))
+"""Operators that round once, if at all: constants that the half formats hold, as they do the result, are computed without rounding."""
 ALIASES = {"mat2": "other"}
 """Argument names of torch's products of matrices, by those of the records."""
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+import numpy as np
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -60,8 +61,7 @@ class Source:
         assert self.data is not None  # the option is required wherever this is called
         preprocess = self._preprocess()
         data = load_dataset(self.data, split=self.split, root=self.data_root, limit=self.limit, download=self.download)
-        shape = None if data.images.dtype == "uint8" else tuple(size or 0 for size in data.images.shape[1:])
-        return self._model(shape, *preprocess), data
+        return self._model(_input_shape(data.images.shape, data.images.dtype), *preprocess), data
 
     def load_model(self, input_shape: tuple[int, ...] | None) -> LoadedModel:
         """Load the model alone, for inputs of a shape if it does not say it itself."""
@@ -101,6 +101,16 @@ class Source:
         if self.interpolation is not None:
             changes["interpolation"] = self.interpolation
         return changes
+
+
+def _input_shape(shape: tuple[int | None, ...], dtype: np.dtype[Any]) -> tuple[int, ...] | None:
+    """Shape of one input as a network takes it: images of bytes have their channels last, or none; None for images of several sizes."""
+    sides = tuple(size for size in shape[1:] if size is not None)
+    if len(sides) < len(shape) - 1:
+        return None
+    if dtype != np.uint8:
+        return sides
+    return (sides[-1], *sides[:-1]) if len(sides) == 3 else (1, *sides)
 
 
 @dataclasses.dataclass(frozen=True)

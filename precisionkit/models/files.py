@@ -17,11 +17,12 @@ from precisionkit.errors import shown as shown  # used beside the file's own des
 from precisionkit.models.archive import Archive
 from precisionkit.models.pickles import look_into
 
-FORMATS = "a PyTorch state dict (.pt, .pth, .th), a .safetensors file or an exported program (.pt2)"
+FORMATS = "a PyTorch state dict (.pt, .pth, .th), a .safetensors file, an exported program (.pt2) or an .onnx file"
 
 _LARGEST_PICKLE = 64 << 20  # a pickle holds names and shapes; more than this in a zip is damaged or hostile
 _PROGRAM_ENTRIES = ("serialized_exported_program.json", "archive_format", "models/model.json")
 _LEGACY_MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # what torch.save wrote first before it wrote zip files
+_LFS = b"version https://git-lfs"
 _LEGACY_PICKLES = 5  # magic number, protocol, machine, object, storage keys
 _COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd", b"7z\xbc\xaf": "7z"}
 _DEEPEST = 1000  # objects in objects; checkpoints have ten
@@ -35,6 +36,7 @@ class Kind(enum.Enum):
     PICKLE = enum.auto()  # written by torch.save, zip or legacy
     TORCHSCRIPT = enum.auto()
     PROGRAM = enum.auto()  # written by torch.export.save
+    ONNX = enum.auto()  # by its name: the format has no mark of its own
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,8 @@ def read_model_file(path: str | Path) -> ModelFile:
                 "save the weights with torch.save(model.state_dict(), FILE)."
             )
         return ModelFile(str(path), data, Kind.PICKLE, _look_into(data, _LEGACY_PICKLES, where))
+    if Path(path).suffix.lower() == ".onnx" and not data.startswith(_LFS):
+        return ModelFile(str(path), data, Kind.ONNX)
     raise UnusableModelError(f"{where} {_what_else(data)}; give {FORMATS}.")
 
 
@@ -131,7 +135,7 @@ def _is_safetensors(data: bytes) -> bool:
 
 
 def _what_else(data: bytes) -> str:
-    if data.startswith(b"version https://git-lfs"):
+    if data.startswith(_LFS):
         return "is only a Git LFS pointer (git lfs pull fetches the file itself)"
     if data.startswith(b"\x89HDF"):
         return "is an HDF5 file, which is not read"

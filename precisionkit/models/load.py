@@ -18,6 +18,7 @@ from torch import nn
 from precisionkit.errors import UnusableModelError, UsageError
 from precisionkit.models import factory, foreign, named, pt2, tensors
 from precisionkit.models.files import Kind, ModelFile, read_model_file, shown
+from precisionkit.models.onnx import open_onnx
 from precisionkit.models.preprocess import Preprocess, from_record, to_record
 from precisionkit.models.transforms import from_transform
 from precisionkit.models.zoo import ZOO
@@ -74,6 +75,7 @@ class _Opened:
     input_shape: tuple[int, ...] | None = None
     classes: int | None = None
     parameters: int | None = None  # where the module itself does not tell
+    sha256: str | None = None  # where more than the file itself was read
 
 
 def load_model(
@@ -91,9 +93,9 @@ def load_model(
     Parameters
     ----------
     path : str or Path
-        A state dict (.pt, .pth, .th), a .safetensors file, an exported program (.pt2) or a file of `save_model`; with `trust` also a
-        pickled module or a TorchScript archive.  Or a model by name: ``torchvision:NAME``, ``timm:NAME``, or ``hf:FOLDER`` for a
-        folder that Hugging Face's library saved.
+        A state dict (.pt, .pth, .th), a .safetensors or .onnx file, an exported program (.pt2) or a file of `save_model`; with `trust`
+        also a pickled module or a TorchScript archive.  Or a model by name: ``torchvision:NAME``, ``timm:NAME``, or ``hf:FOLDER`` for
+        a folder that Hugging Face's library saved.
     arch : str or None
         A zoo name or ``package.module:factory``; may be left out where the file names it.
     trust : bool
@@ -101,7 +103,7 @@ def load_model(
     preprocess : Preprocess or transform or None
         Replaces the file's or the architecture's own; may be a transform of torchvision.
     input_shape : tuple of int or None
-        Of one image, without the batch; needed only for TorchScript, which does not store it.
+        Of one image, without the batch; needed only where the file does not tell: TorchScript, and some ONNX files.
     weights : str or Path or None
         Of a model by name: a file, ``default`` for those that its library publishes, or ``random`` or ``random:SEED``.
     download : bool
@@ -155,7 +157,7 @@ def _from_file(
     return LoadedModel(
         module=_ready(module, where),
         path=str(path),
-        sha256=file.sha256,
+        sha256=opened.sha256 or file.sha256,
         arch=name,
         parameters=opened.parameters or sum(parameter.numel() for parameter in module.parameters()),
         input_shape=entry.input_shape if entry else opened.input_shape,
@@ -200,6 +202,8 @@ def _open(file: ModelFile, *, arch: str | None, trust: bool, input_shape: tuple[
             return _Opened(weights=tensors.find_tensors(pt2.read_weights(file), _where(file)))
         program = pt2.read_program(file)
         return _Opened(module=program.module, arch="exported program", input_shape=program.input_shape, classes=program.classes)
+    if file.kind is Kind.ONNX:
+        return _open_onnx(file, arch, input_shape)
     if not trust:
         raise foreign.refusal(file)
     opened = foreign.open_trusted(file)
@@ -209,6 +213,13 @@ def _open(file: ModelFile, *, arch: str | None, trust: bool, input_shape: tuple[
     scripted = foreign.scripted_module(opened, input_shape, _where(file))
     parameters = sum(parameter.numel() for parameter in opened.parameters())  # conversion turns them into buffers
     return _Opened(module=scripted, arch="TorchScript", input_shape=input_shape, parameters=parameters)
+
+
+def _open_onnx(file: ModelFile, arch: str | None, input_shape: tuple[int, ...] | None) -> _Opened:
+    if arch is not None:
+        raise UsageError(f"{_where(file)} is an ONNX file, which holds its own architecture: leave out --arch {shown(arch)}.")
+    found = open_onnx(file, input_shape, _where(file))
+    return _Opened(module=found.module, arch="ONNX", input_shape=found.input_shape, classes=found.classes, sha256=found.sha256)
 
 
 def _read_safetensors(file: ModelFile) -> tensors.Tensors:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from precisionkit.ops.activation import RELU
 from precisionkit.ops.attention import ATTENTION, ATTENTION_SCORES, ATTENTION_WEIGHTS
 from precisionkit.ops.batch_norm import BATCH_NORM
-from precisionkit.ops.conv import CONV1D, CONV2D, CONV3D
+from precisionkit.ops.conv import CONV1D, CONV2D, CONV3D, CONV_TRANSPOSES
 from precisionkit.ops.elementwise import ADD, DIV, MUL, RSUB, SUB
 from precisionkit.ops.functions import FUNCTIONS
 from precisionkit.ops.linear import ADDMM, LINEAR, MM
@@ -30,6 +30,7 @@ OPERATORS: tuple[Operator, ...] = (
     CONV1D,
     CONV2D,
     CONV3D,
+    *CONV_TRANSPOSES,
     BATCH_NORM,
     *NORMALISATIONS,
     RELU,

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from precisionkit.arithmetic import Arithmetic
+from precisionkit.arithmetic import ANY, Arithmetic
 from precisionkit.contracts import EXP
 from precisionkit.enclosure import Bounded, Enclosure
 from precisionkit.formats import BINARY64
@@ -43,14 +43,26 @@ def _scores(attributes: Attributes, query: Tensor, key: Tensor, mask: Tensor | N
     return scores if mask is None else scores + mask
 
 
+def _scaled_product(arithmetic: Arithmetic, a: Enclosure, b: Enclosure, *, homogeneous: bool) -> Bounded:
+    """A product of matrices whose sums a kernel may compute of scaled numbers.
+
+    Half an ulp of a partial sum is relative to a power of two, and so up to twice as much behind another scale; a tree of known
+    numbers rounds otherwise altogether, so the bound is that of any order.
+    """
+    general = replace(arithmetic, order=ANY) if arithmetic.order.is_tree and not homogeneous else arithmetic
+    product = matmul.matmul_rule(general, {}, a, b)
+    assert product.fresh is not None
+    return product if homogeneous else replace(product, fresh=mul_up(product.fresh, 2.0))
+
+
 def _turned(key: Enclosure) -> Enclosure:
     return Enclosure(key.centre.transpose(-1, -2), key.radius.transpose(-1, -2))
 
 
 def _score_rule(arithmetic: Arithmetic, attributes: Attributes, query: Enclosure, key: Enclosure, mask: Tensor | None = None) -> Bounded:
     """A product of matrices, times the scale, in any order of the two, and the mask: six roundings beside those of the sums."""
-    product = matmul.matmul_rule(arithmetic, attributes, query, _turned(key))
     scale = _scale(attributes, query.centre)
+    product = _scaled_product(arithmetic, query, _turned(key), homogeneous=math.frexp(scale)[0] == 0.5)
     assert product.fresh is not None
     centre = product.centre * scale
     factor = abs(scale) * (1 + 2.0**-50)
@@ -125,7 +137,7 @@ ATTENTION_SCORES = Operator(
 # -------------------------------------------------------------------------------------------------------- probabilities
 def _weight_rule(arithmetic: Arithmetic, attributes: Attributes, scores: Enclosure, total: Enclosure) -> Bounded:
     """The softmax, and one store, before or after the division by the sum: relative to the result, not to its binade."""
-    result = softmax_rule(arithmetic, {"dim": -1}, scores, total)
+    result = softmax_rule(arithmetic, {"dim": -1}, scores, total, -(-scores.centre.shape[-1] // KEYS_A_BLOCK))
     assert result.fresh is not None
     u = arithmetic.storage.unit_roundoff
     largest = add_up(result.centre, result.carried, result.fresh)
@@ -156,15 +168,19 @@ def _value_rule(
 ) -> Bounded:
     """Probabilities times values: a dot product; rescaling its sums rounds each of them a few times for every block of keys."""
     given = matmul.enclosed(value)
-    product = matmul.matmul_rule(arithmetic, attributes, weights, given)
+    product = _scaled_product(arithmetic, weights, given, homogeneous=False)
     assert product.fresh is not None
+    assert product.peak is not None
     keys = given.centre.shape[-2]
+    # before the division by their sum, the weights are at most 1 each
+    unscaled = mul_up(add_up(given.centre.abs(), given.radius).amax(-2, keepdim=True), keys * 1.01)
+    peak = torch.maximum(product.peak, unscaled)
     blocks = -(-keys // KEYS_A_BLOCK)
     magnitude = add_up(weights.centre, weights.radius) @ add_up(given.centre.abs(), given.radius) * (1 + (keys + 4) * 2.0**-52)
     # a product of two numbers of binary32, where the probabilities are not stored; rescaling; the division
     rounding = internal_error(arithmetic.internal, magnitude, 4 + 3 * blocks, (keys + 4) * arithmetic.internal.eta)
     bias = None if product.bias is None else add_up(product.bias, rounding)
-    return replace(product, fresh=add_up(product.fresh, rounding), bias=bias, form=arithmetic.internal)
+    return replace(product, fresh=add_up(product.fresh, rounding), bias=bias, form=arithmetic.internal, peak=peak)
 
 
 def _value_linear(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -210,3 +211,17 @@ def _convolution(dims: int) -> Operator:
 
 
 CONV1D, CONV2D, CONV3D = _convolution(1), _convolution(2), _convolution(3)
+_TRANSPOSED = (
+    "Transposed convolutions are computed as convolutions of the input with zeros between its entries, stored once; torch's half kernels "
+    "on a CPU store what every tap adds, which is not covered."
+)
+CONV_TRANSPOSES = tuple(
+    replace(
+        record,
+        name=record.name.replace("conv", "conv_transpose"),
+        targets=(f"precisionkit.{record.name.replace('conv', 'conv_transpose')}",),
+        assumption=_TRANSPOSED,
+    )
+    for record in (CONV1D, CONV2D, CONV3D)
+)
+"""The same, on an input that was spread out."""

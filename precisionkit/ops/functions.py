@@ -454,7 +454,22 @@ def _clamp_objection(attributes: Attributes, _: Any) -> str | None:
 CLAMP = function_operator(
     "clamp", ("aten.clamp.default", "aten.clamp_min.default", "aten.clamp_max.default"), _CLAMP, bound=_PIECES, check=_clamp_objection
 )
-HARDTANH = function_operator("hardtanh", ("aten.hardtanh.default", "aten.relu6.default"), _HARDTANH, bound=_PIECES)
+HARDTANH = function_operator("hardtanh", ("aten.hardtanh.default",), _HARDTANH, bound=_PIECES)
+_SIX = {"min": 0.0, "max": 6.0}
+RELU6 = function_operator(
+    "relu6",
+    ("aten.relu6.default",),
+    Function(
+        value=lambda _, x: torch.clamp(x, 0.0, 6.0),
+        slope=lambda _, x: _clamp_slope(_SIX, x),
+        steepest=_CLAMP.steepest,
+        curvature=_CLAMP.curvature,
+        exact=lambda engine, _, x: _exact_clamp(engine, _SIX, x),
+        contract=None,
+        kinks=lambda _: _CLAMP.kinks(_SIX),
+    ),
+    bound=_PIECES,
+)
 
 
 def _exact_ramp(engine: Any, x: Any) -> Any:
@@ -630,6 +645,7 @@ FUNCTIONS: tuple[Operator, ...] = (
     COS,
     CLAMP,
     HARDTANH,
+    RELU6,
     HARDSIGMOID,
     HARDSWISH,
     LEAKY_RELU,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,14 +20,14 @@ from precisionkit.arithmetic import Arithmetic
 from precisionkit.contracts import SQRT
 from precisionkit.enclosure import Bounded, Enclosure
 from precisionkit.formats import BINARY32, BINARY64, Format
-from precisionkit.ops._store import internal_error, store_error
+from precisionkit.ops._store import internal_error, parameter_error, store_error
 from precisionkit.ops.adjoint import at_rows
 from precisionkit.ops.record import Attributes, Operator, Statistic, every_activation
 from precisionkit.outward import add_up, mul_up
 
 ASSUMPTION = (
     "Normalisations over rows compute mean and variance in two passes, or by the updates of Welford and Chan, in the internal format; "
-    "not as a difference of moments."
+    "not as a difference of moments, as torch's group normalisation does on a CPU for tensors in channels_last layout."
 )
 _SLACK = 2.0**-40
 """Relative error of derivatives at the centre in binary64, with much to spare."""
@@ -48,7 +48,7 @@ class Rows:
     centred : bool
         Whether the mean is subtracted.
     stored : bool
-        Mean and inverse deviation, and what they are combined to, may be stored in the storage format.
+        Eps, mean and inverse deviation, and what they are combined to, may be stored in the storage format.
     """
 
     rows: Callable[[Attributes, Any], Any]
@@ -100,7 +100,10 @@ def _mean_error(fmt: Format, centre: Tensor, radius: Tensor) -> Tensor:
 
 def _moments(arithmetic: Arithmetic, attributes: Attributes, kind: Rows, x: Enclosure) -> _Moments:
     c, e = kind.rows(attributes, x.centre), kind.rows(attributes, x.radius)
-    n, eps, fmt = c.shape[-1], attributes["eps"], arithmetic.internal
+    n, fmt = c.shape[-1], arithmetic.internal
+    number = torch.tensor(float(attributes["eps"]), dtype=torch.float64)
+    eps_error = float(parameter_error(arithmetic.storage if kind.stored else fmt, fmt, number))
+    eps = float(number)
     nothing = c.new_zeros(*c.shape[:-1], 1)
     mean = c.mean(-1, keepdim=True) if kind.centred else nothing
     mean_error = _mean_error(fmt, c, e) if kind.centred else nothing
@@ -116,7 +119,7 @@ def _moments(arithmetic: Arithmetic, attributes: Attributes, kind: Rows, x: Encl
     # the variance moves by 2 cov(c, d), at most q, and by var(d), between 0 and w
     q = 2 * ((distance.abs() * e).mean(-1, keepdim=True) + off * average) * (1 + 2.0**-30)
     w = e.square().mean(-1, keepdim=True) * (1 + 2.0**-40)
-    lowest = torch.maximum((least - q - slack) * (1 - 2.0**-40), torch.full_like(least, eps * (1 - 2.0**-40)))
+    lowest = torch.maximum((least - q - slack) * (1 - 2.0**-40), torch.full_like(least, max(eps - eps_error, 0.0) * (1 - 2.0**-40)))
     highest = (least + q + w + slack) * (1 + 2.0**-40)
     largest = lowest.rsqrt() * (1 + 2.0**-40)
     reach = 0.5 * q * inverse**3 * (1 + 2.0**-40)
@@ -128,11 +131,15 @@ def _moments(arithmetic: Arithmetic, attributes: Attributes, kind: Rows, x: Encl
     # of the two ways to compute the variance, updates lose more: the error of a mean, times distances from it
     v, levels = fmt.unit_roundoff, max(1.0, math.log2(n)) * (1 + 2.0**-40)
     sums = mul_up(highest, (n + 12) * v) + 2 * math.sqrt(levels) * mean_error * highest.sqrt() * (1 + 2.0**-40)
-    squared = levels * mean_error.square() * (1 + 2.0**-40) + n * fmt.eta
+    squared = levels * mean_error.square() * (1 + 2.0**-40) + n * fmt.eta + eps_error
     unbiased, biased = sums / lowest, squared / lowest
     whole = unbiased + biased
-    unbiased = torch.where(whole <= 0.25, 0.5 * unbiased * (1 + 2 * whole) * (1 + 2.0**-40), torch.inf)
-    biased = 0.5 * biased * (1 + 2 * whole) * (1 + 2.0**-40) + (SQRT.result + 3) * v
+    small = whole <= 0.25
+    # a computed variance is not negative, so that no run's inverse deviation exceeds that of a variance of zero
+    least_eps = max(eps - eps_error, 0.0)
+    ceiling = 1.01 / math.sqrt(least_eps) / largest if least_eps else torch.full_like(largest, torch.inf)
+    unbiased = torch.where(small, 0.5 * unbiased * (1 + 2 * whole) * (1 + 2.0**-40), ceiling)
+    biased = torch.where(small, 0.5 * biased * (1 + 2 * whole) * (1 + 2.0**-40), 0.0) + (SQRT.result + 3) * v
     return _Moments(inverse, own, mean_error, reach, second, largest, n * (highest + squared), unbiased, biased)
 
 
@@ -145,10 +152,12 @@ def _mean_rule(kind: Rows) -> Callable[..., Bounded]:
         own = c.abs().mean(-1) * ((n + 2) * BINARY64.unit_roundoff) + 2.0**-1070
         carried = e.mean(-1) * (1 + 2.0**-40)
         fresh = add_up(own, _mean_error(arithmetic.internal, c, e)[..., 0])
-        if kind.stored:
-            fresh = add_up(fresh, store_error(arithmetic.storage, add_up(centre.abs(), carried, fresh)))
+        before = add_up(centre.abs(), carried, fresh) if kind.stored else None
+        if before is not None:
+            fresh = add_up(fresh, store_error(arithmetic.storage, before))
         peak = mul_up(add_up(c.abs(), e).amax(-1), n * 1.01)
-        return Bounded(centre, carried, fresh, arithmetic.internal, peak, arithmetic.internal, bias=own)
+        bias = add_up(own, add_up(c.abs(), e).mean(-1) * (3 * arithmetic.internal.unit_roundoff))  # a rounded 1 / n is no random error
+        return Bounded(centre, carried, fresh, arithmetic.internal, peak, arithmetic.internal, bias=bias, stored_before=before)
 
     return rule
 
@@ -160,14 +169,18 @@ def _inverse_rule(kind: Rows) -> Callable[..., Bounded]:
         farthest = torch.maximum(m.inverse, m.largest - m.inverse)
         carried = torch.fmin(add_up(m.inverse_reach, m.inverse_second), farthest)
         store = 1.01 * arithmetic.storage.unit_roundoff if kind.stored else 0.0
-        unbiased, biased = mul_up(m.largest, m.unbiased + store), add_up(mul_up(m.largest, m.biased), m.own)
+        lost = arithmetic.storage.eta if kind.stored else 0.0
+        unbiased, biased = add_up(mul_up(m.largest, m.unbiased + store), lost), add_up(mul_up(m.largest, m.biased), m.own)
         fresh = torch.where(exact, add_up(unbiased, biased), torch.inf)
         second = torch.fmin(m.inverse_second, add_up(m.inverse_reach, farthest))
         parts = (m.inverse, carried, fresh, second, biased, add_up(m.inverse_reach, second))
         centre, carried, fresh, second, biased, reach = (p[..., 0] for p in parts)
         peak = mul_up(m.squares, 1.01)[..., 0]
         internal = arithmetic.internal
-        return Bounded(centre, carried, fresh, internal, peak, internal, second_order=second, bias=biased, reach=reach)
+        before = mul_up(m.largest, 1 + m.unbiased + m.biased)[..., 0] if kind.stored else None
+        return Bounded(
+            centre, carried, fresh, internal, peak, internal, second_order=second, bias=biased, reach=reach, stored_before=before
+        )
 
     return rule
 
@@ -272,8 +285,14 @@ def _normalised_rule(kind: Rows, *, stored: bool) -> Callable[..., Bounded]:
         first = mul_up(add_up(mul_up(e_d, s), mul_up(distance.abs(), e_s)), size_w)
         reach = add_up(first, both)
         # a normalised number is at most sqrt(n), but for the errors of the mean and of the inverse deviation
-        growth = 1 + m.unbiased + m.biased
-        bounded = (math.sqrt(distance.shape[-1]) + m.mean_error * m.largest) * growth * (1 + 2.0**-30)
+        u = 1.01 * arithmetic.storage.unit_roundoff if kind.stored else 0.0
+        growth = 1 + m.unbiased + m.biased + u
+        moved_mean = (
+            m.mean_error
+            if mean is None or not kind.stored
+            else m.mean_error + store_error(arithmetic.storage, (mean.centre.abs() + mean.radius)[..., None])
+        )
+        bounded = (math.sqrt(distance.shape[-1]) + moved_mean * m.largest) * growth * (1 + 2.0**-30)
         cap = add_up(plain.abs(), bounded)
         carried = torch.fmin(reach, mul_up(cap, size_w))
         second = torch.fmin(both, add_up(first, mul_up(cap, size_w)))
@@ -289,12 +308,14 @@ def _normalised_rule(kind: Rows, *, stored: bool) -> Callable[..., Bounded]:
         )
         peak = add_up(chain_on, b.abs(), fresh)
         if kind.stored:  # so may be the factor and the term that each number is multiplied and added with
-            fresh = add_up(fresh, mul_up(add_up(chain_on, b.abs()), 1.01 * arithmetic.storage.unit_roundoff))
+            combined = add_up(chain_on, b.abs())
+            fresh = add_up(fresh, mul_up(combined, u), 2 * arithmetic.storage.eta)
         if stored:  # the normalised number may be stored before it is multiplied by the weight
             fresh = add_up(fresh, mul_up(store_error(arithmetic.storage, add_up(plain.abs(), cap)), size_w * (1 + 2.0**-20)))
         values = (centre + b, carried, fresh, second, reach, peak)
         full = [v.expand_as(centre).reshape(shape) for v in values]
-        return Bounded(full[0], full[1], full[2], arithmetic.internal, full[5], arithmetic.internal, second_order=full[3], reach=full[4])
+        result = Bounded(full[0], full[1], full[2], arithmetic.internal, full[5], arithmetic.internal, second_order=full[3], reach=full[4])
+        return replace(result, stored_before=full[5]) if kind.stored else result
 
     return rule
 
@@ -438,7 +459,7 @@ def _group_factors(attributes: Attributes, x: Any, values: Any) -> Any:
 GROUP_NORM = _operator(
     "group_norm",
     ("aten.group_norm.default",),
-    Rows(_group_rows, _group_factors),
+    Rows(_group_rows, _group_factors, stored=True),
     lambda attributes, x, weight=None, bias=None, *_: F.group_norm(x, attributes["num_groups"], weight, bias, attributes["eps"]),
     lambda attributes, shapes: None,
 )

@@ -49,7 +49,8 @@ def _extremum_rule(sign: float) -> Callable[..., Bounded]:
         gap = (a.centre - b.centre).abs() * (1 - 2.0**-50)
         both = add_up(*torch.broadcast_tensors(a.radius, b.radius))
         second = (both - gap).clamp_min(0) + both * 2.0**-50
-        second = torch.where(both == 0, 0.0, second)
+        number = a.radius if operands[0] is None else b.radius if operands[1] is None else torch.zeros_like(both)
+        second = torch.where(both == 0, 0.0, add_up(second, number.expand_as(both)))
         reach = torch.where(wins, a.radius, b.radius)
         carried = torch.fmin(add_up(reach, second), torch.maximum(a.radius, b.radius))
         return Bounded(centre, carried, None, arithmetic.storage, second_order=second, reach=add_up(reach, second))

@@ -167,22 +167,28 @@ ATTENTION_LOGSUMEXP = statistic("attention_logsumexp", _blocks)
 
 
 # -------------------------------------------------------------------------------------------------------------- softmax
-def softmax_rule(arithmetic: Arithmetic, attributes: Attributes, x: Enclosure, total: Enclosure) -> Bounded:
-    """``exp(x - L)`` with deviations of both: ``y (exp(t) - 1)``, ``t = e_x + e_L``, and never more than 1 away."""
+def softmax_rule(arithmetic: Arithmetic, attributes: Attributes, x: Enclosure, total: Enclosure, blocks: int = 0) -> Bounded:
+    """``exp(x - L)`` with deviations of both: ``y (exp(t) - 1)``, ``t = e_x + e_L``, and never more than 1 away.
+
+    Each of `blocks` rescalings multiplies an exponential by another one, which errs by its contract.
+    """
     v, dim = arithmetic.internal.unit_roundoff, dim_of(attributes)
     y = torch.exp(x.centre - total.centre)
     masked = masked_out(x)
+    most = y.clamp_min(BINARY64.smallest_normal)  # y may have been lost below binary64's range
     t = add_up(x.radius, total.radius).masked_fill(masked, 0.0)
-    own = mul_up(y, grown(add_up(_argument_error(BINARY64, x, dim), total.centre.abs() * 2.0**-52, 2.0**-49))).masked_fill(masked, 0.0)
-    reach = mul_up(y, t)
-    second = torch.where(t == 0, 0.0, mul_up(y, excess(t, 2)))
+    own = mul_up(most, grown(add_up(_argument_error(BINARY64, x, dim), total.centre.abs() * 2.0**-52, 2.0**-49)))
+    own = add_up(own, BINARY64.smallest_normal).masked_fill(masked, 0.0)
+    reach = mul_up(most, t)
+    second = torch.where(t == 0, 0.0, mul_up(most, excess(t, 2)))
     # exp(x) is at most the exact sum of exponentials, so a run's exp(x - L) is at most 1 and the error of its L
     _, error = _sum_error(arithmetic.internal, x, dim, _blocks(x.centre.shape[dim]))
     farthest = torch.maximum(y, add_up(1 - y, grown(error)) + 2.0**-30)
     carried = torch.fmin(add_up(reach, second), farthest)
     # before exp(t) grows without limit, the difference is at most what both reach
     second = add_up(torch.fmin(second, add_up(reach, farthest)), mul_up(reach, _SLACK))
-    relative = grown(add_up(_argument_error(arithmetic.internal, x, dim), (EXP.result + 5) * v))
+    exponentials = mul_up(add_up(_argument_error(arithmetic.internal, x, dim), (EXP.result + 1) * v), 1.0 + blocks)
+    relative = grown(add_up(exponentials, (4 + blocks) * v))
     largest = add_up(y, own, carried)
     before = _stored_before(arithmetic, x, dim)
     rounding = add_up(mul_up(largest, relative), mul_up(largest, before), arithmetic.storage.eta if before else 0.0)
@@ -249,8 +255,12 @@ def _log_softmax_rule(arithmetic: Arithmetic, attributes: Attributes, x: Enclosu
     )
     argument = _argument_error(arithmetic.internal, x, dim)
     fresh = add_up(own, mul_up(largest, 2 * arithmetic.internal.unit_roundoff), argument.expand_as(centre), float(logarithm))
-    if arithmetic.storage != arithmetic.internal:  # the difference from the maximum may be stored before the logarithm is subtracted
-        fresh = add_up(fresh, store_error(arithmetic.storage, add_up(largest, math.log(x.centre.shape[dim]) * (1 + 2.0**-40))))
+    if arithmetic.storage != arithmetic.internal:
+        # the sum, the difference from the maximum, the logarithm, or both together may be stored before they are subtracted
+        difference = add_up(largest, math.log(x.centre.shape[dim]) * (1 + 2.0**-40))
+        together = add_up(total.centre.abs(), total.radius, largest * 2.0**-20).expand_as(centre)
+        parts = store_error(arithmetic.storage, difference), store_error(arithmetic.storage, together)
+        fresh = add_up(fresh, *parts, 1.01 * arithmetic.storage.unit_roundoff)
     return Bounded(centre, carried, fresh, arithmetic.internal)
 
 

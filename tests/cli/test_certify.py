@@ -448,7 +448,7 @@ def test_unusable_data_is_refused(tmp_path, kind):
 
 
 NETWORKS = {
-    "unknown operator": ("self.linear(torch.lgamma(x))", r"^No error rule is known for operator 'aten\.lgamma\.default' at node 'lgamma' \(.*\.py:12: return self\.linear\(torch\.lgamma\(x\)\)\)\. 'precisionkit ops' lists "),
+    "unknown operator": ("self.linear(torch.lgamma(x))", r"^No error rule is known for operator 'aten\.lgamma\.default' at node 'lgamma' \(.*\.py:12: return self\.linear\(torch\.lgamma\(x\)\)\)\. 'precisionkit ops' lists what is supported"),
     "control flow": ("self.linear(x) if x.sum() > 0 else -self.linear(x)", r"^torch\.export could not capture the model"),
     "two results": ("(self.linear(x), x)", r"returns 2 results"),
     "no logits": ("self.linear(x)[:, :1]", r"^The model returns \(batch, 1\); logits"),
@@ -555,7 +555,7 @@ def test_probable_verdicts_come_with_their_probability_and_their_model(tmp_path)
     assert len(probable) == report["summary"]["probable"] > 0
     assert all(0 < i["failure"] <= 1e-9 and i["method"] == "adjoint" and i["lower_margin"] > 0 and i["reason"] is None for i in probable)
     assert all(i["failure"] == 0 for i in report["inputs"] if i["verdict"] != "probable")
-    model = "For 'probable' verdicts, a model of rounding: the rounding errors of stores and of dot products have mean zero"
+    model = "For 'probable' verdicts, a model of rounding: the rounding errors of stores, of dot products and of other sums have mean zero"
     assert sum(sentence.startswith(model) for sentence in report["arithmetic"]["assumptions"]) == 1
     assert "each verdict is wrong with a probability of at most 1e-09" in result.output
 

@@ -75,7 +75,59 @@ def mlp(activation, widths=(6, 12, 12, 12, 4)):
     return nn.Sequential(*layers[:-1])
 
 
+class Transformer(nn.Module):
+    """Patches, a class token, positions, an encoder layer with GELU, layer normalisation."""
+
+    def __init__(self, width=8):
+        super().__init__()
+        self.patches = nn.Conv2d(1, width, 2, 2)
+        self.token, self.places = nn.Parameter(torch.randn(1, 1, width) * 0.3), nn.Parameter(torch.randn(1, 5, width) * 0.3)
+        layer = nn.TransformerEncoderLayer(width, 2, 12, batch_first=True, activation="gelu", norm_first=True)
+        self.encoder = nn.TransformerEncoder(layer, 1, enable_nested_tensor=False)
+        self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, 3)
+
+    def forward(self, x):
+        tokens = self.patches(x).flatten(2).transpose(1, 2)
+        tokens = torch.cat([self.token.expand(x.shape[0], -1, -1), tokens], 1) + self.places
+        return self.head(self.norm(self.encoder(tokens))[:, 0])
+
+
+class Gates(nn.Module):
+    """What mobile networks are made of: hard-swish, ReLU6, SiLU, squeeze and excitation, depthwise and transposed convolutions."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.depthwise = nn.Conv2d(2, 4, 3, padding=1), nn.Conv2d(4, 4, 3, groups=4)
+        self.squeeze, self.excite = nn.Conv2d(4, 2, 1), nn.Conv2d(2, 4, 1)
+        self.wider, self.last = nn.ConvTranspose2d(4, 3, 2, stride=2), nn.Linear(3, 4)
+
+    def forward(self, x):
+        a = F.relu6(self.depthwise(F.hardswish(self.first(x))) * 2)
+        scale = F.hardsigmoid(self.excite(F.silu(self.squeeze(F.adaptive_avg_pool2d(a, 1)))))
+        b = F.leaky_relu(self.wider(a * scale), 0.1)
+        return self.last(F.elu(b).mean((2, 3)))
+
+
+class Normed(nn.Module):
+    """Normalisations over groups, pooling by attention, maxima, softmax within."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.group, self.instance = nn.Conv1d(2, 4, 3, padding=1), nn.GroupNorm(2, 4), nn.InstanceNorm1d(4, affine=True)
+        self.score, self.last = nn.Linear(4, 2), nn.Linear(12, 3)
+
+    def forward(self, x):
+        a = torch.tanh(self.group(self.first(x))).transpose(1, 2)
+        weights = torch.softmax(self.score(a), 1)
+        pooled = (weights.transpose(1, 2) @ a).flatten(1)
+        largest = torch.maximum(F.softplus(self.instance(self.first(x))), x.mean((1, 2), keepdim=True)).amax(2)
+        return self.last(torch.cat([pooled, largest], 1))
+
+
 NETWORKS = {
+    "transformer": (Transformer, (1, 4, 4)),
+    "gates": (Gates, (2, 6, 6)),
+    "normed": (Normed, (2, 5)),
     "relu": (lambda: mlp(nn.ReLU), (6,)),
     "sigmoid": (lambda: mlp(nn.Sigmoid), (6,)),
     "residual": (Residual, (2, 6, 6)),
@@ -167,6 +219,8 @@ def adversary(made, inputs, classes, target, seed):
     offsets, signs = {}, {}
 
     def traced(node, operands):
+        if node.record.hidden:
+            return None
         result = node.record.apply(node.attributes, *operands)
         offsets[node.name] = torch.zeros_like(result, requires_grad=True)
         return result + offsets[node.name]
@@ -174,6 +228,8 @@ def adversary(made, inputs, classes, target, seed):
     def shifted(node, operands):
         known = [Enclosure.exact(o) if name in names else o for name, o in zip(node.operands, operands, strict=True)]
         result = node.record.error_rule(made.arithmetic, node.attributes, *known)
+        if node.record.hidden:
+            return result.centre
         error = stored(made.arithmetic, result, unstored=node.name in made.unstored).local
         return node.record.apply(node.attributes, *operands) + signs[node.name] * error * (1 - 2.0**-30)
 

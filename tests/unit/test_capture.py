@@ -5,7 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from precisionkit.arithmetic import REFERENCE
+from precisionkit.arithmetic import REFERENCE, parse_arithmetic
+from precisionkit.bound.interval import interval
 from precisionkit.capture import capture
 from precisionkit.errors import UnsupportedOperatorError, UnusableModelError
 from precisionkit.evaluate import Program, execute
@@ -93,7 +94,7 @@ def branches(self, x):
 
 REFUSED = {
     "unknown": (lambda self, x: self.linear(torch.lgamma(x)), r"No error rule is known for operator 'aten.lgamma.default' at node 'lgamma' \(test_capture.py:\d+: .*\. 'precisionkit ops' lists what is supported"),
-    "batch": (lambda self, x: self.linear(x - x.mean(0, keepdim=True)), r"node 'mean' .* is not supported: a mean over the batch would mix its images"),
+    "batch": (lambda self, x: self.linear(x - x.mean(0, keepdim=True)), r"node 'mean' .* mixes the images of a batch"),
     "joined": (lambda self, x: self.linear(F.softmax(x.t(), -1).t()), r"node 'softmax' .* mixes the images of a batch"),
     "softmax over the batch": (lambda self, x: F.softmax(self.linear(x), 0), r"it acts on the batch dimension"),
     "constants": (lambda self, x: self.linear(x) + torch.lgamma(self.linear.bias), r"computes with constants alone; compute it when the model is built, as a buffer"),
@@ -102,6 +103,8 @@ REFUSED = {
     "alpha": (lambda self, x: self.linear(torch.add(x, x, alpha=2)), r"only alpha = 1 is supported"),
     "power": (lambda self, x: self.linear(x**3), r"the exponent 3 is not 2"),
     "comparison": (lambda self, x: self.linear(x * (x > 0)), r"No error rule is known for operator 'aten.gt.Scalar'"),
+    "cast to integers": (lambda self, x: self.linear((x * 2**15).long() * 2.0**-15), r"casts what depends on the input from torch.float32 to torch.int64"),
+    "size as a number": (lambda self, x: self.linear(x * x.shape[0]), r"computes with the size of a tensor"),
     "double": (lambda self, x: self.linear(x.double().float()), r"casts to torch.float64; only programs in float32"),
 }  # fmt: skip
 
@@ -173,3 +176,98 @@ def test_batches_are_followed_wherever_they_go(name):
         x = torch.randn(batch, 6)
         with torch.no_grad():
             assert torch.allclose(execute(Program.of(graph, REFERENCE), x).logits.float(), module(x), atol=1e-5)
+
+
+def test_a_mask_of_true_is_filled_in():
+    class Padded(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(6, 3)
+
+        def forward(self, x):
+            filled = x.masked_fill(torch.tensor([True, False] * 3), True)
+            return F.pad(self.linear(filled), (0, 1), value=-1e6)
+
+    torch.manual_seed(0)
+    module = Padded().eval()
+    graph, x = capture(module, (6,)), torch.randn(2, 6)
+    with torch.no_grad():
+        assert torch.allclose(execute(Program.of(graph, REFERENCE), x).logits.float(), module(x), atol=1e-5)
+
+
+def test_constants_whose_sum_cancels_are_not_computed_beforehand():
+    """2^15 + 2^-14 - 2^15 is 0 in binary32, in this order."""
+
+    class Sum(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(6, 3)
+            self.register_buffer("numbers", torch.tensor([2.0**15, 2.0**-14, -(2.0**15)]))
+
+        def forward(self, x):
+            return self.linear(x) * self.numbers.sum(-1)
+
+    assert "sum" in {node.operator for node in capture(Sum(), (6,)).nodes}
+
+
+class Tokens(nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.table, self.linear, self.function = nn.Embedding(70000, 4), nn.Linear(8, 3), function
+
+    def forward(self, x):
+        return self.linear(self.function(self, x).flatten(1))
+
+
+def test_tokens_choose_embeddings_and_are_no_numbers():
+    module = Tokens(lambda self, x: torch.tanh(self.table(x[:, :2]))).eval()
+    graph = capture(module, (3,), torch.int64)
+    x = torch.tensor([[1, 60001, 5], [0, 30001, 2]])
+    program = Program.of(graph, REFERENCE)
+    with torch.no_grad():
+        assert torch.equal(execute(program, program.inputs(x)).logits.float(), module(x))
+    for function in (lambda self, x: self.table(x[:, :2] + 2), lambda self, x: self.table(x[:, :2]) * x[:, :2, None]):
+        with pytest.raises(UnsupportedOperatorError, match="tokens can only choose embeddings"):
+            capture(Tokens(function), (3,), torch.int64)
+
+
+@pytest.mark.parametrize("recurrent", [nn.LSTM, nn.GRU])
+def test_recurrent_layers_are_read_step_by_step(recurrent):
+    class Last(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.recurrent, self.linear = recurrent(3, 4, batch_first=True), nn.Linear(4, 3)
+
+        def forward(self, x):
+            return self.linear(self.recurrent(x)[0][:, -1])
+
+    torch.manual_seed(0)
+    module = Last().eval()
+    graph, x = capture(module, (2, 3)), torch.randn(3, 2, 3)
+    with torch.no_grad():
+        assert torch.allclose(execute(Program.of(graph, REFERENCE), x).logits.float(), module(x), atol=1e-6)
+    assert {"linear", "sigmoid", "tanh"} <= {node.operator for node in graph.nodes}
+
+
+MASKS = {
+    "causal": lambda self, q: F.scaled_dot_product_attention(q, q, q, is_causal=True),
+    "boolean": lambda self, q: F.scaled_dot_product_attention(q, q, q, attn_mask=torch.ones(3, 3, dtype=torch.bool).tril()),
+    "added": lambda self, q: (
+        torch.softmax(q @ q.transpose(1, 2) + torch.zeros(3, 3).masked_fill(torch.ones(3, 3).triu(1) > 0, -torch.inf), -1) @ q
+    ),
+    "filled": lambda self, q: torch.softmax((q @ q.transpose(1, 2)).masked_fill(torch.ones(3, 3).triu(1) > 0, -torch.inf), -1) @ q,
+}
+
+
+@pytest.mark.parametrize("name", MASKS)
+def test_masks_take_scores_out_and_overflow_nothing(name):
+    torch.manual_seed(0)
+    module = Of(lambda self, x: self.linear(MASKS[name](self, x.reshape(-1, 3, 2)).reshape(-1, 6))).eval()
+    graph, x = capture(module, (6,)), torch.randn(2, 6)
+    for storage in ("fp32", "fp16"):
+        program = Program.of(graph, parse_arithmetic(storage))
+        bounds, run = interval(program, program.inputs(x)), execute(program, program.inputs(x))
+        assert (bounds.overflow < 0).all()
+        assert run.finite.all()
+        assert ((run.logits - bounds.centre).abs() <= bounds.radius).all()
+        assert (bounds.radius < 1).all()

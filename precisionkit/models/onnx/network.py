@@ -1,0 +1,155 @@
+"""An imported graph as a torch module: steps that are run one after the other."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from precisionkit.models.onnx.graph import Node
+from precisionkit.models.onnx.sizes import Dims, at_batch
+
+
+@dataclass(frozen=True)
+class Step:
+    """One call of a torch function.
+
+    Attributes
+    ----------
+    node : Node
+        Where it comes from.
+    function : callable
+        Takes the operands and the options.
+    operands : tuple of (str, float, int or None)
+        Names of values, Python numbers, or None where one is left out.
+    outputs : tuple of str
+        Names of the results.
+    options : mapping
+        Keyword arguments; every `Size` in them is replaced by its number for the batch at hand.
+    """
+
+    node: Node
+    function: Callable[..., Any]
+    operands: tuple[str | float | int | None, ...]
+    outputs: tuple[str, ...]
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The operands that are values."""
+        return tuple(operand for operand in self.operands if isinstance(operand, str))
+
+    def run(self, values: MutableMapping[str, Tensor], batch: Any) -> None:
+        """Compute the results from the values, and put them there."""
+        operands = [values[operand] if isinstance(operand, str) else operand for operand in self.operands]
+        options = {name: at_batch(option, batch) for name, option in self.options.items()}
+        result = self.function(*operands, **options)
+        for name, value in zip(self.outputs, (result,) if isinstance(result, Tensor) else result, strict=True):
+            values[name] = value
+
+
+@dataclass(frozen=True)
+class Program:
+    """Steps with everything that they need.
+
+    Attributes
+    ----------
+    steps : tuple of Step
+        In order.
+    input, output : str
+        Names of values.
+    input_shape : tuple of int
+        Without the batch.
+    classes : int
+        Length of the output.
+    constants : mapping
+        Tensors by name.
+    statistics : frozenset of str
+        Those of them that are the means and variances of a batch normalisation.
+    shapes : mapping
+        Of every value.
+    """
+
+    steps: tuple[Step, ...]
+    input: str
+    output: str
+    input_shape: tuple[int, ...]
+    classes: int
+    constants: Mapping[str, Tensor]
+    statistics: frozenset[str]
+    shapes: Mapping[str, Dims]
+
+
+class Network(nn.Module):
+    """A program as a module; its parameters have the names of the file as far as Python allows them."""
+
+    def __init__(self, program: Program) -> None:
+        super().__init__()
+        self._places: dict[str, str] = {}
+        for name, tensor in program.constants.items():
+            if tensor.is_floating_point() and name not in program.statistics:
+                self.register_parameter(self._place(name), nn.Parameter(tensor, requires_grad=False))
+            else:
+                self.register_buffer(self._place(name), tensor)
+        self._steps = program.steps
+        self._unused = _last_uses(program.steps, program.output)
+        self._input, self._output = program.input, program.output
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Run the steps."""
+        values = {name: getattr(self, place) for name, place in self._places.items()}
+        values[self._input] = x
+        batch = x.shape[0]
+        for step, unused in zip(self._steps, self._unused, strict=True):
+            step.run(values, batch)
+            for name in unused:
+                del values[name]
+        output: Tensor = values[self._output]
+        return output
+
+    def _place(self, name: str) -> str:
+        place = re.sub(r"\W", "_", name, flags=re.ASCII)[:80] or "constant"
+        while hasattr(self, place):
+            place = f"{place}_" if place.endswith("_") or not re.search("running_(mean|var)$", place) else f"other_{place}"
+        self._places[name] = place
+        return place
+
+
+def _last_uses(steps: Sequence[Step], output: str) -> tuple[tuple[str, ...], ...]:
+    """Names of the values that no later step needs, for each step: memory is given back early."""
+    seen = {output}
+    unused: list[tuple[str, ...]] = []
+    for step in reversed(steps):
+        last = tuple(dict.fromkeys(name for name in (*step.names, *step.outputs) if name not in seen))
+        seen.update(last)
+        unused.append(last)
+    return tuple(unused[::-1])
+
+
+def used(steps: Iterable[Step], output: str) -> list[Step]:
+    """Return the steps that the output needs."""
+    wanted, kept = {output}, []
+    for step in reversed(list(steps)):
+        if wanted.intersection(step.outputs):
+            wanted.update(step.names)
+            kept.append(step)
+    return kept[::-1]
+
+
+def check_freedom(program: Program, batch: int, *, floating: bool) -> bool:
+    """Whether a program of a file for one batch alone gives every image of another batch what the file gives it.
+
+    The file's own program runs on its own batch; three images in a batch of the freed one must come out the same.
+    """
+    network = Network(program)
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(3, *program.input_shape, generator=generator) if floating else torch.zeros(3, *program.input_shape).long()
+    with torch.no_grad():
+        together = network(images)
+        alone = torch.cat([network(image.expand(batch, *program.input_shape))[:1] for image in images])
+    scale = float(alone.nan_to_num(0, 0, 0).abs().max())  # weights that are not finite are refused elsewhere
+    return together.shape == alone.shape and bool(torch.allclose(together, alone, rtol=1e-4, atol=1e-4 * scale, equal_nan=True))

@@ -1,0 +1,195 @@
+"""``make models``: what is supported and shown of torchvision's classifiers and a transformer, one row each, with random weights.
+
+Batch normalisation gets the statistics of random images, as untrained networks have none.  The sizes are the least at which a
+network of the kind works, so that a table takes an hour and not a day; ``--size`` takes another.  Every row is a process of its
+own, and is printed when it is done.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import nn
+
+from precisionkit.arithmetic import REFERENCE, parse_arithmetic
+from precisionkit.batch import Worker
+from precisionkit.bound import Ladder
+from precisionkit.bound.interval import interval
+from precisionkit.capture import capture, survey
+from precisionkit.evaluate import Program, execute
+
+SEED, CLASSES = 0, 10
+
+
+class Encoder(nn.Module):
+    """Patches, a class token, `nn.TransformerEncoder` with layer normalisation and GELU."""
+
+    def __init__(self, size: int, width: int = 64, layers: int = 4) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(3, width, 8, 8)
+        self.token, self.places = nn.Parameter(torch.zeros(1, 1, width)), nn.Parameter(torch.randn(1, (size // 8) ** 2 + 1, width) * 0.02)
+        layer = nn.TransformerEncoderLayer(width, 4, 2 * width, batch_first=True, activation="gelu", norm_first=True)
+        self.encoder, self.norm = nn.TransformerEncoder(layer, layers, enable_nested_tensor=False), nn.LayerNorm(width)
+        self.head = nn.Linear(width, CLASSES)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        tokens = self.patches(x).flatten(2).transpose(1, 2)
+        tokens = torch.cat([self.token.expand(len(tokens), -1, -1), tokens], 1) + self.places
+        return self.head(self.norm(self.encoder(tokens))[:, 0])
+
+
+def of_torchvision(name: str, size: int, **options: object) -> nn.Module:
+    import torchvision
+
+    module: nn.Module = getattr(torchvision.models, name)(weights=None, num_classes=CLASSES, **options)
+    return module
+
+
+MODELS = {
+    "alexnet": (64, of_torchvision),
+    "vgg16_bn": (32, of_torchvision),
+    "resnet18": (32, of_torchvision),
+    "resnet50": (32, of_torchvision),
+    "mobilenet_v2": (32, of_torchvision),
+    "mobilenet_v3_small": (32, of_torchvision),
+    "mobilenet_v3_large": (32, of_torchvision),
+    "densenet121": (32, of_torchvision),
+    "efficientnet_b0": (32, of_torchvision),
+    "convnext_tiny": (32, of_torchvision),
+    "vit_b_16": (32, lambda name, size: of_torchvision(name, size, image_size=size)),
+    "swin_t": (32, of_torchvision),
+    "googlenet": (32, partial(of_torchvision, aux_logits=False, init_weights=True)),
+    "transformer_encoder": (32, lambda name, size: Encoder(size)),
+}
+"""Names, sizes of images, and how they are built."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """What is found of one network.
+
+    Attributes
+    ----------
+    supported : float
+        Share of its operators.
+    inside : bool
+        Runs in binary32, and in both half formats with kernels of both kinds, are where the interval method says, if it says.
+    probable, proved : int
+        Verdicts in binary16, out of `images`.
+    bound, error : float
+        Medians, of the gap to the closest class.
+    passes : float
+        Time of an image in forward passes.
+    """
+
+    name: str
+    size: int
+    parameters: int
+    operators: int
+    kinds: int
+    supported: float
+    inside: bool
+    images: int
+    proved: int
+    probable: int
+    bound: float
+    error: float
+    passes: float
+
+    def __str__(self) -> str:
+        return (
+            f"| {self.name} | {self.size} x {self.size} | {self.parameters / 1e6:.1f} M | {self.operators} | {self.kinds} "
+            f"| {100 * self.supported:.0f} % | {'yes' if self.inside else 'no'} | {self.proved} / {self.probable} of {self.images} "
+            f"| {self.bound:.2g} | {self.error:.2g} | {self.passes:.0f} |"
+        )
+
+
+HEAD = (
+    "| network | input | parameters | operators | kinds | supported | runs inside | proved / probable, fp16 | median bound | median measured error "
+    "| forward passes an image |\n|---|---|---|---|---|---|---|---|---|---|---|"
+)
+
+
+def build(name: str, size: int) -> nn.Module:
+    torch.manual_seed(SEED)
+    module = MODELS[name][1](name, size)
+    norms = [m for m in module.modules() if isinstance(m, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.momentum = None
+    module.train()
+    for part in module.modules():
+        if isinstance(part, nn.Dropout):
+            part.eval()
+    with torch.no_grad():
+        for _ in range(2 if norms else 0):
+            module(torch.rand(16, 3, size, size))
+    return module.eval()
+
+
+def row(name: str, size: int, images: int, effort: float) -> Row:
+    module = build(name, size)
+    seen = survey(module, (3, size, size)).seen
+    graph = capture(module, (3, size, size))
+    inputs = torch.rand(images, 3, size, size)
+    inside = True
+    for storage in ("fp32", "fp16", "bf16"):
+        program = Program.of(graph, parse_arithmetic(storage))
+        stored = program.inputs(inputs)
+        bounds = interval(program, stored)
+        for run in (execute(program, stored), execute(program, stored, native=storage != "fp32")):
+            claimed = bounds.overflow < 0
+            inside = inside and bool(((run.logits - bounds.centre).abs() <= bounds.radius)[claimed].all()) and bool(run.finite.all())
+    start = time.perf_counter()
+    execute(Program.of(graph, REFERENCE), inputs)
+    forward = time.perf_counter() - start
+    ladder = Ladder.of("adjoint", parse_arithmetic("fp16"), effort)
+    cpu = torch.device("cpu")
+    worker = Worker(graph, parse_arithmetic("fp16"), ladder, cpu, cpu, False, None, None)
+    start = time.perf_counter()
+    found = [worker.batch(one, i, None)[0] for i, one in enumerate(inputs.split(1))]
+    seconds = time.perf_counter() - start
+    bounds_found = sorted(i.bound if i.bound is not None else float("inf") for i in found)
+    errors = sorted(i.measured_error or 0.0 for i in found)
+    return Row(
+        name,
+        size,
+        sum(p.numel() for p in module.parameters()),
+        len(seen),
+        len({s.target for s in seen}),
+        sum(s.operator is not None for s in seen) / len(seen),
+        inside,
+        images,
+        sum(i.verdict == "proved" for i in found),
+        sum(i.verdict == "probable" for i in found),
+        bounds_found[len(found) // 2],
+        errors[len(found) // 2],
+        seconds / forward,
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", default=[], metavar="NAME", help="torchvision's names, or transformer_encoder")
+    parser.add_argument("--size", type=int, help="side of the images")
+    parser.add_argument("--images", type=int, default=3)
+    parser.add_argument("--effort", type=float, default=2000.0)
+    given = parser.parse_args()
+    if len(given.names) == 1:
+        torch.set_num_threads(1)
+        name = given.names[0]
+        print(row(name, given.size or MODELS[name][0], given.images, given.effort), flush=True)
+        return
+    print(HEAD, flush=True)
+    for name in given.names or MODELS:
+        options = ["--images", str(given.images), "--effort", str(given.effort), *(["--size", str(given.size)] if given.size else [])]
+        subprocess.run([sys.executable, "-m", "tests.model_table", name, *options], check=False)
+
+
+if __name__ == "__main__":
+    main()
