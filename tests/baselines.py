@@ -22,7 +22,7 @@ from precisionkit.enclosure import Enclosure
 from precisionkit.evaluate import Program
 from precisionkit.graph import interpret
 from precisionkit.ops._dot import Sums
-from precisionkit.ops.conv2d import CONV2D
+from precisionkit.ops.conv import CONV2D
 from precisionkit.ops.linear import LINEAR
 
 DENSE = ("linear", "relu", "view", "flatten")

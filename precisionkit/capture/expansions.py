@@ -195,9 +195,9 @@ EXPANSIONS: Mapping[str, Expansion] = {
 
 READ_AS: Mapping[str, str] = {
     "aten.scaled_dot_product_attention.default": "attention, its mask as scores of 0 and minus infinity",
-    "aten.conv_transpose1d.default": "rearrange, which spreads the input among zeros, and the record of that name, the kernel turned around",
-    "aten.conv_transpose2d.input": "rearrange, which spreads the input among zeros, and the record of that name, the kernel turned around",
-    "aten.conv_transpose3d.input": "rearrange, which spreads the input among zeros, and the record of that name, the kernel turned around",
+    "aten.conv_transpose1d.default": "rearrange, with zeros between entries, and a convolution with the kernel turned around",
+    "aten.conv_transpose2d.input": "rearrange, with zeros between entries, and a convolution with the kernel turned around",
+    "aten.conv_transpose3d.input": "rearrange, with zeros between entries, and a convolution with the kernel turned around",
     "aten.max_pool1d.default": "max_pool2d of images that are one pixel high",
     "aten.avg_pool1d.default": "avg_pool2d of images that are one pixel high",
     "aten.adaptive_avg_pool1d.default": "adaptive_avg_pool2d of images that are one pixel high",

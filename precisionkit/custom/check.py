@@ -5,6 +5,8 @@ What is tried can refute a record and not prove it.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from precisionkit.arithmetic import Arithmetic, parse_arithmetic
@@ -14,8 +16,9 @@ from precisionkit.custom.enclosures import check_around, check_meaning, check_po
 from precisionkit.custom.schema import torch_operator
 from precisionkit.custom.tried import Tried
 from precisionkit.custom.use import FAMILIES, Use, uses_of
-from precisionkit.errors import InvalidOperatorError
+from precisionkit.errors import InvalidOperatorError, PrecisionKitError
 from precisionkit.ops import Operator
+from precisionkit.user_code import brief
 
 ARITHMETICS: tuple[Arithmetic, ...] = (
     *(parse_arithmetic(storage) for storage in ("fp16", "bf16", "fp32")),
@@ -44,22 +47,36 @@ def check_operator(record: Operator, *uses: Use) -> None:
     _check_parts(record)
     operators = [torch_operator(record, target) for target in record.targets]
     for use in uses_of(record, uses):
-        if objection := record.check(use.attributes, use.shapes):
-            raise InvalidOperatorError(f"The record of operator '{record.name}' does not support its own use {use.shapes}: {objection}.")
-        claimed = 0
-        with direct_sums():
-            for arithmetic in ARITHMETICS:
-                for family in FAMILIES:
-                    tried = Tried.drawn(record, use, operators, arithmetic, family, np.random.default_rng([1, len(family)]))
-                    check_meaning(tried)
-                    claimed += check_points(tried)
-                    check_derivatives(tried)
-                    check_around(tried)
+        try:
+            claimed = _try(record, use, operators)
+        except PrecisionKitError:
+            raise
+        except Exception as error:  # the user's own code may return anything
+            raise InvalidOperatorError(
+                f"Checking the record of operator '{record.name}' on the use {use.shapes}, {dict(use.attributes)} failed with "
+                f"{brief(error)}: correct what its functions return."
+            ) from error
         if not claimed:
             raise InvalidOperatorError(
                 f"The error rule of operator '{record.name}' claims nothing of any number tried: its bounds are infinite or exclude no "
                 "overflow; if it is not defined everywhere, say where, with low and high of Use."
             )
+
+
+def _try(record: Operator, use: Use, operators: list[Any]) -> int:
+    """Check one use; returns for how many images something was claimed."""
+    if objection := record.check(use.attributes, use.shapes):
+        raise InvalidOperatorError(f"The record of operator '{record.name}' does not support its own use {use.shapes}: {objection}.")
+    claimed = 0
+    with direct_sums():
+        for arithmetic in ARITHMETICS:
+            for family in FAMILIES:
+                tried = Tried.drawn(record, use, operators, arithmetic, family, np.random.default_rng([1, len(family)]))
+                check_meaning(tried)
+                claimed += check_points(tried)
+                check_derivatives(tried)
+                check_around(tried)
+    return claimed
 
 
 def _check_parts(record: Operator) -> None:

@@ -196,6 +196,8 @@ WRONG_RECORDS = {
     "no bound": ({"error_rule": lambda *_: None}, r"error_rule gives a NoneType, and not a Bounded"),
     "negative": ({"error_rule": lambda *o: replace(own().error_rule(*o), carried=-torch.ones(2, 12).double())}, r"gives a carried that is negative"),
     "arguments": ({"error_rule": lambda arithmetic, x: x}, r"error_rule fails with TypeError"),
+    "kinks": ({"kinks": lambda _: 1 / 0}, r"^Checking the record of operator 'own_tanh' on the use .* failed with ZeroDivisionError"),
+    "parts": ({"error_rule": lambda *o: replace(own().error_rule(*o), peak="high")}, r"failed with TypeError .*: correct what its functions return\.$"),
     "stores": ({"stores": False}, r"error_rule says that it rounds \(fresh\), but the record that it does not store"),
 }  # fmt: skip
 
