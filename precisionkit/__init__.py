@@ -3,8 +3,8 @@
 Data flows one way: capture -> graph -> evaluate -> bound -> decide -> report.  A module imports only modules to its left:
 
     errors < user_code < formats < operations < arithmetic < lemma < report < decide < devices < outward < contracts < enclosure < ops
-    < graph < capture < evaluate < reference < truth < probe < bound < batch < data < models < task < certify < experiment < figures
-    < cli < docs
+    < graph < capture < catalogue < evaluate < reference < truth < probe < bound < custom < batch < data < models < task < inspection
+    < certify < experiment < figures < cli < docs
 
 Everything up to `decide` works without torch, and importing this package loads no torch.
 """

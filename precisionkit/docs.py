@@ -1,28 +1,64 @@
-"""``python -m precisionkit.docs``: the table of operators, written from their records."""
+"""``python -m precisionkit.docs``: the tables of operators, written from their records."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
+from precisionkit.catalogue import Entry, catalogue
 from precisionkit.ops import OPERATORS, SOFTMAX_TARGETS
+
+_HEAD = """\
+# Operators
+
+Written by `make docs` from the records in `precisionkit/ops` and from how networks are read; `precisionkit ops` prints the same. The bound
+is what an operator makes of the radius e of its inputs, before the store in the storage format; v is the unit roundoff of the format that
+it computes in. What kernels compute on the way has bounds of its own. Symbols as in `proofs/bounds.md`.
+Operators of one's own: [custom-operators.md](custom-operators.md).
+
+| operator | of torch's operator library | radius before the store | assumed of a backend | proof |
+|---|---|---|---|---|"""
 
 
 def operator_table() -> str:
-    """Table of the operators in Markdown."""
-    rows = [
-        f"| {o.name} | {', '.join(f'`{t}`' for t in o.targets)} | {o.bound.replace('|', chr(92) + '|')} | {o.source} |" for o in OPERATORS
-    ]
-    last = ", ".join(f"`{target}`" for target in SOFTMAX_TARGETS)
-    head = [
-        "# Operators",
-        "",
-        "Written by `make docs` from the records in `precisionkit/ops`. The bound is what an operator makes of the radius e of its inputs,",
-        "before the store in the storage format; v is the unit roundoff of the format that it computes in.",
-        "Symbols as in `proofs/bounds.md`.",
-        "",
-        "| operator | of torch's operator library | radius before the store | proof |",
-        "|---|---|---|---|",
-    ]
-    tail = ["", f"As the last layer these are left out, and the logits before them decide: {last}."]
-    return "\n".join([*head, *rows, *tail])
+    """Tables of the operators in Markdown."""
+    known = catalogue(OPERATORS)
+    last = _listed(SOFTMAX_TARGETS.values())
+    return "\n".join(
+        [
+            _HEAD,
+            *map(_row, known.operators),
+            "",
+            f"As the last layer these are left out, and the logits before them decide: {last}.",
+            "",
+            "## Read as others",
+            "",
+            "| of torch's operator library | |",
+            "|---|---|",
+            *(f"| `{entry.targets[0]}` | {entry.bound} |" for entry in known.read_as),
+            "",
+            "## Moves",
+            "",
+            "These move, repeat or fill in numbers, wherever the batch lies, and round nothing but what they fill in: "
+            f"{_targets(known.moves)}. So do those from view to pad above.",
+            "",
+            "These make constants of shapes alone: " + _targets(known.made) + ".",
+        ]
+    )
+
+
+def _row(entry: Entry) -> str:
+    bound = "<br>".join([entry.bound, *(f"{part.name}: {part.bound}" for part in entry.parts)])
+    targets = _listed(entry.targets) or "made while a network is read"
+    cells = (entry.name, targets, bound, entry.assumes, entry.source.removeprefix("proofs/bounds.md, "))
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+
+
+def _targets(entries: Sequence[Entry]) -> str:
+    return _listed(target for entry in entries for target in entry.targets)
+
+
+def _listed(targets: Iterable[str]) -> str:
+    return ", ".join(f"`{target}`" for target in targets)
 
 
 if __name__ == "__main__":

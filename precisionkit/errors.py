@@ -21,6 +21,10 @@ class UnsupportedOperatorError(PrecisionKitError):
     """The captured program holds an operator, or a use of one, for which no error rule is known."""
 
 
+class InvalidOperatorError(PrecisionKitError):
+    """A record of the user's own is incomplete, clashes with another, or says what the operator does not do."""
+
+
 class UnsupportedArithmeticError(PrecisionKitError):
     """No error rule is known for the requested arithmetic."""
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeVar
 
 from torch import Tensor
 
-from precisionkit.errors import PrecisionKitError
+from precisionkit.errors import PrecisionKitError, UsageError
 from precisionkit.ops import BY_NAME, Operator
 
 V = TypeVar("V")
@@ -58,12 +58,44 @@ class Node:
 
     @property
     def record(self) -> Operator:
-        """The record of the operator."""
+        """The record of the operator.
+
+        Raises
+        ------
+        UsageError
+            It was registered when the network was captured, and is no more.
+        """
+        if self.operator not in BY_NAME:
+            raise UsageError(
+                f"The operator '{self.operator}' is no longer registered: do everything with a network that has it within one block "
+                "'with registered(...)'."
+            )
         return BY_NAME[self.operator]
 
     def __str__(self) -> str:
         where = f", {self.source}" if self.source else ""
         return f"node '{self.name}' ({self.operator}{where})"
+
+
+def multiplications(node: Node, shapes: Mapping[str, tuple[int, ...]], constants: Container[str]) -> int:
+    """Multiplications of a node for one input, where they are what it costs: dot products; else 0.
+
+    Parameters
+    ----------
+    shapes : mapping of str to shapes
+        Of what it reads.
+    constants : container of str
+        The names that are constants.
+    """
+    if node.operator not in DOTS:
+        return 0
+    weights = [shapes[name] for name in node.operands if name is not None and name in constants]
+    if node.operator.startswith("conv"):
+        return math.prod(node.shape) * math.prod(weights[0][1:])
+    if node.operator in ("linear", "addmm", "mm"):
+        return max(map(math.prod, weights)) * math.prod(node.shape[:-1])
+    first, second = (shapes[name or ""] for name in node.operands[:2])
+    return math.prod(node.shape) * (second[-2] if node.operator == "attention" else first[-1])
 
 
 @dataclass(frozen=True)
@@ -104,27 +136,14 @@ class Graph:
         return (self.input, *(node.name for node in self.nodes))
 
     def multiplications(self, node: Node) -> int:
-        """Multiplications of one node for one input, where they are what it costs: dot products; else 0."""
-        if node.operator not in DOTS:
-            return 0
-        weights = [self.constants[name] for name in node.operands if name is not None and name in self.constants]
-        if node.operator.startswith("conv"):
-            return math.prod(node.shape) * weights[0][0].numel()
-        if node.operator in ("linear", "addmm", "mm"):
-            matrix = max(weights, key=lambda w: w.numel())
-            return matrix.numel() * math.prod(node.shape[:-1])
-        first, second = (self._shape(name) for name in node.operands[:2])
-        inner = second[-2] if node.operator == "attention" else first[-1]
-        return math.prod(node.shape) * inner
-
-    def _shape(self, name: str | None) -> tuple[int, ...]:
-        if name is not None and name in self.constants:
-            return tuple(self.constants[name].shape)
-        return self._shapes[name or ""]
+        """Multiplications of one node for one input."""
+        return multiplications(node, self._shapes, self.constants)
 
     @cached_property
     def _shapes(self) -> dict[str, tuple[int, ...]]:
-        return {self.input: self.input_shape} | {node.name: node.shape for node in self.nodes}
+        """Of everything that a node can read; of constants as they are, of the others without the batch."""
+        constants = {name: tuple(value.shape) for name, value in self.constants.items()}
+        return constants | {self.input: self.input_shape} | {node.name: node.shape for node in self.nodes}
 
     @cached_property
     def hidden(self) -> frozenset[str]:
@@ -134,7 +153,8 @@ class Graph:
     def is_pointwise(self, node: Node) -> bool:
         """Whether each entry of a node's result depends on the same entries of its operands alone."""
         shapes = self._shapes
-        return node.record.pointwise and all(shapes[name] == node.shape for name in node.operands if name in shapes)
+        activations = (name for name in node.operands if name is not None and name not in self.constants)
+        return node.record.pointwise and all(shapes[name] == node.shape for name in activations)
 
     @property
     def inside_chains(self) -> frozenset[str]:

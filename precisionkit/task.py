@@ -27,9 +27,9 @@ def captured(model: LoadedModel, data: Dataset, shape: tuple[int, ...]) -> Graph
     PrecisionKitError
         The network has operators that are not supported, or takes other inputs or has other classes than the data set.
     """
-    _check_inputs(model, data)
+    check_inputs(model, data)
     try:
-        graph = capture(model.module, shape, torch.int64 if _holds_tokens(data) else torch.float32)
+        graph = capture(model.module, shape, torch.int64 if holds_tokens(data) else torch.float32)
     except UnusableModelError as error:
         if model.input_shape is None or tuple(model.input_shape) == shape:
             raise
@@ -42,24 +42,32 @@ def captured(model: LoadedModel, data: Dataset, shape: tuple[int, ...]) -> Graph
     return graph
 
 
-def _check_inputs(model: LoadedModel, data: Dataset) -> None:
+def check_inputs(model: LoadedModel, data: Dataset) -> None:
+    """Check that a data set has what the model takes, images and numbers or tokens, and of one size.
+
+    Raises
+    ------
+    UnusableDataError
+        It has not.
+    """
     if None in data.images.shape and not model.preprocess.gives_one_size:
         raise UnusableDataError(
             f"The images of '{data.name}' are of several sizes, but the model '{model.arch}' takes one: give --resize HEIGHTxWIDTH, or "
             "--resize N with --crop N."
         )
-    if model.input_dtype is not None and (model.input_dtype == torch.int64) != _holds_tokens(data):
-        gives, takes = (_TOKENS, _NUMBERS) if _holds_tokens(data) else (_NUMBERS, _TOKENS)
+    if model.input_dtype is not None and (model.input_dtype == torch.int64) != holds_tokens(data):
+        gives, takes = (_TOKENS, _NUMBERS) if holds_tokens(data) else (_NUMBERS, _TOKENS)
         raise UnusableDataError(f"The data set '{data.name}' gives {gives}, but the model '{model.arch}' takes {takes}: give it those.")
 
 
-def _holds_tokens(data: Dataset) -> bool:
+def holds_tokens(data: Dataset) -> bool:
+    """Whether the inputs are integer tokens."""
     return np.issubdtype(data.images.dtype, np.integer) and data.images.dtype != np.uint8
 
 
 def describe_inputs(model: LoadedModel, data: Dataset) -> str:
     """How the data become the input of both programs."""
-    if _holds_tokens(data):
+    if holds_tokens(data):
         return "tokens as they are"
     return "numbers as they are" if data.images.dtype.kind == "f" else model.preprocess.describe()
 

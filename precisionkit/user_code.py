@@ -1,4 +1,4 @@
-"""Import and call a function of the user's own that she names as ``package.module:function``: her code runs because she asks for it."""
+"""Import what the user names as ``package.module:name``, and call functions of hers: her code runs because she asks for it."""
 
 from __future__ import annotations
 
@@ -35,6 +35,21 @@ def call_named(text: str, kind: str, returns: str) -> object:
     module_name, _, attribute = text.partition(":")
     with current_directory_on_path():
         return _call(_find(module_name, attribute, f"{kind} {text}"), f"{kind} {text}", returns)
+
+
+def find_named(text: str, kind: str) -> object:
+    """Import the module, with the current directory on the path, and return what it calls by the name.
+
+    Raises
+    ------
+    UsageError
+        The text has another form, or there is nothing of that name.
+    """
+    if not is_named(text):
+        raise UsageError(f"The {kind} {shown(text)!r} has not the form package.module:name.")
+    module_name, _, attribute = text.partition(":")
+    with current_directory_on_path():
+        return _find(module_name, attribute, f"{kind} {text}")
 
 
 def brief(error: Exception) -> str:

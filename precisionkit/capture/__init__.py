@@ -55,6 +55,8 @@ class Survey:
 
     Attributes
     ----------
+    input : str
+        Name of the input.
     seen : tuple of Seen
         Every operator of the exported program, in order.
     graph : Graph or None
@@ -63,6 +65,7 @@ class Survey:
         Why not.
     """
 
+    input: str
     seen: tuple[Seen, ...]
     graph: Graph | None
     reason: str = ""
@@ -84,8 +87,8 @@ def survey(module: nn.Module, input_shape: tuple[int, ...], dtype: torch.dtype =
         graph = read(program, input_shape)
         _check(graph, program, input_shape, dtype)
     except PrecisionKitError as error:
-        return Survey(tuple(reader.seen), None, str(error))
-    return Survey(tuple(reader.seen), graph)
+        return Survey(reader.start, tuple(reader.seen), None, str(error))
+    return Survey(reader.start, tuple(reader.seen), graph)
 
 
 def _exported(module: nn.Module, input_shape: tuple[int, ...], dtype: torch.dtype) -> ExportedProgram:

@@ -200,3 +200,18 @@ EXPANSIONS: Mapping[str, Expansion] = {
     "aten.prelu.default": _prelu,
     "aten.glu.default": _glu,
 }
+
+READ_AS: Mapping[str, str] = {
+    "aten.scaled_dot_product_attention.default": "attention, its mask as scores of 0 and minus infinity",
+    "aten.conv_transpose1d.default": "rearrange, with zeros between entries, and a convolution with the kernel turned around",
+    "aten.conv_transpose2d.input": "rearrange, with zeros between entries, and a convolution with the kernel turned around",
+    "aten.conv_transpose3d.input": "rearrange, with zeros between entries, and a convolution with the kernel turned around",
+    "aten.max_pool1d.default": "max_pool2d of images that are one pixel high",
+    "aten.avg_pool1d.default": "avg_pool2d of images that are one pixel high",
+    "aten.adaptive_avg_pool1d.default": "adaptive_avg_pool2d of images that are one pixel high",
+    "aten.adaptive_max_pool2d.default": "max_pool2d, where all windows have one size",
+    "aten.adaptive_avg_pool3d.default": "mean, where the output is one voxel",
+    "aten.prelu.default": "relu of the input and of its negative, mul and sub",
+    "aten.glu.default": "slice, sigmoid and mul",
+}
+"""The same in words."""

@@ -39,7 +39,7 @@ def export(module: nn.Module, input_shape: tuple[int, ...], dtype: torch.dtype) 
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
         reason = str(error).splitlines()[0]
         raise UnusableModelError(f"The model does not run on an input of shape {shown(input_shape)}: {reason}") from error
-    steps = _decompositions()
+    steps = decompositions()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # deprecations inside torch.export are not the user's
@@ -68,7 +68,7 @@ def has_free_batch(program: ExportedProgram) -> bool:
     return not isinstance(node.meta["val"].shape[0], int)
 
 
-def _decompositions() -> dict[torch._ops.OpOverload, object]:
+def decompositions() -> dict[torch._ops.OpOverload, object]:
     """Operators that are analysed as the steps that they are made of: recurrent layers, and what no kernel of its own computes."""
     from torch._decomp import decomposition_table
 

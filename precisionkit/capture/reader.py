@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -19,11 +20,13 @@ from precisionkit.capture.layout import Layout, Value, for_one
 from precisionkit.capture.moves import MADE, MOVES, Index, find_move
 from precisionkit.errors import UnsupportedOperatorError, UnusableModelError
 from precisionkit.formats import BFLOAT16, BINARY16, round_to_nearest
-from precisionkit.graph import Graph, Node
+from precisionkit.graph import DOTS, Graph, Node, multiplications
 from precisionkit.ops import BY_NAME, BY_TARGET, OPERATORS, SOFTMAX_TARGETS, Operator
 
 _CASTS = ("aten._to_copy.default", "aten.to.dtype")
 _SKIPPED = ("_assert", "sym_constrain")
+_SYMBOL = re.compile(r"\bs\d+\b")
+"""The size of the batch, as torch writes it."""
 
 
 @dataclass(frozen=True)
@@ -34,12 +37,18 @@ class Seen:
     ----------
     name, target : str
     shape : tuple of str
-        With the batch, as a symbol.
+        With the batch, ``n``.
     dtype : str
     operator : str or None
-        Its record, ``move`` or ``constant``; None where it is not supported.
+        Its record, ``identity`` or ``constant``; None where it is not supported.
     parameters : int
         Numbers in the constants that it reads.
+    entries : int
+        Of its result, for one input.
+    multiplications : int
+        For one input.
+    inputs : tuple of str
+        The operators that it reads; of the program's input, its name.
     reason : str
         Why it is not supported.
     source : str
@@ -52,6 +61,9 @@ class Seen:
     dtype: str
     operator: str | None
     parameters: int
+    entries: int
+    multiplications: int
+    inputs: tuple[str, ...]
     reason: str
     source: str
 
@@ -87,7 +99,7 @@ class Reader:
                 f"The model takes {len(signature.user_inputs)} inputs and returns {len(signature.user_outputs)} results; "
                 "a classifier of one tensor that returns one tensor of logits is needed."
             )
-        self._start, self._output = str(signature.user_inputs[0]), str(signature.user_outputs[0])
+        self.start, self._output = str(signature.user_inputs[0]), str(signature.user_outputs[0])
         self._constants = _constants(program)
         self._nodes: list[Node] = []
         self._values: dict[str, Any] = {}
@@ -113,10 +125,9 @@ class Reader:
             if not self._lenient:
                 raise
             self._values[node.name] = self._opaque(node)
-            self._note(node, None, str(error))
+            self._note(node, None, str(error), [])
             return
-        made = [n for n in self._nodes[before:] if not n.record.hidden]
-        self._note(node, made[-1].operator if made else "constant", "")
+        self._note(node, *self._read_as(node, before))
 
     # ------------------------------------------------------------------------------------------------------------- values
     def _value(self, node: fx.Node) -> Any:
@@ -243,7 +254,7 @@ class Reader:
     def _as_activation(self, value: Value) -> Value:
         name = f"{value.name}_repeated"
         if all(n.name != name for n in self._nodes):
-            self._nodes.append(Node(name, "constant", (self._start, value.name), MappingProxyType({}), value.layout.single, ""))
+            self._nodes.append(Node(name, "constant", (self.start, value.name), MappingProxyType({}), value.layout.single, ""))
         return Value(name, Layout(value.layout.single, False, (True,) * len(value.layout.single)))
 
     # -------------------------------------------------------------------------------------------------------------- moves
@@ -437,17 +448,50 @@ class Reader:
         return Value(name, layout)
 
     # -------------------------------------------------------------------------------------------------------------- graph
-    def _note(self, node: fx.Node, record: str | None, reason: str) -> None:
+    def _read_as(self, node: fx.Node, before: int) -> tuple[str, str, list[Node]]:
+        """What a node that is supported was read as."""
+        made = self._nodes[before:]
+        named = [n.operator for n in made if not n.record.hidden]
+        value = self._values[node.name]
+        moved = isinstance(value, Value) and value.constant is None
+        return named[-1] if named else "identity" if moved else "constant", "", made
+
+    def _note(self, node: fx.Node, record: str | None, reason: str, made: list[Node]) -> None:
         found = node.meta.get("val")
         first = found[0] if isinstance(found, (tuple, list)) and found else found
         if not isinstance(first, Tensor) or node.target is operator.getitem:
             return
         read = [self._constants[str(a)] for a in node.all_input_nodes if str(a) in self._constants]
-        parameters = sum(t.numel() for t in read if t.is_floating_point())
-        shape = tuple(map(str, first.shape))
         self.seen.append(
-            Seen(node.name, str(node.target), shape, str(first.dtype).removeprefix("torch."), record, parameters, reason, source(node))
+            Seen(
+                name=node.name,
+                target=str(node.target),
+                shape=tuple(_SYMBOL.sub("n", str(size)) for size in first.shape),
+                dtype=str(first.dtype).removeprefix("torch."),
+                operator=record,
+                parameters=sum(t.numel() for t in read if t.is_floating_point()),
+                entries=math.prod(self.layout_of(first.shape).single),
+                multiplications=self._multiplications(made),
+                inputs=tuple(dict.fromkeys(origin for a in node.all_input_nodes if (origin := self._origin(a)) is not None)),
+                reason=reason,
+                source=source(node),
+            )
         )
+
+    def _origin(self, node: fx.Node) -> str | None:
+        """The operator that a result is of, or the program's input; None for constants and sizes."""
+        while node.target is operator.getitem:
+            node = node.all_input_nodes[0]
+        tensor = isinstance(node.meta.get("val"), (Tensor, tuple, list))
+        return node.name if tensor and node.name not in self._constants else None
+
+    def _multiplications(self, made: list[Node]) -> int:
+        if all(n.operator not in DOTS for n in made):
+            return 0
+        values = [v for v in _flat(self._values) if isinstance(v, Value)]
+        shapes = {v.name: v.layout.shape for v in values} | {n.name: n.shape for n in self._nodes}
+        shapes |= {name: tuple(value.shape) for name, value in self._constants.items()}
+        return sum(multiplications(n, shapes, self._constants) for n in made)
 
     @staticmethod
     def describe(node: fx.Node) -> str:
@@ -470,7 +514,7 @@ class Reader:
         needed = _needed(self._nodes, name)
         kept = tuple(n for n in self._nodes if n.name in needed)
         constants = {k: _float(v) for k, v in self._constants.items() if k in needed}
-        return Graph(kept, MappingProxyType(constants), self._start, tuple(input_shape), name, tuple(removed))
+        return Graph(kept, MappingProxyType(constants), self.start, tuple(input_shape), name, tuple(removed))
 
 
 _ARITHMETIC = ("add", "sub", "rsub", "mul", "neg", "abs", "maximum", "minimum", "floor_divide", "remainder")

@@ -8,7 +8,9 @@ from __future__ import annotations
 import click
 
 from precisionkit.cli.certify import certify
+from precisionkit.cli.inspect import inspect
 from precisionkit.cli.lemma import lemma
+from precisionkit.cli.ops import ops
 from precisionkit.cli.probe import probe
 
 
@@ -19,7 +21,9 @@ def main() -> None:
 
 
 main.add_command(certify)
+main.add_command(inspect)
 main.add_command(lemma)
+main.add_command(ops)
 main.add_command(probe)
 
 __all__ = ["main"]

@@ -133,9 +133,10 @@ def _run(source: Source, asked: Asked, request: _Request, talk: Console) -> Repo
         emulate=asked.emulate,
         probe=request.probe,
     )
-    model, data = source.load()
-    with memory_errors(), progress(talk, "certifying", quiet=request.quiet) as advance:
-        return certify_data(model, data, arithmetic, settings, advance)
+    with source.registered():
+        model, data = source.load()
+        with memory_errors(), progress(talk, "certifying", quiet=request.quiet) as advance:
+            return certify_data(model, data, arithmetic, settings, advance)
 
 
 def _write(report: Report, request: _Request, talk: Console) -> None:

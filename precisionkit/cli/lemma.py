@@ -87,9 +87,12 @@ def _lemma(source: Source, asked: Asked, request: _Request, talk: Console) -> in
     from precisionkit.experiment import run_experiment
 
     arithmetic = asked.arithmetic()
-    model, data = source.load()
-    with memory_errors(), progress(talk, "computing", quiet=request.quiet) as advance:
-        report = run_experiment(model, data, arithmetic, emulate=asked.emulate, arb=request.arb, judged=request.mpmath, on_progress=advance)
+    with source.registered():
+        model, data = source.load()
+        with memory_errors(), progress(talk, "computing", quiet=request.quiet) as advance:
+            report = run_experiment(
+                model, data, arithmetic, emulate=asked.emulate, arb=request.arb, judged=request.mpmath, on_progress=advance
+            )
     show(render_lemma(report))
     if request.json_file is not None:
         write_json(report, request.json_file)

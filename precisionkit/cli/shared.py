@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,7 @@ from precisionkit.errors import PrecisionKitError, RefutedError
 
 if TYPE_CHECKING:
     from precisionkit.data import Dataset
-    from precisionkit.models import LoadedModel
+    from precisionkit.models import LoadedModel, Preprocess
 
 OK, NOT_CERTIFIED, UNUSABLE, REFUTED, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -34,7 +34,7 @@ class Source:
     """Where the model and the data come from."""
 
     model: str
-    data: str
+    data: str | None
     arch: str | None
     data_root: Path | None
     split: str
@@ -48,25 +48,44 @@ class Source:
     normalize: str | None
     trust: bool
     download: bool | None
+    operators: tuple[str, ...]
+
+    def registered(self) -> AbstractContextManager[None]:
+        """Let operators of the user's own be known; whatever is done with the model belongs into this block."""
+        return registered(self.operators)
 
     def load(self) -> tuple[LoadedModel, Dataset]:
         """Load both."""
         from precisionkit.data import load_dataset
-        from precisionkit.models import load_model, read_preprocess
 
-        given = None if self.preprocess is None else read_preprocess(self.preprocess)
-        changes = self._changes()
+        assert self.data is not None  # the option is required wherever this is called
+        preprocess = self._preprocess()
         data = load_dataset(self.data, split=self.split, root=self.data_root, limit=self.limit, download=self.download)
+        return self._model(_input_shape(data.images.shape, data.images.dtype), *preprocess), data
+
+    def load_model(self, input_shape: tuple[int, ...] | None) -> LoadedModel:
+        """Load the model alone, for inputs of a shape if it does not say it itself."""
+        return self._model(input_shape, *self._preprocess())
+
+    def _model(self, input_shape: tuple[int, ...] | None, given: Preprocess | None, changes: dict[str, Any]) -> LoadedModel:
+        from precisionkit.models import load_model
+
         model = load_model(
             self.model,
             arch=self.arch,
             trust=self.trust,
             preprocess=given,
-            input_shape=_input_shape(data.images.shape, data.images.dtype),
+            input_shape=input_shape,
             weights=self.weights,
             download=self.download is True,
         )
-        return dataclasses.replace(model, preprocess=dataclasses.replace(model.preprocess, **changes)), data
+        return dataclasses.replace(model, preprocess=dataclasses.replace(model.preprocess, **changes))
+
+    def _preprocess(self) -> tuple[Preprocess | None, dict[str, Any]]:
+        """What a file says of the preprocessing, and what options change; wrong ones are told before anything is loaded."""
+        from precisionkit.models import read_preprocess
+
+        return None if self.preprocess is None else read_preprocess(self.preprocess), self._changes()
 
     def _changes(self) -> dict[str, Any]:
         """Fields of the preprocessing that options set, over what the model or a file says."""
@@ -112,6 +131,19 @@ class Asked:
         return parse_arithmetic(self.storage, self.accumulate, order, self.fuse)
 
 
+@contextmanager
+def registered(names: tuple[str, ...]) -> Iterator[None]:
+    """Let the operators that ``--operators`` names be known within a block."""
+    if not names:
+        yield
+        return
+    from precisionkit.custom import load_operators
+    from precisionkit.custom import registered as register
+
+    with register(*(operator for name in names for operator in load_operators(name))):
+        yield
+
+
 def taken(kind: type[Any], options: dict[str, Any]) -> Any:
     """Take the options that are fields of a record out of a command's options."""
     return kind(**{field.name: options.pop(field.name) for field in dataclasses.fields(kind)})
@@ -126,15 +158,27 @@ def _together(*decorators: Decorator) -> Decorator:
     return apply
 
 
-source_options = _together(
-    click.argument("model", metavar="MODEL"),
-    click.option(
+_MODEL = click.argument("model", metavar="MODEL")
+
+
+def _data(*, required: bool) -> Decorator:
+    return click.option(
         "--data",
-        required=True,
+        required=required,
         metavar="SET",
         help="digits, mnist, fashion_mnist, cifar10, a FILE.npz, .npy or .parquet, a FOLDER of images by class, of Parquet files or of "
         "save_to_disk, hf:OWNER/NAME, or package.module:function, which returns batches.",
-    ),
+    )
+
+
+operators_option = click.option(
+    "--operators",
+    multiple=True,
+    metavar="NAME",
+    help="package.module:name of records for operators of one's own (docs/custom-operators.md); can be given several times.",
+)
+_DETAILS = _together(
+    operators_option,
     click.option("--arch", metavar="NAME", help="Architecture for a file that holds only weights: a zoo name or package.module:factory."),
     click.option(
         "--data-root", type=click.Path(path_type=Path, file_okay=False), help="Folder with named data sets [default: $PRECISIONKIT_DATA]."
@@ -158,6 +202,9 @@ source_options = _together(
     click.option("--scale", type=float, metavar="NUMBER", help="Then divide bytes by it, e.g. 255."),
     click.option("--normalize", metavar="MEANS/STDS", help="Per channel, e.g. 0.1307/0.3081, or 'none' [default: what the model says]."),
 )
+source_options = _together(_MODEL, _data(required=True), _DETAILS)
+model_options = _together(_MODEL, _data(required=False), _DETAILS)
+"""The same where the data set may be left out."""
 access_options = _together(
     click.option("--trust", is_flag=True, help="Load files that can run code: pickled modules, TorchScript."),
     click.option("--download/--no-download", default=None, help="Fetch what is missing [default: only named data sets]."),
@@ -193,7 +240,7 @@ arithmetic_options = _together(
 
 def guarded(work: Callable[[Console], int], *, less: str) -> int:
     """Run a command's work; errors become one sentence on stderr and an exit code; `less` says how to need less memory."""
-    talk = Console(stderr=True, soft_wrap=True, highlight=False)
+    talk = Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
     try:
         return work(talk)
     except PrecisionKitError as error:
@@ -260,9 +307,9 @@ def _lines(talk: Console) -> Advance:
 
 def show(what: RenderableType) -> None:
     """Print a result; a reader that has closed the pipe is no error."""
-    console = Console(highlight=False)
+    console = Console(highlight=False, emoji=False)
     if not console.is_terminal:
-        console = Console(width=100, highlight=False)
+        console = Console(width=100, highlight=False, emoji=False)
     with console.capture() as text:  # rich itself would exit with 1 on a closed pipe
         console.print(what)
     try:

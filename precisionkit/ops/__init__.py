@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
 from precisionkit.ops.activation import RELU
 from precisionkit.ops.attention import ATTENTION, ATTENTION_SCORES, ATTENTION_WEIGHTS
 from precisionkit.ops.batch_norm import BATCH_NORM
@@ -59,7 +62,23 @@ OPERATORS: tuple[Operator, ...] = (
 BY_TARGET = {target: operator for operator in OPERATORS for target in operator.targets}
 BY_NAME = {operator.name: operator for operator in OPERATORS}
 
+
+@contextmanager
+def extended(operators: Sequence[Operator]) -> Iterator[None]:
+    """Let further operators be known within a block, in every thread; `precisionkit.custom.registered` checks them first."""
+    names = {operator.name: operator for operator in operators}
+    targets = {target: operator for operator in operators for target in operator.targets}
+    BY_NAME.update(names)
+    BY_TARGET.update(targets)
+    try:
+        yield
+    finally:
+        for known, own in ((BY_NAME, names), (BY_TARGET, targets)):
+            for key in own:
+                known.pop(key, None)
+
+
 SOFTMAX_TARGETS = {"softmax": "aten.softmax.int", "log_softmax": "aten.log_softmax.int"}
 """Operators that keep the order of the classes: as the last of a network they are left out, and the logits before them decide."""
 
-__all__ = ["BY_NAME", "BY_TARGET", "OPERATORS", "SOFTMAX_TARGETS", "Operator", "run_rounded"]
+__all__ = ["BY_NAME", "BY_TARGET", "OPERATORS", "SOFTMAX_TARGETS", "Operator", "extended", "run_rounded"]

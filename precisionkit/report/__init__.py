@@ -1,5 +1,6 @@
 """Reports: records, JSON Schema, files, and the summary on the terminal.  Imports no torch."""
 
+from precisionkit.report.inspect import INSPECT_SCHEMA, KINDS, InspectReport, Operation, render_inspection
 from precisionkit.report.lemma import LEMMA_SCHEMA, Cells, LemmaReport, Output, Row, Spread, TruthInfo, render_lemma, violations
 from precisionkit.report.records import (
     SCHEMA,
@@ -19,6 +20,8 @@ from precisionkit.report.summary import conclusion, render
 from precisionkit.report.write import check_writable, write_json, write_table
 
 __all__ = [
+    "INSPECT_SCHEMA",
+    "KINDS",
     "LEMMA_SCHEMA",
     "SCHEMA",
     "VERDICTS",
@@ -27,8 +30,10 @@ __all__ = [
     "DataInfo",
     "Environment",
     "Input",
+    "InspectReport",
     "LemmaReport",
     "ModelInfo",
+    "Operation",
     "Output",
     "Report",
     "Row",
@@ -40,6 +45,7 @@ __all__ = [
     "check_writable",
     "conclusion",
     "render",
+    "render_inspection",
     "render_lemma",
     "summarise",
     "violations",

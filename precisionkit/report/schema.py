@@ -1,4 +1,4 @@
-"""The JSON Schemas of the reports; ``python -m precisionkit.report.schema certify|lemma`` prints one."""
+"""The JSON Schemas of the reports; ``python -m precisionkit.report.schema certify|inspect|lemma`` prints one."""
 
 from __future__ import annotations
 
@@ -9,11 +9,16 @@ from typing import Any, Literal
 
 import msgspec
 
+from precisionkit.report.inspect import INSPECT_SCHEMA, InspectReport
 from precisionkit.report.lemma import LEMMA_SCHEMA, LemmaReport
 from precisionkit.report.records import SCHEMA, Report
 
-Kind = Literal["certify", "lemma"]
-_RECORDS: dict[str, tuple[type[msgspec.Struct], str]] = {"certify": (Report, SCHEMA), "lemma": (LemmaReport, LEMMA_SCHEMA)}
+Kind = Literal["certify", "inspect", "lemma"]
+_RECORDS: dict[Kind, tuple[type[msgspec.Struct], str]] = {
+    "certify": (Report, SCHEMA),
+    "inspect": (InspectReport, INSPECT_SCHEMA),
+    "lemma": (LemmaReport, LEMMA_SCHEMA),
+}
 
 
 def build_schema(kind: Kind = "certify") -> dict[str, Any]:
@@ -38,4 +43,5 @@ def published_schema(kind: Kind = "certify") -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    print(schema_text("lemma" if sys.argv[1:] == ["lemma"] else "certify"), end="")
+    asked = sys.argv[1] if len(sys.argv) > 1 else ""
+    print(schema_text(next((kind for kind in _RECORDS if kind == asked), "certify")), end="")

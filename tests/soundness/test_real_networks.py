@@ -6,7 +6,6 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
-from precisionkit.ops.conv2d import _dots as conv_dots
 
 from precisionkit.arithmetic import REFERENCE, parse_arithmetic
 from precisionkit.capture import capture
@@ -19,6 +18,7 @@ from precisionkit.lemma import predictions
 from precisionkit.models import bundled_model, load_model
 from precisionkit.ops import run_rounded
 from precisionkit.ops._store import store
+from precisionkit.ops.conv import _dots as conv_dots
 from precisionkit.ops.linear import _dots as linear_dots
 from precisionkit.truth import SAMPLED
 

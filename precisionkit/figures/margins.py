@@ -1,31 +1,13 @@
-"""Figures, by matplotlib."""
+"""Margins beside discrepancies."""
 
 from __future__ import annotations
 
 from fractions import Fraction
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 
-from precisionkit.errors import UsageError
 from precisionkit.report.lemma import LemmaReport
-
-SUFFIXES = (".png", ".svg", ".pdf")
-
-
-def check_figure(path: Path) -> None:
-    """Refuse, before a long run, a figure that could not be drawn.
-
-    Raises
-    ------
-    UsageError
-        The suffix is none of `SUFFIXES`, or matplotlib is not installed.
-    """
-    if path.suffix not in SUFFIXES:
-        raise UsageError(f"The figure '{path}' has the suffix '{path.suffix}'; name it with one of {', '.join(SUFFIXES)}.")
-    if find_spec("matplotlib") is None:
-        raise UsageError("Figures need matplotlib, which is not installed; run pip install 'precisionkit[figures]'.")
 
 
 def margins_figure(report: LemmaReport, path: Path) -> None:
