@@ -1,6 +1,11 @@
 """The errors that a user can cause, each a sentence that says what to do; and how text from files is shown in them."""
 
 
+def first_line(error: BaseException) -> str:
+    """First line of an error's text, or its type where it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 class PrecisionKitError(Exception):
     """Base of every error that this package raises on purpose; its text is one complete message for the user."""
 

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
-from precisionkit.errors import PrecisionKitError, UsageError
+from precisionkit.errors import PrecisionKitError, UsageError, first_line
 from precisionkit.ops import BY_NAME, Operator
 
 V = TypeVar("V")
@@ -197,7 +197,7 @@ def interpret(graph: Graph, start: V, constants: Mapping[str, Any], run_node: Ca
         try:
             values[node.name] = run_node(node, operands)
         except (RuntimeError, ValueError, TypeError, IndexError) as error:
-            raise PrecisionKitError(f"The {node} failed: {str(error).splitlines()[0]}") from error
+            raise PrecisionKitError(f"The {node} failed: {first_line(error)}") from error
         for name in set(node.operands):
             if name in values and last[name] == node.name and name != graph.output:
                 del values[name]

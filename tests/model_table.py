@@ -13,6 +13,7 @@ import sys
 import time
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -23,6 +24,7 @@ from precisionkit.bound import Ladder
 from precisionkit.bound.interval import interval
 from precisionkit.capture import capture, survey
 from precisionkit.evaluate import Program, execute
+from precisionkit.graph import Graph
 
 SEED, CLASSES = 0, 10
 
@@ -71,6 +73,31 @@ MODELS = {
 
 
 @dataclass(frozen=True)
+class Verdicts:
+    """Of one program.
+
+    Attributes
+    ----------
+    proved, probable : int
+        Out of the images.
+    bound, error : float
+        Medians, of the gap to the closest class: what is bounded, and what the two runs differed by.
+    passes : float
+        Time of an image, in forward passes.
+    """
+
+    proved: int
+    probable: int
+    bound: float
+    error: float
+    passes: float
+
+    def __str__(self) -> str:
+        bound = f"{self.bound:.2g}" if self.bound < float("inf") else "-"
+        return f"{self.proved} / {self.probable} | {bound} | {self.error:.2g} | {self.passes:.0f}"
+
+
+@dataclass(frozen=True)
 class Row:
     """What is found of one network.
 
@@ -79,13 +106,7 @@ class Row:
     supported : float
         Share of its operators.
     inside : bool
-        Runs in binary32, and in both half formats with kernels of both kinds, are where the interval method says, if it says.
-    probable, proved : int
-        Verdicts in binary16, out of `images`.
-    bound, error : float
-        Medians, of the gap to the closest class.
-    passes : float
-        Time of an image in forward passes.
+        Runs in binary32 and both half formats, by binary32 kernels and by native ones, are where the interval method says.
     """
 
     name: str
@@ -95,24 +116,19 @@ class Row:
     kinds: int
     supported: float
     inside: bool
-    images: int
-    proved: int
-    probable: int
-    bound: float
-    error: float
-    passes: float
+    single: Verdicts
+    half: Verdicts
 
     def __str__(self) -> str:
         return (
-            f"| {self.name} | {self.size} x {self.size} | {self.parameters / 1e6:.1f} M | {self.operators} | {self.kinds} "
-            f"| {100 * self.supported:.0f} % | {'yes' if self.inside else 'no'} | {self.proved} / {self.probable} of {self.images} "
-            f"| {self.bound:.2g} | {self.error:.2g} | {self.passes:.0f} |"
+            f"| {self.name} | {self.size} | {self.parameters / 1e6:.1f} M | {self.operators} ({self.kinds}) | {100 * self.supported:.0f} % "
+            f"| {'yes' if self.inside else 'no'} | {self.single} | {self.half} |"
         )
 
 
 HEAD = (
-    "| network | input | parameters | operators | kinds | supported | runs inside | proved / probable, fp16 | median bound | median measured error "
-    "| forward passes an image |\n|---|---|---|---|---|---|---|---|---|---|---|"
+    "| network | side | parameters | operators (kinds) | supported | runs inside | fp32: proved / probable | bound | measured | passes "
+    "| fp16: proved / probable | bound | measured | passes |\n" + "|---" * 14 + "|"
 )
 
 
@@ -145,17 +161,11 @@ def row(name: str, size: int, images: int, effort: float) -> Row:
         for run in (execute(program, stored), execute(program, stored, native=storage != "fp32")):
             claimed = bounds.overflow < 0
             inside = inside and bool(((run.logits - bounds.centre).abs() <= bounds.radius)[claimed].all()) and bool(run.finite.all())
+    execute(Program.of(graph, REFERENCE), inputs[:1])
     start = time.perf_counter()
     execute(Program.of(graph, REFERENCE), inputs)
-    forward = time.perf_counter() - start
-    ladder = Ladder.of("adjoint", parse_arithmetic("fp16"), effort)
-    cpu = torch.device("cpu")
-    worker = Worker(graph, parse_arithmetic("fp16"), ladder, cpu, cpu, False, None, None)
-    start = time.perf_counter()
-    found = [worker.batch(one, i, None)[0] for i, one in enumerate(inputs.split(1))]
-    seconds = time.perf_counter() - start
-    bounds_found = sorted(i.bound if i.bound is not None else float("inf") for i in found)
-    errors = sorted(i.measured_error or 0.0 for i in found)
+    forward = (time.perf_counter() - start) / images
+    single, half = (verdicts(graph, storage, inputs, effort, forward) for storage in ("fp32", "fp16"))
     return Row(
         name,
         size,
@@ -164,31 +174,60 @@ def row(name: str, size: int, images: int, effort: float) -> Row:
         len({s.target for s in seen}),
         sum(s.operator is not None for s in seen) / len(seen),
         inside,
-        images,
-        sum(i.verdict == "proved" for i in found),
-        sum(i.verdict == "probable" for i in found),
-        bounds_found[len(found) // 2],
-        errors[len(found) // 2],
-        seconds / forward,
+        single,
+        half,
     )
+
+
+def verdicts(graph: Graph, storage: str, inputs: torch.Tensor, effort: float, forward: float) -> Verdicts:
+    cpu, arithmetic = torch.device("cpu"), parse_arithmetic(storage)
+    worker = Worker(graph, arithmetic, Ladder.of("adjoint", arithmetic, effort), cpu, cpu, False, None, None)
+    start = time.perf_counter()
+    found = [worker.batch(one, i, None)[0] for i, one in enumerate(inputs.split(1))]
+    seconds = time.perf_counter() - start
+    bounds = sorted(i.bound if i.bound is not None else float("inf") for i in found)
+    errors = sorted(i.measured_error or 0.0 for i in found)
+    kinds = [i.verdict for i in found]
+    middle = len(found) // 2
+    return Verdicts(kinds.count("proved"), kinds.count("probable"), bounds[middle], errors[middle], seconds / len(found) / forward)
+
+
+ABOUT = """# Networks of today
+
+Written by `make models`, on {images} random images of each network with random weights; batch normalisation has the statistics of random
+images. Side is that of the images; operators are those of the exported program, kinds the different ones. Runs inside: runs in fp32,
+fp16 and bf16, by binary32 kernels and by the CPU's half kernels, lie where the interval method says, where it says something. The
+adjoint method, `--method adjoint --effort {effort:g}`, against the reference program; bound and measured difference are medians for the
+gap to the closest class, `-` where there is no bound; passes is the time of an image in forward passes, one thread. Untrained networks
+have small gaps: the ratio of bound and measured difference tells more than the verdicts.
+
+"""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", default=[], metavar="NAME", help="torchvision's names, or transformer_encoder")
     parser.add_argument("--size", type=int, help="side of the images")
-    parser.add_argument("--images", type=int, default=3)
-    parser.add_argument("--effort", type=float, default=2000.0)
+    parser.add_argument("--images", type=int, default=2)
+    parser.add_argument("--effort", type=float, default=1000.0)
+    parser.add_argument("--one", action="store_true", help="print the row of one network, in this process")
+    parser.add_argument("--write", type=Path, help="write the table to a file as well, row by row")
     given = parser.parse_args()
-    if len(given.names) == 1:
+    if given.one:
         torch.set_num_threads(1)
         name = given.names[0]
         print(row(name, given.size or MODELS[name][0], given.images, given.effort), flush=True)
         return
+    lines = [ABOUT.format(images=given.images, effort=given.effort) + HEAD]
     print(HEAD, flush=True)
     for name in given.names or MODELS:
-        options = ["--images", str(given.images), "--effort", str(given.effort), *(["--size", str(given.size)] if given.size else [])]
-        subprocess.run([sys.executable, "-m", "tests.model_table", name, *options], check=False)
+        options = ["--one", "--images", str(given.images), "--effort", str(given.effort)]
+        options += ["--size", str(given.size)] if given.size else []
+        made = subprocess.run([sys.executable, "-m", "tests.model_table", name, *options], check=True, stdout=subprocess.PIPE, text=True)
+        lines.append(made.stdout.strip().splitlines()[-1])
+        print(lines[-1], flush=True)
+        if given.write:
+            given.write.write_text("\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from precisionkit.errors import UnusableModelError
+from precisionkit.errors import UnusableModelError, first_line
 
 _BATCH = 2
 """Batch of the sample: `torch.export` specialises a batch of one."""
@@ -37,7 +37,7 @@ def export(module: nn.Module, input_shape: tuple[int, ...], dtype: torch.dtype) 
         with torch.no_grad():
             module(torch.zeros(1, *input_shape, dtype=dtype))
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise UnusableModelError(f"The model does not run on an input of shape {shown(input_shape)}: {reason}") from error
     steps = decompositions()
     try:
@@ -45,7 +45,7 @@ def export(module: nn.Module, input_shape: tuple[int, ...], dtype: torch.dtype) 
             warnings.simplefilter("ignore")  # deprecations inside torch.export are not the user's
             program: ExportedProgram = _with_free_batch(module, input_shape, dtype).run_decompositions(steps)
     except Exception as error:  # torch.export raises errors of many private types; every one means the same to the user
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         raise UnusableModelError(
             f"torch.export could not capture the model: {reason} A model with data-dependent control flow has to be rewritten without it."
         ) from error

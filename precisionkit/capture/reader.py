@@ -18,10 +18,10 @@ from precisionkit.capture.expansions import EXPANSIONS, added_mask, masks_out
 from precisionkit.capture.export import has_free_batch, shown
 from precisionkit.capture.layout import Layout, Value, for_one
 from precisionkit.capture.moves import MADE, MOVES, Index, find_move
-from precisionkit.errors import UnsupportedOperatorError, UnusableModelError
+from precisionkit.errors import UnsupportedOperatorError, UnusableModelError, first_line
 from precisionkit.formats import BFLOAT16, BINARY16, round_to_nearest
 from precisionkit.graph import DOTS, Graph, Node, multiplications
-from precisionkit.ops import BY_NAME, BY_TARGET, OPERATORS, SOFTMAX_TARGETS, Operator
+from precisionkit.ops import BY_NAME, BY_TARGET, SOFTMAX_TARGETS, Operator
 
 _CASTS = ("aten._to_copy.default", "aten.to.dtype")
 _SKIPPED = ("_assert", "sym_constrain")
@@ -221,7 +221,7 @@ class Reader:
         try:
             result = node.target(*positional, **arguments)  # type: ignore[operator]
         except (RuntimeError, TypeError, ValueError, IndexError) as error:
-            reason = str(error).splitlines()[0]
+            reason = first_line(error)
             raise UnsupportedOperatorError(f"{describe(node)} cannot be computed from constants: {reason}") from error
         if not exact and not (target.split(".")[1] in ONE_OPERATION and _exact_everywhere(result, given)):
             return self._promoted(node, target, given)
@@ -311,7 +311,7 @@ class Reader:
         if target not in MOVES:
             return True
         found = node.meta["val"]
-        if not isinstance(found, Tensor) or not self.layout_of(found.shape).regular or target in FILLED_RECORDS:
+        if not isinstance(found, Tensor) or not self.layout_of(found.shape).regular:
             return False
         if any(v.constant is not None or not v.layout.regular for v in tensors):
             return False
@@ -559,8 +559,6 @@ TRAILING: Mapping[str, Any] = {
 }
 """Operators, beside the elementwise ones, that know only some dimensions, which must not depend on the batch."""
 
-FILLED_RECORDS = frozenset({"aten.masked_fill.Scalar"})
-
 
 def _from_the_end(name: str, value: Any, rank: int) -> Any:
     if name not in ("dim", "dims"):
@@ -643,6 +641,3 @@ def describe(node: fx.Node) -> str:
     """Name an operator for a message."""
     where = source(node)
     return f"operator '{node.target}' at node '{node.name}'" + (f" ({where})" if where else "")
-
-
-__all__ = ["OPERATORS", "Reader", "Seen", "read"]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from precisionkit.data.dataset import Arrays
 from precisionkit.data.tables import ArrowRows, read_rows
-from precisionkit.errors import UnusableDataError, UsageError, shown
+from precisionkit.errors import UnusableDataError, UsageError, first_line, shown
 
 PREFIX = "hf:"
 
@@ -43,7 +43,7 @@ def _cached(name: str, configuration: str | None, split: str, *, download: bool)
         return [file["filename"] for file in found.cache_files]
     except Exception as error:  # the library raises errors of many packages
         way_out = "" if download else ", or let it be fetched with --download"
-        reason = shown(str(error).strip().splitlines()[0], 200) if str(error).strip() else "no reason given"
+        reason = shown(first_line(error), 200)
         raise UnusableDataError(
             f"The {split} part of hf:{name} cannot be had ({type(error).__name__}: {reason}): check the name and --split{way_out}."
         ) from error

@@ -11,7 +11,7 @@ import io
 import torch
 from torch import nn
 
-from precisionkit.errors import UnusableModelError
+from precisionkit.errors import UnusableModelError, first_line
 from precisionkit.models.files import Kind, ModelFile, shown
 from precisionkit.models.quiet import quiet
 
@@ -68,7 +68,7 @@ def open_trusted(file: ModelFile) -> object:
                 return torch.jit.load(data, map_location="cpu")
             return torch.load(data, map_location="cpu", weights_only=False)
     except (ModuleNotFoundError, AttributeError) as error:
-        name = shown(str(error).splitlines()[0] if str(error) else type(error).__name__)
+        name = shown(first_line(error))
         raise UnusableModelError(
             f"The model file {file.path} cannot be opened, because the Python code of its classes is not found ({name}): "
             "run in an environment that has it, or save model.state_dict() there."

@@ -22,7 +22,7 @@ from precisionkit.formats import BINARY64
 from precisionkit.ops import matmul
 from precisionkit.ops._store import internal_error
 from precisionkit.ops.record import Attributes, Operator, Statistic, several_activations
-from precisionkit.ops.softmax import KEYS_A_BLOCK, SOFTMAX, exact_softmax, masked_out, softmax_rule
+from precisionkit.ops.softmax import KEYS_A_BLOCK, SOFTMAX, blocks_of, exact_softmax, masked_out, softmax_rule
 from precisionkit.outward import add_up, mul_up
 
 ASSUMPTION = (
@@ -137,7 +137,7 @@ ATTENTION_SCORES = Operator(
 # -------------------------------------------------------------------------------------------------------- probabilities
 def _weight_rule(arithmetic: Arithmetic, attributes: Attributes, scores: Enclosure, total: Enclosure) -> Bounded:
     """The softmax, and one store, before or after the division by the sum: relative to the result, not to its binade."""
-    result = softmax_rule(arithmetic, {"dim": -1}, scores, total, -(-scores.centre.shape[-1] // KEYS_A_BLOCK))
+    result = softmax_rule(arithmetic, {"dim": -1}, scores, total, blocks_of(scores.centre.shape[-1]))
     assert result.fresh is not None
     u = arithmetic.storage.unit_roundoff
     largest = add_up(result.centre, result.carried, result.fresh)
@@ -157,7 +157,7 @@ ATTENTION_WEIGHTS = replace(
     exact=lambda engine, attributes, x, *_: exact_softmax(engine, {"dim": -1}, x),
     hidden=True,
     assumption=EXP.sentence("Exponentials"),
-    bound="as softmax, and u y + eta for a store of the probabilities",
+    bound="as softmax, with (1 + b) (6 max|x| + 9) v for its exponentials, b rescalings, and u y + eta for a store of the probabilities",
     source="proofs/bounds.md, theorem 26",
 )
 
@@ -175,7 +175,7 @@ def _value_rule(
     # before the division by their sum, the weights are at most 1 each
     unscaled = mul_up(add_up(given.centre.abs(), given.radius).amax(-2, keepdim=True), keys * 1.01)
     peak = torch.maximum(product.peak, unscaled)
-    blocks = -(-keys // KEYS_A_BLOCK)
+    blocks = blocks_of(keys)
     magnitude = add_up(weights.centre, weights.radius) @ add_up(given.centre.abs(), given.radius) * (1 + (keys + 4) * 2.0**-52)
     # a product of two numbers of binary32, where the probabilities are not stored; rescaling; the division
     rounding = internal_error(arithmetic.internal, magnitude, 4 + 3 * blocks, (keys + 4) * arithmetic.internal.eta)

@@ -63,7 +63,7 @@ LOG_SIGMOID = function_operator(
         exact=lambda engine, _, x: -_log_of_one_plus_exp(engine, -x),
         contract=contracts.SOFTPLUS,
     ),
-    bound="|f'| e + |f''| e^2 / 2 and 9 v |f|",
+    bound="|f'| e + |f''| e^2 / 2 and 9 v |f| + 2.1e-9",
     assumption=contracts.SOFTPLUS.sentence("Softplus and log-sigmoid"),
 )
 
@@ -264,7 +264,7 @@ GELU = function_operator(
         contract=contracts.GELU,
         largest=2.0,  # x (1 + erf) before it is halved
     ),
-    bound="|f'| e + |f''| e^2 / 2, at most 1.13 e, and 17 v |x|",
+    bound="|f'| e + |f''| e^2 / 2, at most 1.13 e, and 17 v |x| + v |f|",
     assumption=contracts.GELU.sentence("GELU, with erf or tanh,"),
 )
 

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from precisionkit.arithmetic import Arithmetic
 from precisionkit.enclosure import Bounded, Enclosure
-from precisionkit.ops._store import parameter_error
 from precisionkit.ops.adjoint import at_rows
 from precisionkit.ops.record import Attributes, Operator, every_activation
 from precisionkit.outward import add_up
@@ -21,36 +20,24 @@ _SOURCE = "proofs/bounds.md, theorem 8"
 
 
 # ---------------------------------------------------------------------------------------- the larger of two, elementwise
-def _pair(arithmetic: Arithmetic, attributes: Attributes, operands: tuple[Any, ...]) -> tuple[Enclosure, Enclosure]:
-    like = next(o.centre for o in operands if isinstance(o, Enclosure))
-
-    def enclosed(operand: Any) -> Enclosure:
-        if isinstance(operand, Enclosure):
-            return operand
-        if operand is not None:
-            return Enclosure.exact(operand)
-        value = torch.tensor(float(attributes["other"]), dtype=like.dtype, device=like.device)
-        return Enclosure(value, parameter_error(arithmetic.storage, arithmetic.internal, value))
-
-    a, b = map(enclosed, operands)
-    return a, b
+def _enclosed(operand: Enclosure | Tensor) -> Enclosure:
+    return operand if isinstance(operand, Enclosure) else Enclosure.exact(operand)
 
 
-def _first_wins(attributes: Attributes, a: Tensor, b: Tensor, sign: float) -> Tensor:
+def _first_wins(a: Tensor, b: Tensor, sign: float) -> Tensor:
     return sign * a >= sign * b
 
 
 def _extremum_rule(sign: float) -> Callable[..., Bounded]:
     def rule(arithmetic: Arithmetic, attributes: Attributes, *operands: Any) -> Bounded:
         """The winner's deviation, and what the other can reach beyond it: ``max(a', b') - a' = max(0, b' - a')`` where a wins."""
-        a, b = _pair(arithmetic, attributes, operands)
-        wins = _first_wins(attributes, a.centre, b.centre, sign)
+        a, b = map(_enclosed, operands)
+        wins = _first_wins(a.centre, b.centre, sign)
         centre = torch.where(wins, a.centre, b.centre)
         gap = (a.centre - b.centre).abs() * (1 - 2.0**-50)
         both = add_up(*torch.broadcast_tensors(a.radius, b.radius))
         second = (both - gap).clamp_min(0) + both * 2.0**-50
-        number = a.radius if operands[0] is None else b.radius if operands[1] is None else torch.zeros_like(both)
-        second = torch.where(both == 0, 0.0, add_up(second, number.expand_as(both)))
+        second = torch.where(both == 0, 0.0, second)
         reach = torch.where(wins, a.radius, b.radius)
         carried = torch.fmin(add_up(reach, second), torch.maximum(a.radius, b.radius))
         return Bounded(centre, carried, None, arithmetic.storage, second_order=second, reach=add_up(reach, second))
@@ -58,27 +45,25 @@ def _extremum_rule(sign: float) -> Callable[..., Bounded]:
     return rule
 
 
-def _winners(sign: float, attributes: Attributes, rows: Tensor, operands: tuple[Any, ...]) -> Tensor:
+def _winners(sign: float, rows: Tensor, operands: tuple[Any, ...]) -> Tensor:
     a, b = (at_rows(o.centre, rows) if isinstance(o, Enclosure) else o for o in operands)
-    b = torch.as_tensor(float(attributes["other"]), dtype=torch.float64) if b is None else b
-    return _first_wins(attributes, a, b, sign)
+    return _first_wins(a, b, sign)
 
 
 def _extremum(name: str, targets: tuple[str, ...], sign: float, apply: Callable[..., Tensor]) -> Operator:
     def transpose(attributes: Attributes, g: Tensor, rows: Tensor, *operands: Any) -> tuple[Tensor | None, ...]:
-        wins = _winners(sign, attributes, rows, operands)
+        wins = _winners(sign, rows, operands)
         parts = (g * wins.to(g.dtype), g * (~wins).to(g.dtype))
         shapes = [o.centre.shape[1:] if isinstance(o, Enclosure) else None for o in operands]
         return tuple(None if s is None else p.sum_to_size((g.shape[0], *s)) for p, s in zip(parts, shapes, strict=True))
 
     def linear(attributes: Attributes, d: tuple[Tensor | None, ...], rows: Tensor, *operands: Any) -> Tensor:
         like = next(part for part in d if part is not None)
-        wins = _winners(sign, attributes, rows, operands)
+        wins = _winners(sign, rows, operands)
         a, b = (like.new_zeros(()) if part is None else part for part in d)
         return torch.where(wins, a, b)
 
     def exact(engine: Any, attributes: Attributes, a: Any, b: Any) -> Any:
-        b = np.full((), engine.number(attributes["other"]), dtype=object) if b is None else b
         return np.vectorize(lambda x, y: sign * engine.maximum(sign * x, sign * y), otypes=[object])(a, b)
 
     return Operator(

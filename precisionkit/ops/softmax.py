@@ -7,6 +7,7 @@ subtracted.  The error of L acts on the whole row alike, so it is a coordinate o
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -89,7 +90,8 @@ def _stored_before(arithmetic: Arithmetic, x: Enclosure, dim: int) -> float:
     return 0.0 if last or arithmetic.storage == arithmetic.internal else 1.01 * arithmetic.storage.unit_roundoff
 
 
-def _blocks(keys: int) -> int:
+def blocks_of(keys: int) -> int:
+    """How often the sums over so many keys are rescaled at most."""
     return -(-keys // KEYS_A_BLOCK)
 
 
@@ -137,11 +139,11 @@ def exact_exp(engine: Any, value: Any) -> Any:
     return engine.number(0) if value == engine.number(-math.inf) else engine.exp(value)
 
 
-def statistic(name: str, blocks_of: Any) -> Operator:
-    """Build the record of the logarithm of a sum of exponentials; ``blocks_of(keys)`` rescalings are made on the way."""
+def statistic(name: str, rescalings: Callable[[int], int]) -> Operator:
+    """Build the record of the logarithm of a sum of exponentials; ``rescalings(keys)`` of them are made on the way."""
 
     def rule(arithmetic: Arithmetic, attributes: Attributes, x: Enclosure) -> Bounded:
-        return _lse_rule(arithmetic, attributes, x, blocks_of(x.centre.shape[dim_of(attributes)]))
+        return _lse_rule(arithmetic, attributes, x, rescalings(x.centre.shape[dim_of(attributes)]))
 
     return Operator(
         name=name,
@@ -157,13 +159,13 @@ def statistic(name: str, blocks_of: Any) -> Operator:
         curved=every_activation,
         hidden=True,
         assumption=EXP.sentence("Exponentials"),
-        bound="sum y e + min(max e^2, ...) / 2 + (n + 6 max|x| + 9) v, y the softmax",
+        bound="sum y e + min(max e^2, ...) / 2; (n + 3 b + (1 + b) (6 max|x| + 9)) v, y the softmax, b rescalings (attention)",
         source="proofs/bounds.md, theorem 24",
     )
 
 
 LOGSUMEXP = statistic("logsumexp", lambda keys: 0)
-ATTENTION_LOGSUMEXP = statistic("attention_logsumexp", _blocks)
+ATTENTION_LOGSUMEXP = statistic("attention_logsumexp", blocks_of)
 
 
 # -------------------------------------------------------------------------------------------------------------- softmax
@@ -182,12 +184,11 @@ def softmax_rule(arithmetic: Arithmetic, attributes: Attributes, x: Enclosure, t
     reach = mul_up(most, t)
     second = torch.where(t == 0, 0.0, mul_up(most, excess(t, 2)))
     # exp(x) is at most the exact sum of exponentials, so a run's exp(x - L) is at most 1 and the error of its L
-    _, error = _sum_error(arithmetic.internal, x, dim, _blocks(x.centre.shape[dim]))
+    exponentials, error = _sum_error(arithmetic.internal, x, dim, blocks)
     farthest = torch.maximum(y, add_up(1 - y, grown(error)) + 2.0**-30)
     carried = torch.fmin(add_up(reach, second), farthest)
     # before exp(t) grows without limit, the difference is at most what both reach
     second = add_up(torch.fmin(second, add_up(reach, farthest)), mul_up(reach, _SLACK))
-    exponentials = mul_up(add_up(_argument_error(arithmetic.internal, x, dim), (EXP.result + 1) * v), 1.0 + blocks)
     relative = grown(add_up(exponentials, (4 + blocks) * v))
     largest = add_up(y, own, carried)
     before = _stored_before(arithmetic, x, dim)

@@ -384,7 +384,6 @@ def test_lines_enclose_the_operator(operator, attributes, shape):
             assert (moved >= lines.lower * selected - lines.below - rounding).all()
             assert ((lines.upper * selected).abs() <= lines.reach + rounding).all()
             assert (moved >= lines.upper * selected - lines.under - rounding).all()
-            assert torch.equal(selected, lines.select(d)) or enclosure.centre.shape[0] > 1
 
 
 def test_lines_that_are_too_narrow_are_found():

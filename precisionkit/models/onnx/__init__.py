@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from precisionkit.errors import UnusableModelError
+from precisionkit.errors import UnusableModelError, first_line
 from precisionkit.models.files import ModelFile, shown
 from precisionkit.models.onnx.build import build
 from precisionkit.models.onnx.merge import merge
@@ -69,7 +69,7 @@ def _is_free(program: Program, batch: int, where: str, *, floating: bool) -> boo
     try:
         return check_freedom(program, batch, floating=floating)
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
-        reason = shown((str(error).strip() or type(error).__name__).splitlines()[0], 200)
+        reason = shown(first_line(error), 200)
         raise UnusableModelError(f"{where} does not run on an image of its own shape ({reason}): export it again.") from error
 
 

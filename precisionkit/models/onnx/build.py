@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from precisionkit.errors import UnsupportedOperatorError, UnusableModelError
+from precisionkit.errors import UnsupportedOperatorError, UnusableModelError, first_line
 from precisionkit.models.files import shown
 from precisionkit.models.onnx.graph import Node, Refused, Source
 from precisionkit.models.onnx.layers import LAYERS
@@ -92,7 +92,7 @@ class _Builder:
         except Refused as reason:
             raise UnsupportedOperatorError(f"{self._where} cannot be imported: {node} {reason}.") from None
         except _MISFITS as error:
-            reason_ = shown((str(error).strip() or type(error).__name__).splitlines()[0], 200)
+            reason_ = shown(first_line(error), 200)
             raise UnusableModelError(
                 f"{self._where} does not fit together: {node} cannot take its operands ({reason_}); {_way_out(self.fixed)}."
             ) from error

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from precisionkit.errors import UnsupportedOperatorError, UnusableModelError
+from precisionkit.errors import UnsupportedOperatorError, UnusableModelError, first_line
 from precisionkit.models.files import shown
 from precisionkit.models.onnx.graph import Node, Source
 from precisionkit.models.onnx.weights import Weights
@@ -130,7 +130,7 @@ def _inlined(model: ModelProto, where: str) -> GraphProto:
     try:
         graph: GraphProto = inliner.inline_local_functions(model).graph
     except Exception as error:  # the inliner is C++ and names no errors
-        reason = shown(str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__, 120)
+        reason = shown(first_line(error), 120)
         raise UnusableModelError(f"{where} has local functions that cannot be inlined ({reason}): export it again without them.") from None
     return graph
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from precisionkit.errors import UnusableModelError
+from precisionkit.errors import UnusableModelError, first_line
 from precisionkit.models.files import shown
 from precisionkit.models.pt2.module import take
 from precisionkit.models.pt2.schema import damaged
@@ -132,7 +132,7 @@ def _try(step: Step, values: dict[str, Any], x: Tensor, where: str) -> None:
     except _RefusedError as reason:
         raise UnusableModelError(f"{where} is not opened, because its {step} {reason}.") from None
     except Exception as error:  # torch's own checks raise many types
-        text = shown((str(error).strip() or type(error).__name__).splitlines()[0].removesuffix("."), 200)
+        text = shown(first_line(error).removesuffix("."), 200)
         raise damaged(where, f"its {step} cannot run on a batch of {len(x)} ({text})") from error
 
 
