@@ -76,6 +76,7 @@ class _Opened:
     classes: int | None = None
     parameters: int | None = None  # where the module itself does not tell
     sha256: str | None = None  # where more than the file itself was read
+    input_dtype: torch.dtype | None = None
 
 
 def load_model(
@@ -163,7 +164,7 @@ def _from_file(
         input_shape=entry.input_shape if entry else opened.input_shape,
         classes=entry.classes if entry else opened.classes,
         preprocess=preprocess or opened.preprocess or (entry.preprocess if entry else Preprocess()),
-        input_dtype=torch.float32 if entry else None,
+        input_dtype=torch.float32 if entry else opened.input_dtype,
     )
 
 
@@ -201,7 +202,13 @@ def _open(file: ModelFile, *, arch: str | None, trust: bool, input_shape: tuple[
         if arch is not None:
             return _Opened(weights=tensors.find_tensors(pt2.read_weights(file), _where(file)))
         program = pt2.read_program(file)
-        return _Opened(module=program.module, arch="exported program", input_shape=program.input_shape, classes=program.classes)
+        return _Opened(
+            module=program.module,
+            arch="exported program",
+            input_shape=program.input_shape,
+            classes=program.classes,
+            input_dtype=program.input_dtype,
+        )
     if file.kind is Kind.ONNX:
         return _open_onnx(file, arch, input_shape)
     if not trust:
@@ -219,7 +226,14 @@ def _open_onnx(file: ModelFile, arch: str | None, input_shape: tuple[int, ...] |
     if arch is not None:
         raise UsageError(f"{_where(file)} is an ONNX file, which holds its own architecture: leave out --arch {shown(arch)}.")
     found = open_onnx(file, input_shape, _where(file))
-    return _Opened(module=found.module, arch="ONNX", input_shape=found.input_shape, classes=found.classes, sha256=found.sha256)
+    return _Opened(
+        module=found.module,
+        arch="ONNX",
+        input_shape=found.input_shape,
+        classes=found.classes,
+        sha256=found.sha256,
+        input_dtype=found.input_dtype,
+    )
 
 
 def _read_safetensors(file: ModelFile) -> tensors.Tensors:

@@ -321,3 +321,10 @@ def test_operators_in_place_write_into_their_first_argument_alone() -> None:
 )
 def test_other_operators_are_not_found(target: str) -> None:
     assert operators.find(target) is None
+
+
+def test_programs_of_tokens_say_so(tmp_path):
+    net = nn.Sequential(nn.Embedding(9, 4), nn.Flatten(), nn.Linear(12, 3)).eval()
+    program = torch.export.export(net, (torch.zeros(2, 3, dtype=torch.int64),), dynamic_shapes=({0: torch.export.Dim("batch")},))
+    torch.export.save(program, tmp_path / "tokens.pt2")
+    assert load_model(tmp_path / "tokens.pt2").input_dtype == torch.int64

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
+
 from precisionkit.errors import UnusableModelError, first_line
 from precisionkit.models.files import ModelFile, shown
 from precisionkit.models.onnx.build import build
@@ -33,12 +35,15 @@ class Imported:
         Number of outputs.
     sha256 : str
         Of the file and its external data.
+    input_dtype : torch.dtype
+        float32, or int64 for tokens.
     """
 
     module: Network
     input_shape: tuple[int, ...]
     classes: int
     sha256: str
+    input_dtype: torch.dtype
 
 
 def open_onnx(file: ModelFile, input_shape: tuple[int, ...] | None, where: str) -> Imported:
@@ -62,7 +67,8 @@ def open_onnx(file: ModelFile, input_shape: tuple[int, ...] | None, where: str) 
             f"{where} was made for a batch of {batch} and gives other results when the batch is free: export it with a free one, "
             "torch.onnx.export(model, (sample,), FILE, dynamic_shapes=({0: torch.export.Dim('batch')},))."
         )
-    return Imported(Network(merge(program)), program.input_shape, program.classes, source.sha256)
+    dtype = torch.float32 if source.floating else torch.int64
+    return Imported(Network(merge(program)), program.input_shape, program.classes, source.sha256, dtype)
 
 
 def _is_free(program: Program, batch: int, where: str, *, floating: bool) -> bool:

@@ -51,11 +51,13 @@ class OpenedProgram:
         Without the batch.
     classes : int
         Number of outputs.
+    input_dtype : torch.dtype
     """
 
     module: ProgramModule
     input_shape: tuple[int, ...]
     classes: int
+    input_dtype: torch.dtype
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,8 @@ def read_program(file: ModelFile) -> OpenedProgram:
         copies_input=any(run.writes_input for run in runs),
         where=where,
     )
-    return OpenedProgram(module, shape, _classes([run.shape for run in runs], where))
+    given = torch.float32 if dtype.is_floating_point else torch.int64
+    return OpenedProgram(module, shape, _classes([run.shape for run in runs], where), given)
 
 
 def _archive(file: ModelFile, where: str) -> Archive:
