@@ -40,15 +40,15 @@ class Believed:
         self.random, self.worst = NormalSketch(graph, SAMPLES, 1, 0.1), CauchySketch(graph, SAMPLES, 0, 0.1)
         self.unit = self.random._factor
 
-    def before(self, trace, name, enclosure, *, rectified):
+    def before(self, trace, name, enclosure, kinks):
         radius = self.c * self.random.estimate(name) / self.unit + self.w * self.worst.estimate(name)
         believed = Enclosure(enclosure.centre, torch.fmin(enclosure.radius, radius))
-        self.doubts += int(doubtful(believed).sum()) * rectified
+        self.doubts += int(doubtful(believed, kinks).sum())
         return believed
 
     def after(self, trace, step, result, radius):
-        self.random.step(step.node, step.operands, radius, step.errors.unbiased, result.carried, step.lines)
-        self.worst.step(step.node, step.operands, radius, step.errors.bias, result.carried, step.lines)
+        self.random.step(step.node, step.operands, radius, step.errors.unbiased, result.linear_reach, step.lines)
+        self.worst.step(step.node, step.operands, radius, step.errors.bias, result.linear_reach, step.lines)
 
 
 def main(images: int) -> None:

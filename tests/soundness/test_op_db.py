@@ -21,6 +21,9 @@ from .harness import JUDGE, distance, violations
 pytest.importorskip("expecttest", reason="torch's table of operators needs expecttest")
 from torch.testing._internal.common_methods_invocations import op_db
 
+# that import freezes torch's switches for the whole process
+vars(getattr(torch.backends, "m", torch.backends))["__allow_nonbracketed_mutation_flag"] = True
+
 ARITHMETIC = parse_arithmetic("fp16", "fp32")
 ROWS, LARGEST = 2, 300
 """Images of a sample, and numbers in an image or its result."""

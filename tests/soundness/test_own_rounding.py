@@ -50,6 +50,10 @@ def exactly(trace, image, functional, *, one_slope=False):
             else:
                 worst += dot(positive, lines["above"]) + dot(negative, lines["below"])
                 g = [p * u - n * w for p, u, n, w in zip(positive, lines["upper"], negative, lines["lower"], strict=True)]
+        elif step.node.operator == "sigmoid":
+            ones = torch.ones(1, *step.node.shape, dtype=torch.float64)
+            slopes = step.node.record.transpose(step.node.attributes, ones, torch.tensor([image]), *step.operands)[0]
+            g = [v * arb(float(slope)) for v, slope in zip(g, slopes.flatten().tolist(), strict=True)]
         elif step.node.operator == "linear" and step.node.operands[0] != trace.graph.input:
             weight = step.operands[1]
             transposed = arb_mat([[arb(float(v)) for v in row] for row in weight.T.tolist()])
@@ -60,7 +64,7 @@ def exactly(trace, image, functional, *, one_slope=False):
 class Unsettled(Settled):
     """The enclosures of the interval method, whatever functionals are pulled back in."""
 
-    def before(self, trace, name, enclosure, *, rectified):
+    def before(self, trace, name, enclosure, kinks):
         return enclosure
 
 
