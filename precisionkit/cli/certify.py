@@ -99,7 +99,8 @@ class _Request:
 def certify(**options: Any) -> None:
     """Certify every input of a data set: whether running MODEL in half precision can change its prediction.
 
-    MODEL is a state dict (.pt, .pth, .th), a .safetensors or .onnx file, or a file of this project that names its architecture.
+    MODEL is a state dict (.pt, .pth, .th), a .safetensors or .onnx file, an exported program (.pt2), a file of this project that names
+    its architecture, or a model by name: torchvision:NAME, timm:NAME, hf:FOLDER.
     """
     source, asked, request = taken(Source, options), taken(Asked, options), taken(_Request, options)
     sys.exit(guarded(lambda talk: _certify(source, asked, request, talk), less="choose a smaller --batch-size"))
