@@ -17,6 +17,8 @@ from precisionkit.ops.record import Attributes, Operator
 _PI = math.pi
 _WIDE = 1 + 2.0**-30
 """Covers the rounding of a bound that is computed in a few operations."""
+_ROOM = 1 + 2.0**-7
+"""On maxima that no formula gives: with it, balls of Arb prove them everywhere, not on a grid (tests/soundness/test_slopes.py)."""
 
 
 # ------------------------------------------------------------------------------------------------- logistic and its kin
@@ -113,13 +115,13 @@ SILU = function_operator(
     Function(
         value=lambda _, x: F.silu(x),
         slope=lambda _, x: _silu_slope(x),
-        steepest=lambda _, where: 1.0999,
+        steepest=lambda _, where: 1.0999 * _ROOM,
         # |f''| = s' |2 - x tanh(x / 2)|, below an envelope that falls with |x|
-        curvature=lambda _, where: _sigmoid_slope(where.nearest) * (2 + (where.nearest - 4).clamp_min(0)) * _WIDE,
+        curvature=lambda _, where: _sigmoid_slope(where.nearest) * (2 + (where.nearest - 4).clamp_min(0)) * _ROOM,
         exact=lambda engine, _, x: x * _logistic(engine, x),
         contract=contracts.SILU,
     ),
-    bound="|f'| e + |f''| e^2 / 2, at most 1.1 e, and 9 v |f|",
+    bound="|f'| e + |f''| e^2 / 2, at most 1.11 e, and 9 v |f|",
     assumption=contracts.SILU.sentence("SiLU"),
 )
 
@@ -144,12 +146,12 @@ MISH = function_operator(
     Function(
         value=lambda _, x: F.mish(x),
         slope=lambda _, x: _mish_slope(x),
-        steepest=lambda _, where: 1.0885,
-        curvature=lambda _, where: 0.65,
+        steepest=lambda _, where: 1.0885 * _ROOM,
+        curvature=lambda _, where: 0.6401 * _ROOM,
         exact=_exact_mish,
         contract=contracts.MISH,
     ),
-    bound="|f'| e + .65 e^2 / 2, at most 1.09 e, and 13 v |f|",
+    bound="|f'| e + .65 e^2 / 2, at most 1.1 e, and 13 v |f|",
     assumption=contracts.MISH.sentence("Mish"),
 )
 
@@ -241,7 +243,7 @@ def _gelu_tanh_curvature(t: Tensor) -> Tensor:
     """
     slope, bend = _GELU_A * (1 + 3 * _GELU_B * t * t), 6 * _GELU_A * _GELU_B * t
     rest = 4 * torch.exp(-2 * _GELU_A * (t + _GELU_B * t**3)) * (slope + t * (bend / 2 + slope * slope))
-    return torch.where(t >= 3, rest, torch.full_like(t, 0.8)).clamp_max(0.8) * _WIDE
+    return torch.where(t >= 3, rest, torch.full_like(t, 0.8)).clamp_max(0.8) * _ROOM
 
 
 def _exact_gelu(engine: Any, attributes: Attributes, x: Any) -> Any:
@@ -258,13 +260,13 @@ GELU = function_operator(
     Function(
         value=lambda attributes, x: F.gelu(x, approximate=attributes.get("approximate", "none")),
         slope=_gelu_slope,
-        steepest=lambda _, where: 1.1291,
+        steepest=lambda _, where: 1.1291 * _ROOM,
         curvature=_gelu_curvature,
         exact=_exact_gelu,
         contract=contracts.GELU,
         largest=2.0,  # x (1 + erf) before it is halved
     ),
-    bound="|f'| e + |f''| e^2 / 2, at most 1.13 e, and 17 v |x| + v |f|",
+    bound="|f'| e + |f''| e^2 / 2, at most 1.14 e, and 17 v |x| + v |f|",
     assumption=contracts.GELU.sentence("GELU, with erf or tanh,"),
 )
 
