@@ -116,6 +116,8 @@ class Graph:
         Name of the node (or the input) that holds the logits.
     removed : tuple of str
         Softmax operators after the logits, which decide nothing.
+    alone : bool
+        The model fixes the size of its batch, and was captured for one image.
     """
 
     nodes: tuple[Node, ...]
@@ -124,6 +126,7 @@ class Graph:
     input_shape: tuple[int, ...]
     output: str
     removed: tuple[str, ...] = ()
+    alone: bool = False
 
     @property
     def classes(self) -> int:

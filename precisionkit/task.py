@@ -120,6 +120,7 @@ def _assumptions(arithmetic: Arithmetic, graph: Graph, *, probable: bool) -> tup
     removed = ", ".join(target.removeprefix("aten.").split(".")[0].lstrip("_") for target in graph.removed)
     decided = (f"Decided on the logits, before {removed}.",) if removed else ()
     model = (MODEL,) if probable else ()
+    alone = ("The model fixes the size of its batch; what is said holds for images that are run one by one.",) if graph.alone else ()
     return (
         *arithmetic.assumptions,
         *dict.fromkeys(node.record.assumption for node in graph.nodes if node.record.assumption),
@@ -128,5 +129,6 @@ def _assumptions(arithmetic: Arithmetic, graph: Graph, *, probable: bool) -> tup
         "A prediction is the first index among the largest logits.",
         "The bounds are computed in IEEE binary64 and binary32 by direct sums, with subnormal numbers kept.",
         *decided,
+        *alone,
         *model,
     )

@@ -514,7 +514,7 @@ class Reader:
         needed = _needed(self._nodes, name)
         kept = tuple(n for n in self._nodes if n.name in needed)
         constants = {k: _float(v) for k, v in self._constants.items() if k in needed}
-        return Graph(kept, MappingProxyType(constants), self.start, tuple(input_shape), name, tuple(removed))
+        return Graph(kept, MappingProxyType(constants), self.start, tuple(input_shape), name, tuple(removed), alone=not self._free)
 
 
 _ARITHMETIC = ("add", "sub", "rsub", "mul", "neg", "abs", "maximum", "minimum", "floor_divide", "remainder")

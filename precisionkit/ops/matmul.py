@@ -47,21 +47,21 @@ def exact(engine: Any, attributes: Attributes, a: Any, b: Any) -> Any:
     return np.stack(products).reshape(*lead, a.shape[-2], b.shape[-1])
 
 
-def sums_of(a: Enclosure, b: Enclosure) -> tuple[Sums, Tensor, Tensor]:
-    """The sums, what is of second order in them, ``e_a e_b``, and how many products can be other than zero."""
+def sums_of(a: Enclosure, b: Enclosure) -> tuple[Sums, Tensor]:
+    """The sums, and what is of second order in them, ``e_a e_b``."""
     products = a.centre.shape[-1]
     size_a, size_b = a.centre.abs(), b.centre.abs()
     both = a.radius @ b.radius
     carried = size_a @ b.radius + a.radius @ size_b + both
     count = a.occupied() @ b.occupied()
     sums = Sums.of(a.centre @ b.centre, size_a @ size_b, carried, 3 * products, count, bias=False)
-    return sums, sum_of_products_up(both, products), count
+    return sums, sum_of_products_up(both, products)
 
 
 def matmul_rule(arithmetic: Arithmetic, attributes: Attributes, first: Any, second: Any) -> Bounded:
     """``|a'b' - ab| <= |a| e_b + e_a |b| + e_a e_b``, and the rounding of a dot product."""
     a, b = enclosed(first), enclosed(second)
-    sums, both, _ = sums_of(a, b)
+    sums, both = sums_of(a, b)
     products = a.centre.shape[-1]
     dots = _dots(a, b) if arithmetic.order.is_tree else None
     unit = arithmetic.order.tensor_core

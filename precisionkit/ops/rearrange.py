@@ -13,11 +13,8 @@ from precisionkit.enclosure import Bounded, Enclosure
 from precisionkit.ops._store import parameter_error
 from precisionkit.ops.record import Attributes, Operator
 
-_SINGLE = 1
-"""An entry that no other entry of the result repeats meets nothing on the way back."""
 
-
-def _source(attributes: Attributes, parts: list[Tensor], fills: Tensor) -> Tensor:
+def _source(parts: list[Tensor], fills: Tensor) -> Tensor:
     """Fills and the entries of every operand of each image, in one row; constants are the same for each image."""
     batch = max((p.shape[0] for p in parts), default=1)
     rows = [fills.expand(batch, -1), *(p.reshape(p.shape[0], -1).expand(batch, -1) for p in parts)]
@@ -26,7 +23,7 @@ def _source(attributes: Attributes, parts: list[Tensor], fills: Tensor) -> Tenso
 
 def _moved(attributes: Attributes, parts: list[Tensor], fills: Tensor) -> Tensor:
     index = attributes["index"].to(fills.device)
-    moved: Tensor = _source(attributes, parts, fills)[:, index.flatten()]
+    moved: Tensor = _source(parts, fills)[:, index.flatten()]
     return moved.reshape(-1, *index.shape)
 
 
@@ -95,7 +92,7 @@ def _transpose(attributes: Attributes, g: Tensor, rows: Tensor, *operands: Any) 
 
 def _repeats(attributes: Attributes, *_: Any) -> int:
     """How often the most used entry occurs."""
-    return int(torch.bincount(attributes["index"].flatten()).max()) if attributes["index"].numel() else _SINGLE
+    return int(torch.bincount(attributes["index"].flatten()).max()) if attributes["index"].numel() else 1
 
 
 REARRANGE = Operator(

@@ -10,6 +10,7 @@ from precisionkit.bound.interval import interval
 from precisionkit.capture import capture
 from precisionkit.errors import UnsupportedOperatorError, UnusableModelError
 from precisionkit.evaluate import Program, execute
+from precisionkit.task import arithmetic_info
 
 
 class Of(nn.Module):
@@ -288,3 +289,16 @@ def test_masks_take_scores_out_and_overflow_nothing(name):
         assert run.finite.all()
         assert ((run.logits - bounds.centre).abs() <= bounds.radius).all()
         assert (bounds.radius < 1).all()
+
+
+def test_a_model_that_fixes_its_batch_is_captured_alone_and_says_so():
+    module = Of(lambda self, x: self.linear(torch.tanh(x)).reshape(len(x), 3)).eval()
+    graph = capture(module, (6,))
+    assert graph.alone
+    assert "one by one" in " ".join(arithmetic_info(parse_arithmetic("fp16"), graph, probable=False).assumptions)
+    free = capture(Of(lambda self, x: self.linear(x)), (6,))
+    assert not free.alone
+    assert "one by one" not in " ".join(arithmetic_info(parse_arithmetic("fp16"), free, probable=False).assumptions)
+    x = torch.randn(3, 6)
+    with torch.no_grad():
+        assert torch.allclose(execute(Program.of(graph, REFERENCE), x).logits.float(), module(x), atol=1e-6)
