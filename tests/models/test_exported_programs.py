@@ -328,21 +328,3 @@ def test_programs_of_tokens_say_so(tmp_path):
     program = torch.export.export(net, (torch.zeros(2, 3, dtype=torch.int64),), dynamic_shapes=({0: torch.export.Dim("batch")},))
     torch.export.save(program, tmp_path / "tokens.pt2")
     assert load_model(tmp_path / "tokens.pt2").input_dtype == torch.int64
-
-
-@pytest.mark.filterwarnings("ignore:The tensor attributes self.recurrent:UserWarning")  # torch's own, of its flat weights
-@pytest.mark.parametrize("recurrent", [nn.LSTM, nn.GRU])
-def test_recurrent_layers_are_read(recurrent, tmp_path):
-    class Last(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.recurrent, self.linear = recurrent(3, 4, batch_first=True), nn.Linear(4, 3)
-
-        def forward(self, x):
-            return self.linear(self.recurrent(x)[0][:, -1])
-
-    torch.manual_seed(0)
-    net, x = Last().eval(), torch.randn(3, 2, 3)
-    program = torch.export.export(net, (x[:2],), dynamic_shapes=({0: torch.export.Dim("batch")},))
-    torch.export.save(program, tmp_path / "net.pt2")
-    torch.testing.assert_close(load_model(tmp_path / "net.pt2").module(x), net(x), rtol=0, atol=1e-6)

@@ -377,7 +377,7 @@ def function_shares(use, radius, centre):
     return [shares(np.maximum(*found) * less, bound).max() for found, bound in ((moved, result.carried), (beyond, result.second_order))]
 
 
-@pytest.mark.parametrize(("radius", "carried", "second"), [(2.0**-12, 0.999, 0.99), (0.25, 0.83, 0.56)])
+@pytest.mark.parametrize(("radius", "carried", "second"), [(2.0**-12, 0.999, 0.98), (0.25, 0.83, 0.56)])
 @pytest.mark.parametrize("use", [use for use in FUNCTIONS if use[0] != "neg"], ids=identity)
 def test_functions_reach_what_they_carry_and_what_is_beyond_first_order(use, radius, carried, second):
     centre = defined(use[0], torch.linspace(-6, 6, 193, dtype=torch.float64))[None]

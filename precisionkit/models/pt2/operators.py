@@ -26,15 +26,15 @@ FUNCTIONS = _listed(
     conv_transpose1d conv_transpose2d conv_transpose3d convolution copy cos cosh cumsum
     detach diagonal div divide dot dropout einsum elu embedding eq erf erfc exp exp2 expand expand_as expm1 eye
     feature_dropout fill flatten flip floor floor_divide fmod frac full full_like
-    gather ge gelu glu greater group_norm gru gt hardshrink hardsigmoid hardswish hardtanh
+    gather ge gelu glu greater group_norm gt hardshrink hardsigmoid hardswish hardtanh
     im2col index index_select instance_norm isfinite isinf isnan layer_norm le leaky_relu lerp less lift_fresh lift_fresh_copy
     linalg_norm linalg_vector_norm linear linspace log log10 log1p log2 log_sigmoid log_softmax logical_and logical_not logical_or
-    logical_xor logsumexp lstm lt
+    logical_xor logsumexp lt
     masked_fill matmul max max_pool1d max_pool2d max_pool2d_with_indices max_pool3d max_pool3d_with_indices maximum mean meshgrid min
     minimum mish mm movedim mul multiply mv nan_to_num narrow native_batch_norm native_dropout native_group_norm native_layer_norm ne neg
     negative new_full new_ones new_zeros norm numel ones ones_like
     pad permute pixel_shuffle pixel_unshuffle pow prelu prod reciprocal reflection_pad1d reflection_pad2d relu relu6 remainder repeat
-    repeat_interleave replication_pad1d replication_pad2d reshape reshape_as rms_norm rnn_relu rnn_tanh roll rot90 round rsqrt rsub
+    repeat_interleave replication_pad1d replication_pad2d reshape reshape_as rms_norm roll rot90 round rsqrt rsub
     scalar_tensor scaled_dot_product_attention select select_scatter selu sigmoid sign silu sin sinh slice slice_scatter softmax softplus
     softshrink split split_with_sizes sqrt square squeeze stack std sub subtract sum swapaxes sym_numel sym_size sym_stride
     t tan tanh threshold tile to transpose tril triu true_divide trunc type_as unbind unflatten unfold unsqueeze
