@@ -53,6 +53,7 @@ TENSOR_CORES = (
     TensorCore("blackwell", 16, 25),
 )
 """For factors of 16 bits."""
+_SHORT_STEP = 8
 
 
 @dataclass(frozen=True)
@@ -62,12 +63,15 @@ class Order:
     Attributes
     ----------
     name : str
-        As on the command line: ``any``, ``sequential``, ``pairwise``, ``blocked:K``, ``splitk:S``, ``exact`` or ``tensorcore:UNIT``.
+        As on the command line: ``any``, ``sequential``, ``pairwise``, ``blocked:K``, ``splitk:S``, ``exact``, ``tensorcore:UNIT`` or
+        ``gpu:UNIT``.
     block : int
         Number of consecutive terms that are added first; 0 except for ``blocked:K``.
     parts : int
         Most partial sums that are rounded to the storage format; 0 except for ``splitk:S``.
     tensor_core : TensorCore or None
+    other_cores : bool
+        Each dot product is summed by the tensor core or by other cores, as a library chooses: for ``gpu:UNIT``.
     fma : bool
         Of a run along a tree: products are fused into the sums that they join.  Bounds cover both.
     """
@@ -76,7 +80,14 @@ class Order:
     block: int = 0
     parts: int = 0
     tensor_core: TensorCore | None = None
+    other_cores: bool = False
     fma: bool = False
+
+    @property
+    def least_step(self) -> int:
+        """Fewest products in a full step of the tensor core; 0 without one.  A library may take short steps, of 8, on a long unit."""
+        terms = 0 if self.tensor_core is None else self.tensor_core.terms
+        return min(terms, _SHORT_STEP) if self.other_cores else terms
 
     @property
     def is_tree(self) -> bool:
@@ -127,7 +138,7 @@ ANY = Order("any")
 
 
 def parse_order(option: str) -> Order:
-    """Read ``any``, ``sequential``, ``pairwise``, ``blocked:K``, ``splitk:S``, ``exact`` or ``tensorcore:UNIT``.
+    """Read ``any``, ``sequential``, ``pairwise``, ``blocked:K``, ``splitk:S``, ``exact``, ``tensorcore:UNIT`` or ``gpu:UNIT``.
 
     Raises
     ------
@@ -143,10 +154,12 @@ def parse_order(option: str) -> Order:
     for unit in TENSOR_CORES:
         if option == f"tensorcore:{unit.name}":
             return Order(option, tensor_core=unit)
+        if option == f"gpu:{unit.name}":
+            return Order(option, tensor_core=unit, other_cores=True)
     units = "|".join(unit.name for unit in TENSOR_CORES)
     raise UnsupportedArithmeticError(
         f"The order '{option}' is not known; choose any, sequential, pairwise, exact, blocked:K or splitk:S with K or S of 2 or more, "
-        f"or tensorcore:{units}."
+        f"tensorcore:UNIT or gpu:UNIT with UNIT of {units}."
     )
 
 
@@ -219,6 +232,11 @@ class Arithmetic:
         return self.order.is_exact or (wide and self.accumulate.unit_roundoff <= BINARY32.unit_roundoff)
 
     @property
+    def random_stores(self) -> bool:
+        """Whether the model of random rounding covers the sums, or at least their stores, in a shorter format."""
+        return self.unbiased_sums or self.sum_format.precision > self.storage.precision
+
+    @property
     def sum_format(self) -> Format:
         """Format of the result of a dot product."""
         return self.storage if self.order.is_exact else self.accumulate
@@ -266,10 +284,13 @@ class Arithmetic:
         if unit is not None:
             name = self.accumulate.name
             nearest = "" if self.accumulate == BINARY32 else "; every step and every addition of partial sums rounds to nearest"
+            others = "Each dot product is summed in binary32 by other cores, rounded to nearest, in any order, or"
+            summed = others if self.order.other_cores else "Dot products are summed"
+            blocks = f"whole blocks of {self.order.least_step} in each kernel tap"
             return (
-                f"Dot products are summed by {unit.name} tensor cores: steps of at most {unit.terms} exact products, truncated to "
-                f"{unit.fraction_bits} fraction bits below the largest exponent, into {name}; at most as many steps as there are "
-                f"whole blocks in each kernel tap; partial sums are combined in {name}{nearest}."
+                f"{summed} by {unit.name} tensor cores: steps of at most {unit.terms} exact products, "
+                f"truncated to {unit.fraction_bits} fraction bits below the largest exponent, into {name}; at most as many steps as there "
+                f"are {blocks}; partial sums are combined in {name}{nearest}."
             )
         if self.order.is_exact:
             return f"Dot products, biases included, are exact and rounded once, to {self.storage.name}."
@@ -291,7 +312,9 @@ def permitted(run: Order, arithmetic: Arithmetic) -> Order:
     UnsupportedArithmeticError
         It does not.
     """
-    if run.is_tree if arithmetic.order == ANY else run.name == arithmetic.order.name:
+    order = arithmetic.order
+    either = order.other_cores and run.tensor_core == order.tensor_core
+    if either or (run.is_tree if order == ANY or order.other_cores else run.name == order.name):
         return run
     raise UnsupportedArithmeticError(
         f"A run in the order {run.name} is none that {arithmetic.name} allows, so no bound would speak of it; let the order of the "
@@ -341,6 +364,8 @@ def parse_arithmetic(storage: str = "fp16", accumulate: str = "fp32", order: str
     if unit is not None and (kept, accumulator) not in unit.formats:
         known = ", or ".join(f"--storage {factor.option} with --accumulate {total.option}" for factor, total in unit.formats)
         raise UnsupportedArithmeticError(f"The order {order} needs {known}, not {kept.option} with {accumulator.option}.")
+    if sum_order.other_cores and accumulator != BINARY32:
+        raise UnsupportedArithmeticError(f"The order {order} needs --accumulate fp32, not {accumulator.option}.")
     if sum_order.parts and (kept == BINARY32 or accumulator != BINARY32):
         raise UnsupportedArithmeticError(
             f"The order {order} needs --storage fp16 or bf16 with --accumulate fp32, not {kept.option} with {accumulator.option}."

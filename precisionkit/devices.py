@@ -6,7 +6,12 @@ import re
 
 import torch
 
+from precisionkit.arithmetic import ANY, Order, parse_order
 from precisionkit.errors import UsageError
+from precisionkit.formats import BFLOAT16, BINARY32, Format
+
+_UNITS = {(7, 0): "volta", (7, 2): "volta", (8, 0): "ampere", (8, 6): "ampere", (8, 7): "ampere", (8, 9): "ada", (9, 0): "hopper"}
+"""Tensor cores by compute capability; 10 and 12 are Blackwell's."""
 
 
 def find_device(name: str) -> torch.device:
@@ -26,3 +31,20 @@ def find_device(name: str) -> torch.device:
         why = str(error).splitlines()[0].split(". ")[0][:120].rstrip(".")
         raise UsageError(f"The device '{name}' cannot be used here ({why}); choose --device cpu.") from error
     return device
+
+
+def order_of(device: torch.device, storage: Format, accumulate: Format) -> Order:
+    """Return the order of sums that a device is taken to keep: ``gpu:UNIT`` for half formats on tensor cores that are known, else any.
+
+    Parameters
+    ----------
+    storage, accumulate : Format
+        Of the program.
+    """
+    if device.type != "cuda" or storage == BINARY32 or accumulate != BINARY32:
+        return ANY
+    major, minor = torch.cuda.get_device_capability(device)
+    unit = "blackwell" if major in (10, 12) else _UNITS.get((major, minor))
+    if unit is None or (unit == "volta" and storage == BFLOAT16):
+        return ANY
+    return parse_order(f"gpu:{unit}")

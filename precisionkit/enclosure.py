@@ -69,6 +69,8 @@ class Bounded:
         Bound on the magnitude of an intermediate result that may be stored in the storage format.
     bias : non-negative tensor or None
         The part of `fresh` that the model of random rounding does not cover; None where that is all of it.
+    spread : non-negative tensor or None
+        Root of the sum of squares of bounds of the roundings in `fresh` that it does cover; None where no less than their sum is known.
     second_order : non-negative tensor or None
         The part of `carried` that is not linear in the deviations of the activations: of products and quotients of activations, and
         of Python numbers, which backends may round.
@@ -84,6 +86,7 @@ class Bounded:
     reach: Tensor | None = None
     bias: Tensor | None = None
     stored_before: Tensor | None = None
+    spread: Tensor | None = None
 
     @property
     def linear_reach(self) -> Tensor:

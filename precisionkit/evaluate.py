@@ -135,7 +135,7 @@ def _native(program: Program) -> RunNode:
 
 def has_fast_run(arithmetic: Arithmetic) -> bool:
     """Whether torch's kernels are runs of the arithmetic: they sum in binary32 in an order of their own."""
-    return arithmetic.accumulate == BINARY32 and arithmetic.order == ANY
+    return arithmetic.accumulate == BINARY32 and (arithmetic.order == ANY or arithmetic.order.other_cores)
 
 
 def execute(

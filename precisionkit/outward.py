@@ -43,6 +43,11 @@ def mul_up(a: Tensor, b: Tensor | float) -> Tensor:
     return _step(a * b)
 
 
+def root_sum_up(*squares: Tensor) -> Tensor:
+    """Upper bound of the root of a sum of non-negative terms; roots are rounded to nearest."""
+    return _step(torch.sqrt(add_up(*squares)))
+
+
 def narrowed_up(x: Tensor, dtype: torch.dtype) -> Tensor:
     """Least numbers of binary32 (or binary64) that are not below non-negative binary64 numbers."""
     if dtype == torch.float64:

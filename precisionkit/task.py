@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from precisionkit.arithmetic import ANY, REFERENCE, Arithmetic
-from precisionkit.bound.adjoint import MODEL
+from precisionkit.bound.adjoint import model_of_rounding
 from precisionkit.capture import capture
 from precisionkit.data import Dataset
 from precisionkit.errors import UnusableDataError, UnusableModelError
@@ -119,7 +119,7 @@ def _assumptions(arithmetic: Arithmetic, graph: Graph, *, probable: bool) -> tup
     """Of both programs, and of the input."""
     removed = ", ".join(target.removeprefix("aten.").split(".")[0].lstrip("_") for target in graph.removed)
     decided = (f"Decided on the logits, before {removed}.",) if removed else ()
-    model = (MODEL,) if probable else ()
+    model = (model_of_rounding(arithmetic),) if probable else ()
     alone = ("The model fixes the size of its batch; what is said holds for images that are run one by one.",) if graph.alone else ()
     return (
         *arithmetic.assumptions,

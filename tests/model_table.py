@@ -23,6 +23,7 @@ from precisionkit.batch import Worker
 from precisionkit.bound import Ladder
 from precisionkit.bound.interval import interval
 from precisionkit.capture import capture, survey
+from precisionkit.devices import find_device
 from precisionkit.evaluate import Program, execute
 from precisionkit.graph import Graph
 
@@ -148,24 +149,22 @@ def build(name: str, size: int) -> nn.Module:
     return module.eval()
 
 
-def row(name: str, size: int, images: int, effort: float) -> Row:
+def row(name: str, size: int, images: int, effort: float, device: torch.device) -> Row:
     module = build(name, size)
     seen = survey(module, (3, size, size)).seen
     graph = capture(module, (3, size, size))
-    inputs = torch.rand(images, 3, size, size)
+    inputs = torch.rand(images, 3, size, size).to(device)
     inside = True
     for storage in ("fp32", "fp16", "bf16"):
-        program = Program.of(graph, parse_arithmetic(storage))
+        program = Program.of(graph, parse_arithmetic(storage), device)
         stored = program.inputs(inputs)
         bounds = interval(program, stored)
         for run in (execute(program, stored), execute(program, stored, native=storage != "fp32")):
             claimed = bounds.overflow < 0
             inside = inside and bool(((run.logits - bounds.centre).abs() <= bounds.radius)[claimed].all()) and bool(run.finite.all())
-    execute(Program.of(graph, REFERENCE), inputs[:1])
-    start = time.perf_counter()
-    execute(Program.of(graph, REFERENCE), inputs)
-    forward = (time.perf_counter() - start) / images
-    single, half = (verdicts(graph, storage, inputs, effort, forward) for storage in ("fp32", "fp16"))
+    reference = Program.of(graph, REFERENCE, device)
+    forward = min(seconds(reference, inputs[:1]) for _ in range(4))
+    single, half = (verdicts(graph, storage, inputs, effort, forward, device) for storage in ("fp32", "fp16"))
     return Row(
         name,
         size,
@@ -179,17 +178,24 @@ def row(name: str, size: int, images: int, effort: float) -> Row:
     )
 
 
-def verdicts(graph: Graph, storage: str, inputs: torch.Tensor, effort: float, forward: float) -> Verdicts:
-    cpu, arithmetic = torch.device("cpu"), parse_arithmetic(storage)
-    worker = Worker(graph, arithmetic, Ladder.of("adjoint", arithmetic, effort), cpu, cpu, False, None, None)
+def seconds(program: Program, inputs: torch.Tensor) -> float:
+    """One run."""
+    start = time.perf_counter()
+    execute(program, inputs).logits.cpu()
+    return time.perf_counter() - start
+
+
+def verdicts(graph: Graph, storage: str, inputs: torch.Tensor, effort: float, forward: float, device: torch.device) -> Verdicts:
+    arithmetic = parse_arithmetic(storage)
+    worker = Worker(graph, arithmetic, Ladder.of("adjoint", arithmetic, effort), device, device, False, None, None)
     start = time.perf_counter()
     found = [worker.batch(one, i, None)[0] for i, one in enumerate(inputs.split(1))]
-    seconds = time.perf_counter() - start
+    taken = time.perf_counter() - start
     bounds = sorted(i.bound if i.bound is not None else float("inf") for i in found)
     errors = sorted(i.measured_error or 0.0 for i in found)
     kinds = [i.verdict for i in found]
     middle = len(found) // 2
-    return Verdicts(kinds.count("proved"), kinds.count("probable"), bounds[middle], errors[middle], seconds / len(found) / forward)
+    return Verdicts(kinds.count("proved"), kinds.count("probable"), bounds[middle], errors[middle], taken / len(found) / forward)
 
 
 ABOUT = """# Networks of today
@@ -210,18 +216,19 @@ def main() -> None:
     parser.add_argument("--size", type=int, help="side of the images")
     parser.add_argument("--images", type=int, default=2)
     parser.add_argument("--effort", type=float, default=1000.0)
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--one", action="store_true", help="print the row of one network, in this process")
     parser.add_argument("--write", type=Path, help="write the table to a file as well, row by row")
     given = parser.parse_args()
     if given.one:
         torch.set_num_threads(1)
         name = given.names[0]
-        print(row(name, given.size or MODELS[name][0], given.images, given.effort), flush=True)
+        print(row(name, given.size or MODELS[name][0], given.images, given.effort, find_device(given.device)), flush=True)
         return
     lines = [ABOUT.format(images=given.images, effort=given.effort) + HEAD]
     print(HEAD, flush=True)
     for name in given.names or MODELS:
-        options = ["--one", "--images", str(given.images), "--effort", str(given.effort)]
+        options = ["--one", "--images", str(given.images), "--effort", str(given.effort), "--device", given.device]
         options += ["--size", str(given.size)] if given.size else []
         made = subprocess.run([sys.executable, "-m", "tests.model_table", name, *options], check=True, stdout=subprocess.PIPE, text=True)
         lines.append(made.stdout.strip().splitlines()[-1])

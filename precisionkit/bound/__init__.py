@@ -42,10 +42,10 @@ class Ladder:
         Raises
         ------
         UnsupportedArithmeticError
-            The adjoint method is asked for, and its model does not cover the sums of the arithmetic.
+            The adjoint method is asked for, and its model covers neither the sums of the arithmetic nor their stores.
         """
         methods: dict[str, Method] = {"interval": interval, "zonotope": partial(substitution, effort=effort)}
-        likely = partial(adjoint, effort=effort, confidence=confidence / 2) if arithmetic.unbiased_sums else None
+        likely = partial(adjoint, effort=effort, confidence=confidence / 2) if arithmetic.random_stores else None
         if name == "auto":
             return cls(tuple(methods.items()), likely)
         if name != "adjoint":
@@ -53,7 +53,7 @@ class Ladder:
         if likely is None:
             raise UnsupportedArithmeticError(
                 f"The adjoint method takes rounding errors for unbiased, and the sums of {arithmetic.name} are not: they truncate or swamp "
-                "their terms. Choose --accumulate fp32 with --order any, or --method zonotope."
+                "their terms, and their results are not rounded to a shorter format. Choose --order any, or --method zonotope."
             )
         return cls((("interval", interval),), likely)
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from precisionkit.arithmetic import Arithmetic
 from precisionkit.bound.interval import interval
 from precisionkit.bound.pulling import direct_sums
 from precisionkit.bound.result import LogitBounds
@@ -24,13 +25,17 @@ from precisionkit.bound.trace import Step, Trace
 from precisionkit.bound.walk import Costs, GivenUp, bends, bounds, distance, relied_on, row_sums, sharpened
 from precisionkit.enclosure import Bounded, Enclosure
 from precisionkit.evaluate import Program
-from precisionkit.formats import BINARY32
 from precisionkit.graph import Graph
 
-MODEL = (
-    "For 'probable' verdicts, a model of rounding: the rounding errors of stores, of dot products and of other sums have mean zero "
-    "given all earlier ones."
-)
+
+def model_of_rounding(arithmetic: Arithmetic) -> str:
+    """What a `probable` verdict takes for granted beside the assumptions of the arithmetic."""
+    dots = ", of dot products" if arithmetic.unbiased_sums else ""
+    worst = "" if arithmetic.unbiased_sums else " Errors of dot products count in the worst case."
+    return (
+        f"For 'probable' verdicts, a model of rounding: the rounding errors of stores{dots} and of other sums have mean zero given all "
+        f"earlier ones.{worst}"
+    )
 
 
 @dataclass(frozen=True)
@@ -63,8 +68,8 @@ class Samples:
         return 2 * self.pilot + self.random + self.worst
 
 
-FINE, COARSE = Samples(32, 96, 192, claim=2.0, bend=1.5), Samples(8, 16, 32, claim=16.0, bend=8.0)
-"""For storage in 16 bits, and in more, whose errors are far below the margins."""
+FINE = Samples(32, 96, 192, claim=2.0, bend=1.5)
+"""For the first attempt."""
 FINEST = replace(FINE, claim=2.5, bend=1.8, symmetric=False)
 """For what is left undecided."""
 CONFIDENCE = 1e-6
@@ -99,8 +104,7 @@ def adjoint(
     costs = Costs(program.graph)
     doubts = Doubts(costs, inputs)
     base = interval(program, inputs, classes, observe=doubts.count)
-    fine = program.arithmetic.storage.precision < BINARY32.precision
-    attempts = (FINE, FINEST) if fine else (COARSE, FINEST)
+    attempts = (FINE, FINEST)
     each = confidence / (len(attempts) + bends(program.graph))  # whether they are made or not
     with direct_sums():
         cheap = doubts.passes <= min(effort, attempts[0].total)

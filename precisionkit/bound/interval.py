@@ -73,7 +73,7 @@ def stored(arithmetic: Arithmetic, result: Bounded, *, unstored: bool = False) -
     storage = result.form if unstored and result.form is not None else arithmetic.storage
     store = nothing if result.form == storage else store_error(storage, magnitude)
     local = result.fresh if result.form == storage else add_up(result.fresh, store).masked_fill(masked, 0.0)
-    unbiased, bias = (store, result.fresh) if result.bias is None else (local, result.bias)
+    unbiased, bias = (store, result.fresh) if result.bias is None else (_spread(result.fresh, result.spread, store), result.bias)
     excluded = (magnitude < storage.overflow_threshold).flatten(1).all(1)
     if result.peak is not None and result.peak_format is not None:
         excluded = excluded & (result.peak <= result.peak_format.max).flatten(1).all(1)
@@ -82,6 +82,12 @@ def stored(arithmetic: Arithmetic, result: Bounded, *, unstored: bool = False) -
     least = size * (1 - 2.0**-50) - before
     certain = (least >= storage.overflow_threshold).flatten(1).any(1)
     return Stored(add_up(result.carried, local).masked_fill(masked, 0.0), local, unbiased, bias, excluded, certain)
+
+
+def _spread(fresh: Tensor, spread: Tensor | None, store: Tensor) -> Tensor:
+    """Of an operator's own roundings and of the store behind them."""
+    own = torch.fmin(fresh, spread) if spread is not None else fresh
+    return mul_up(torch.hypot(own, store), 1 + 2.0**-50)
 
 
 def interval(

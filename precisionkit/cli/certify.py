@@ -122,7 +122,7 @@ def _run(source: Source, asked: Asked, request: _Request, talk: Console) -> Repo
     from precisionkit.certify import Settings
     from precisionkit.certify import certify as certify_data
 
-    arithmetic = asked.arithmetic()
+    arithmetic = asked.arithmetic(request.device)
     settings = Settings(
         method=request.method,
         effort=EFFORT if request.effort is None else request.effort,

@@ -17,6 +17,7 @@ from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from precisionkit.arithmetic import Arithmetic, parse_arithmetic, parse_run
+from precisionkit.devices import find_device, order_of
 from precisionkit.errors import PrecisionKitError, RefutedError
 
 if TYPE_CHECKING:
@@ -119,16 +120,18 @@ class Asked:
 
     storage: str
     accumulate: str
-    order: str
+    order: str | None
     fuse: str
     emulate: str | None
 
-    def arithmetic(self) -> Arithmetic:
-        """Build it; a run on a tensor core, in parts or exact implies its order."""
-        order = self.order
-        if self.emulate is not None and order == "any" and not (run := parse_run(self.emulate)).is_tree:
-            order = run.name
-        return parse_arithmetic(self.storage, self.accumulate, order, self.fuse)
+    def arithmetic(self, device: str = "cpu") -> Arithmetic:
+        """Build it; without an order, a run on a tensor core, in parts or exact implies its own, and a device that of its kernels."""
+        if self.order is not None:
+            return parse_arithmetic(self.storage, self.accumulate, self.order, self.fuse)
+        made = parse_arithmetic(self.storage, self.accumulate, "any", self.fuse)
+        if self.emulate is not None and not (run := parse_run(self.emulate)).is_tree:
+            return parse_arithmetic(self.storage, self.accumulate, run.name, self.fuse)
+        return dataclasses.replace(made, order=order_of(find_device(device), made.storage, made.accumulate))
 
 
 @contextmanager
@@ -215,11 +218,10 @@ arithmetic_options = _together(
     click.option("--accumulate", default="fp32", show_default=True, metavar="FORMAT", help="Format of sums: fp32, fp16, bf16."),
     click.option(
         "--order",
-        default="any",
-        show_default=True,
         metavar="ORDER",
         help="Order of sums: any, sequential, pairwise, blocked:K, splitk:S (at most S partial sums rounded to the storage format), exact, "
-        "tensorcore:volta|ampere|ada|hopper|blackwell.",
+        "tensorcore:volta|ampere|ada|hopper|blackwell, or gpu: and one of these, for tensor cores or other cores, as a GPU's library "
+        "chooses [default: any; with --device cuda, that GPU's].",
     ),
     click.option(
         "--fuse",

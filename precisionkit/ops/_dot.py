@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 
 from precisionkit import operations
-from precisionkit.arithmetic import Arithmetic, TensorCore
+from precisionkit.arithmetic import Arithmetic, Order, TensorCore
+from precisionkit.enclosure import Bounded
 from precisionkit.formats import BINARY32, round_to_nearest, ufp
 from precisionkit.ops._store import store_error
-from precisionkit.outward import TINY, U, add_up, mul_up, own_error, sum_of_products_up
+from precisionkit.outward import TINY, U, add_up, mul_up, own_error, root_sum_up, sum_of_products_up
 
 
 class _Factors(NamedTuple):
@@ -110,24 +111,57 @@ class Sums:
         return (self.count + (self.bias - 1)).clamp_min(0)
 
 
-def any_order(arithmetic: Arithmetic, sums: Sums) -> tuple[Tensor, Tensor]:
-    """Error and largest intermediate magnitude of a sum in any order, with or without FMA, in an RN accumulator.
+class SumErrors(NamedTuple):
+    """Errors of dot products by one rule.
+
+    Attributes
+    ----------
+    error : tensor
+        Over every run, the binary64 error of the centre apart or not, as the function says.
+    peak : tensor
+        Largest intermediate magnitude.
+    spread : tensor
+        Root of the sum of squares of bounds of those roundings that the model of random rounding covers; 0 where it covers none.
+    bias : tensor
+        The part of `error` that it does not cover.
+    """
+
+    error: Tensor
+    peak: Tensor
+    spread: Tensor
+    bias: Tensor
+
+    @classmethod
+    def biased(cls, error: Tensor, peak: Tensor) -> SumErrors:
+        """Of truncated sums, and of those that swamp their terms: nothing is taken for random."""
+        return cls(error, peak, torch.zeros_like(error), error)
+
+    def or_else(self, other: SumErrors) -> SumErrors:
+        """Where a kernel may sum by either rule."""
+        return SumErrors(*(torch.maximum(a, b) for a, b in zip(self, other, strict=True)))
+
+
+def any_order(arithmetic: Arithmetic, sums: Sums) -> SumErrors:
+    """Errors of a sum in any order, with or without FMA, in an RN accumulator; that of the centre apart.
 
     Every partial sum is the sum of a subset of the terms, so it lies in [-N, P], where P and N are the sums of the positive and
     of the negated negative terms: ``P + N = S`` and ``P - N = W c + b`` at the centre, and neither moves by more than ``|W| e``
     over the enclosure.  Each of the m - 1 additions then errs by at most ``v ufp(max(P, N) + (m - 1) v S)``, or by
-    ``(m - 1) v S`` in all.  Zero products do not count in m.
+    ``(m - 1) v S`` in all.  Zero products do not count in m.  Squares of numbers of at most d with the sum s add up to ``d s``
+    at most, so the additions have the spread ``sqrt(d s)``, and the rounded products no more than their sum.
     """
     v = arithmetic.accumulate.unit_roundoff
     underflow = sums.count * arithmetic.product_underflow
     magnitude = add_up(sums.magnitude, sums.carried)
-    product_error = add_up(mul_up(magnitude, arithmetic.product_roundoff), underflow)
+    rounded = mul_up(magnitude, arithmetic.product_roundoff)
+    product_error = add_up(rounded, underflow)
     half = 0.5 * add_up(sums.magnitude, sums.centre.abs(), sums.own)
     largest = add_up(half, sums.carried, product_error)
     classical = mul_up(add_up(magnitude, product_error), sums.additions * v)
-    subsets = mul_up(ufp(add_up(largest, classical)), sums.additions * v)
-    additions = torch.minimum(classical, subsets)
-    return add_up(product_error, additions), add_up(largest, additions)
+    each = ufp(add_up(largest, classical)) * v
+    additions = torch.minimum(classical, mul_up(each, sums.additions))
+    spread = root_sum_up(mul_up(each, additions), mul_up(rounded, rounded))
+    return SumErrors(add_up(product_error, additions), add_up(largest, additions), spread, underflow.expand_as(spread))
 
 
 class _Partial(NamedTuple):
@@ -212,21 +246,21 @@ def known_tree(arithmetic: Arithmetic, dots: Dots) -> tuple[Tensor, Tensor, Tens
     return total.low, total.high, total.peak
 
 
-def tensor_core_steps(unit: TensorCore, channels: int, taps: int) -> int:
-    """Most steps that a kernel spends on one dot product: whole blocks of each of `taps` runs of `channels` products."""
-    return taps * -(-channels // unit.terms)
+def tensor_core_steps(order: Order, channels: int, taps: int) -> int:
+    """Most steps that a kernel spends on one dot product: whole blocks of each of `taps` runs of `channels` products; 0 without unit."""
+    return taps * -(-channels // order.least_step) if order.least_step else 0
 
 
 def tensor_core(arithmetic: Arithmetic, unit: TensorCore, sums: Sums, steps: int, operand_max: Tensor) -> tuple[Tensor, Tensor]:
     """Error and largest intermediate magnitude of sums on a tensor core, any grouping of the products into at most `steps` steps.
 
-    A step aligns K products and the accumulator to the largest exponent E among them and truncates each after f fraction bits:
-    at most ``(K + 1) 2**(E - f)``; then truncates the exact sum to binary32, at most ``t = 2**-23`` of its magnitude, or
-    ``s = 2**-149``; or rounds it to binary16, ``t = 2**-11``, ``s = 2**-24``.  Partial sums of several accumulators and the bias
-    are added in the accumulator's format, t each, truncation to binary32 allowed.  ``2**E`` exceeds no term's magnitude, save for
-    numbers below the normal range, where the format's ``2**emin`` stands in.  With B the largest subset sum plus the total error
-    itself, the total is at most ``a (B + floor) + steps s`` with ``a = steps ((K + 1) 2**-f + 2 t)``, solved for the error; there is
-    no bound when a reaches 1/2.
+    A step aligns its products and the accumulator to the largest exponent E among them and truncates each after f fraction bits, so
+    that each but the zeros loses at most ``2**(E - f)``; then truncates the exact sum to binary32, at most ``t = 2**-23`` of its
+    magnitude, or ``s = 2**-149``; or rounds it to binary16, ``t = 2**-11``, ``s = 2**-24``.  Partial sums of several accumulators and
+    the bias are added in the accumulator's format, t each, truncation to binary32 allowed.  ``2**E`` exceeds no term's magnitude, save
+    for numbers below the normal range, where the format's ``2**emin`` stands in.  With B the largest subset sum plus the total error
+    itself, and m products that are not zero in every run, the total is at most ``a (B + floor) + steps s`` with
+    ``a = (m + steps) 2**-f + 2 steps t``, solved for the error; there is no bound when a reaches 1/2.
 
     Parameters
     ----------
@@ -235,39 +269,37 @@ def tensor_core(arithmetic: Arithmetic, unit: TensorCore, sums: Sums, steps: int
     """
     accumulate = arithmetic.accumulate
     lost = accumulate.eps if accumulate == BINARY32 else accumulate.unit_roundoff
-    share = steps * ((unit.terms + 1) * 2.0**-unit.fraction_bits + 2 * lost)
-    if share >= 0.5:
-        unbounded = torch.full_like(sums.centre, torch.inf)
-        return unbounded, unbounded
+    share = (sums.count + steps) * 2.0**-unit.fraction_bits + 2 * steps * lost
     smallest = arithmetic.storage.smallest_normal
     floor = add_up(mul_up(operand_max, smallest), max(smallest**2, accumulate.smallest_normal))
     half = 0.5 * add_up(sums.magnitude, sums.centre.abs(), sums.own)
     largest = add_up(half, sums.carried)
     numerator = add_up(mul_up(add_up(largest, floor), share), steps * accumulate.smallest_subnormal)
-    error = mul_up(numerator, (1 / (1 - share)) * (1 + 4 * U))
+    error = mul_up(numerator, (1 / (1 - share)) * (1 + 4 * U)).masked_fill(share >= 0.5, torch.inf)
     return error, add_up(largest, error)
 
 
-def in_parts(arithmetic: Arithmetic, sums: Sums) -> tuple[Tensor, Tensor]:
-    """Error and largest intermediate magnitude of at most S partial sums that are rounded to the storage format and added.
+def in_parts(arithmetic: Arithmetic, sums: Sums) -> SumErrors:
+    """Errors of at most S partial sums that are rounded to the storage format and added; that of the centre apart.
 
     Beside the errors of `any_order`, there are at most S roundings of partial sums and S - 1 of their additions, and one more for the
     bias, each of a subset sum with what was lost before: with B its bound, ``r <= 2 S u ufp(B + r)``, or ``2 S eta`` below the normal
     range.  That holds for ``r = 2 S (u B + eta) / (1 - 2 S u)``, and so for ``2 S u ufp(B + r)`` with this r.
     """
     storage, roundings = arithmetic.storage, 2 * arithmetic.order.parts
-    error, largest = any_order(arithmetic, sums)
+    error, largest, spread, bias = any_order(arithmetic, sums)
     share = roundings * storage.unit_roundoff
     if share >= 0.5:
         unbounded = torch.full_like(sums.centre, torch.inf)
-        return unbounded, unbounded
+        return SumErrors.biased(unbounded, unbounded)
     loose = mul_up(add_up(mul_up(largest, share), roundings * storage.eta), (1 / (1 - share)) * (1 + 4 * U))
-    parts = mul_up(store_error(storage, add_up(largest, loose)), float(roundings))
-    return add_up(error, parts), add_up(largest, parts)
+    each = store_error(storage, add_up(largest, loose))
+    parts = mul_up(each, float(roundings))
+    return SumErrors(add_up(error, parts), add_up(largest, parts), root_sum_up(mul_up(each, parts), mul_up(spread, spread)), bias)
 
 
-def dot_errors(arithmetic: Arithmetic, sums: Sums, dots: Dots | None, steps: int, operand_max: Tensor) -> tuple[Tensor, Tensor]:
-    """Error and largest intermediate magnitude by the rule of the arithmetic's order; a named tree is never worse than any order.
+def dot_errors(arithmetic: Arithmetic, sums: Sums, dots: Dots | None, steps: int, operand_max: Tensor) -> SumErrors:
+    """Errors by the rule of the arithmetic's order, with that of the centre; a named tree is never worse than any order.
 
     Parameters
     ----------
@@ -280,19 +312,36 @@ def dot_errors(arithmetic: Arithmetic, sums: Sums, dots: Dots | None, steps: int
     if arithmetic.order.is_exact:
         magnitude = add_up(sums.centre.abs(), sums.carried, sums.own)
         rounding = store_error(arithmetic.storage, magnitude)
-        return add_up(sums.own, rounding), add_up(magnitude, rounding)
+        return SumErrors(add_up(sums.own, rounding), add_up(magnitude, rounding), rounding, sums.own)
     if arithmetic.order.parts:
-        error, peak = in_parts(arithmetic, sums)
-    elif unit is not None:
-        error, peak = tensor_core(arithmetic, unit, sums, steps, operand_max)
+        found = in_parts(arithmetic, sums)
+    elif unit is None:
+        found = any_order(arithmetic, sums)
     else:
-        error, peak = any_order(arithmetic, sums)
-    fresh = add_up(sums.own, error)
+        found = SumErrors.biased(*tensor_core(arithmetic, unit, sums, steps, operand_max))
+        if arithmetic.order.other_cores:
+            found = found.or_else(any_order(arithmetic, sums))
+    fresh = add_up(sums.own, found.error)
     if dots is not None:
         tree_error, tree_peak = _tree_errors(arithmetic, sums, dots)
-        fresh = torch.minimum(fresh, tree_error)
-        peak = torch.minimum(peak, tree_peak)
-    return fresh, peak
+        return SumErrors.biased(torch.minimum(fresh, tree_error), torch.minimum(found.peak, tree_peak))
+    if not arithmetic.unbiased_sums:
+        return SumErrors.biased(fresh, found.peak)
+    return SumErrors(fresh, found.peak, found.spread, add_up(sums.own, found.bias))
+
+
+def bounded(arithmetic: Arithmetic, sums: Sums, errors: SumErrors) -> Bounded:
+    """Dot products and their errors as an operator's result."""
+    return Bounded(
+        sums.centre,
+        sums.carried,
+        errors.error,
+        arithmetic.sum_format,
+        errors.peak,
+        arithmetic.partial_format,
+        spread=errors.spread,
+        bias=errors.bias,
+    )
 
 
 def _tree_errors(arithmetic: Arithmetic, sums: Sums, dots: Dots) -> tuple[Tensor, Tensor]:

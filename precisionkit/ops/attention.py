@@ -23,7 +23,7 @@ from precisionkit.ops import matmul
 from precisionkit.ops._store import internal_error
 from precisionkit.ops.record import Attributes, Operator, Statistic, several_activations
 from precisionkit.ops.softmax import KEYS_A_BLOCK, SOFTMAX, blocks_of, exact_softmax, masked_out, softmax_rule
-from precisionkit.outward import add_up, mul_up
+from precisionkit.outward import add_up, mul_up, root_sum_up
 
 ASSUMPTION = (
     "Attention is computed by fused kernels: scores, softmax and sums in the internal format or in the accumulator's, rescaled at most "
@@ -52,7 +52,12 @@ def _scaled_product(arithmetic: Arithmetic, a: Enclosure, b: Enclosure, *, homog
     general = replace(arithmetic, order=ANY) if arithmetic.order.is_tree and not homogeneous else arithmetic
     product = matmul.matmul_rule(general, {}, a, b)
     assert product.fresh is not None
-    return product if homogeneous else replace(product, fresh=mul_up(product.fresh, 2.0))
+    return product if homogeneous else _errors_times(product, 2.0)
+
+
+def _errors_times(product: Bounded, factor: float) -> Bounded:
+    fresh, spread, bias = (mul_up(part, factor) for part in (product.fresh, product.spread, product.bias) if part is not None)
+    return replace(product, fresh=fresh, spread=spread, bias=bias)
 
 
 def _turned(key: Enclosure) -> Enclosure:
@@ -76,12 +81,26 @@ def _score_rule(arithmetic: Arithmetic, attributes: Attributes, query: Enclosure
     chain = internal_error(arithmetic.internal, largest, 5, 6 * arithmetic.internal.eta)
     last = internal_error(arithmetic.internal, add_up(largest, added.expand_as(largest)), 1)
     own = internal_error(BINARY64, add_up(largest, added.expand_as(largest)), 4, 2.0**-1000)
-    fresh = add_up(mul_up(product.fresh, factor), chain, last, own)
+    product = _errors_times(product, factor)
+    assert product.fresh is not None
+    assert product.spread is not None
+    assert product.bias is not None
+    fresh, bias = add_up(product.fresh, chain, last, own), add_up(product.bias, chain, own)
+    spread = root_sum_up(mul_up(product.spread, product.spread), mul_up(last, last))
     hidden = masked.expand_as(fresh)
     centre = centre if mask is None else centre + mask
-    fresh, reach, second = (t.masked_fill(hidden, 0.0) for t in (fresh, reach, second))
-    bias = add_up(chain, own).masked_fill(hidden, 0.0) if arithmetic.unbiased_sums else None
-    return Bounded(centre, reach, fresh, arithmetic.internal, product.peak, product.peak_format, second_order=second, bias=bias)
+    fresh, spread, bias, reach, second = (t.masked_fill(hidden, 0.0) for t in (fresh, spread, bias, reach, second))
+    return Bounded(
+        centre,
+        reach,
+        fresh,
+        arithmetic.internal,
+        product.peak,
+        product.peak_format,
+        second_order=second,
+        spread=spread,
+        bias=bias,
+    )
 
 
 def _score_linear(
@@ -179,7 +198,8 @@ def _value_rule(
     magnitude = add_up(weights.centre, weights.radius) @ add_up(given.centre.abs(), given.radius) * (1 + (keys + 4) * 2.0**-52)
     # a product of two numbers of binary32, where the probabilities are not stored; rescaling; the division
     rounding = internal_error(arithmetic.internal, magnitude, 4 + 3 * blocks, (keys + 4) * arithmetic.internal.eta)
-    bias = None if product.bias is None else add_up(product.bias, rounding)
+    assert product.bias is not None
+    bias = add_up(product.bias, rounding)
     return replace(product, fresh=add_up(product.fresh, rounding), bias=bias, form=arithmetic.internal, peak=peak)
 
 

@@ -13,11 +13,11 @@ from torch.nn.grad import conv1d_input, conv2d_input, conv3d_input
 
 from precisionkit.arithmetic import Arithmetic
 from precisionkit.enclosure import Bounded, Enclosure
-from precisionkit.ops._dot import Dots, Sums, dot_errors, tensor_core_steps
+from precisionkit.ops._dot import Dots, SumErrors, Sums, bounded, dot_errors, tensor_core_steps
 from precisionkit.ops._runs import run_dots
 from precisionkit.ops._store import store_error
 from precisionkit.ops.record import Attributes, Operator
-from precisionkit.outward import add_up, mul_up
+from precisionkit.outward import add_up, mul_up, root_sum_up
 
 _MANY = 8
 """Input channels from which on the transposed evaluation is faster."""
@@ -134,23 +134,12 @@ def _error_rule(arithmetic: Arithmetic, attributes: Attributes, x: Enclosure, we
     count = _products_that_count(attributes, x, weight)
     sums = Sums.of(_convolve(attributes, x.centre, weight, bias), magnitude, carried, products, count, bias=bias is not None)
     dots = _dots(attributes, x.centre, x.radius, weight, bias) if arithmetic.order.is_tree else None
-    unit, taps = arithmetic.order.tensor_core, weight[0, 0].numel()
-    steps = tensor_core_steps(unit, weight.shape[1], taps) if unit else 0
+    steps = tensor_core_steps(arithmetic.order, weight.shape[1], weight[0, 0].numel())
     largest = torch.maximum((x.centre.abs() + x.radius).flatten(1).amax(1), size.max())
-    fresh, peak = dot_errors(arithmetic, sums, dots, steps, largest.reshape(-1, *[1] * (x.centre.dim() - 1)))
-    before = None
-    if bias is not None and arithmetic.stores_before_bias:
-        fresh, before = _first_store(arithmetic, sums, fresh, bias)
-    return Bounded(
-        sums.centre,
-        sums.carried,
-        fresh,
-        arithmetic.sum_format,
-        peak,
-        arithmetic.partial_format,
-        bias=sums.own if arithmetic.unbiased_sums else None,
-        stored_before=before,
-    )
+    errors = dot_errors(arithmetic, sums, dots, steps, largest.reshape(-1, *[1] * (x.centre.dim() - 1)))
+    if bias is None or not arithmetic.stores_before_bias:
+        return bounded(arithmetic, sums, errors)
+    return _first_store(arithmetic, sums, errors, bias)
 
 
 def _products_that_count(attributes: Attributes, x: Enclosure, weight: Tensor) -> Tensor:
@@ -163,18 +152,22 @@ def _products_that_count(attributes: Attributes, x: Enclosure, weight: Tensor) -
     return torch.minimum(inputs.repeat_interleave(weight.shape[0] // groups, 1), _by_channel(weights, inputs))
 
 
-def _first_store(arithmetic: Arithmetic, sums: Sums, fresh: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-    """One more store, of the sum without its bias: torch with cuDNN stores the convolution and then adds the bias.
+def _first_store(arithmetic: Arithmetic, sums: Sums, errors: SumErrors, bias: Tensor) -> Bounded:
+    """With one more store, of the sum without its bias: torch with cuDNN stores the convolution and then adds the bias.
 
-    Returns the error with it, and the magnitude of what is stored.  The sum itself, and the sum of what was stored and the bias,
-    each differ by a rounding in the accumulator from what `fresh` speaks of.
+    The sum itself, and the sum of what was stored and the bias, each differ by a rounding in the accumulator from what `errors`
+    speaks of.
     """
     v = arithmetic.accumulate.unit_roundoff
-    roundings = mul_up(add_up(sums.centre.abs(), sums.carried, fresh), 2 * v)
+    roundings = mul_up(add_up(sums.centre.abs(), sums.carried, errors.error), 2 * v)
     difference = (sums.centre - _by_channel(bias, sums.centre)).abs()
-    magnitude = add_up(mul_up(difference, 1 + 2.0**-52), sums.carried, fresh, roundings)
+    magnitude = add_up(mul_up(difference, 1 + 2.0**-52), sums.carried, errors.error, roundings)
     first = store_error(arithmetic.storage, magnitude)
-    return add_up(fresh, roundings, first, mul_up(first, 2 * v)), magnitude
+    rest = add_up(roundings, mul_up(first, 2 * v))
+    random, bias = (add_up(first, rest), errors.bias) if arithmetic.unbiased_sums else (first, add_up(errors.bias, rest))
+    spread = root_sum_up(mul_up(errors.spread, errors.spread), mul_up(random, random))
+    both = SumErrors(add_up(errors.error, first, rest), errors.peak, spread, bias)
+    return replace(bounded(arithmetic, sums, both), stored_before=magnitude)
 
 
 def _transpose(attributes: Attributes, g: Tensor, rows: Tensor, x: Enclosure, weight: Tensor, bias: Any = None) -> tuple[Any, ...]:

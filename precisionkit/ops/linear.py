@@ -10,7 +10,7 @@ from torch import Tensor
 
 from precisionkit.arithmetic import Arithmetic
 from precisionkit.enclosure import Bounded, Enclosure
-from precisionkit.ops._dot import Dots, Sums, dot_errors, tensor_core_steps
+from precisionkit.ops._dot import Dots, Sums, bounded, dot_errors, tensor_core_steps
 from precisionkit.ops._runs import run_dots
 from precisionkit.ops.record import Attributes, Operator
 
@@ -44,12 +44,10 @@ def error_rule(arithmetic: Arithmetic, attributes: Attributes, x: Enclosure, wei
     count = torch.minimum(x.occupied().sum(-1, keepdim=True), (weight != 0).sum(1).to(weight.dtype))
     sums = Sums.of(F.linear(x.centre, weight, bias), magnitude, F.linear(x.radius, size), products, count, bias=bias is not None)
     dots = _dots(x.centre, x.radius, weight, bias) if arithmetic.order.is_tree else None
-    unit = arithmetic.order.tensor_core
-    steps = tensor_core_steps(unit, products, 1) if unit else 0
+    steps = tensor_core_steps(arithmetic.order, products, 1)
     largest = torch.maximum((x.centre.abs() + x.radius).flatten(1).amax(1), size.max())
-    fresh, peak = dot_errors(arithmetic, sums, dots, steps, largest.reshape(-1, *[1] * (x.centre.dim() - 1)))
-    bias_part = sums.own if arithmetic.unbiased_sums else None
-    return Bounded(sums.centre, sums.carried, fresh, arithmetic.sum_format, peak, arithmetic.partial_format, bias=bias_part)
+    errors = dot_errors(arithmetic, sums, dots, steps, largest.reshape(-1, *[1] * (x.centre.dim() - 1)))
+    return bounded(arithmetic, sums, errors)
 
 
 LINEAR = Operator(

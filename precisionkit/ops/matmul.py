@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from precisionkit.arithmetic import Arithmetic
 from precisionkit.enclosure import Bounded, Enclosure
-from precisionkit.ops._dot import Dots, Sums, dot_errors, tensor_core_steps
+from precisionkit.ops._dot import Dots, Sums, bounded, dot_errors, tensor_core_steps
 from precisionkit.ops._runs import run_dots
 from precisionkit.ops.adjoint import at_rows
 from precisionkit.ops.record import Attributes, Operator, several_activations
@@ -64,21 +65,10 @@ def matmul_rule(arithmetic: Arithmetic, attributes: Attributes, first: Any, seco
     sums, both = sums_of(a, b)
     products = a.centre.shape[-1]
     dots = _dots(a, b) if arithmetic.order.is_tree else None
-    unit = arithmetic.order.tensor_core
-    steps = tensor_core_steps(unit, products, 1) if unit else 0
+    steps = tensor_core_steps(arithmetic.order, products, 1)
     largest = torch.maximum(*((o.centre.abs() + o.radius).amax((-2, -1), keepdim=True) for o in (a, b)))
-    fresh, peak = dot_errors(arithmetic, sums, dots, steps, largest)
-    bias = sums.own if arithmetic.unbiased_sums else None
-    return Bounded(
-        sums.centre,
-        sums.carried,
-        fresh,
-        arithmetic.sum_format,
-        peak,
-        arithmetic.partial_format,
-        second_order=both if isinstance(first, Enclosure) and isinstance(second, Enclosure) else None,
-        bias=bias,
-    )
+    found = bounded(arithmetic, sums, dot_errors(arithmetic, sums, dots, steps, largest))
+    return replace(found, second_order=both) if isinstance(first, Enclosure) and isinstance(second, Enclosure) else found
 
 
 def _dots(a: Enclosure, b: Enclosure) -> Dots:

@@ -39,6 +39,7 @@ def candidates(storage: Format) -> Iterator[Arithmetic]:
     for unit in TENSOR_CORES:
         totals = [total for factor, total in unit.formats if factor == storage]
         yield from (parse_arithmetic(option, total.option, f"tensorcore:{unit.name}") for total in totals)
+    yield from (parse_arithmetic(option, "fp32", f"gpu:{u.name}") for u in TENSOR_CORES if (storage, BINARY32) in u.formats)
     yield from (parse_arithmetic(option, "fp32", f"splitk:{parts}") for parts in (2, 4, 16))
     yield parse_arithmetic(option, option)
 
@@ -52,11 +53,11 @@ def probe(kernels: Kernels) -> Findings:
 
 def judge(kernels: Kernels, arithmetic: Arithmetic) -> Judgement:
     """Compare every dot product of every suite with what an arithmetic allows, and with a tensor core's emulation, bit for bit."""
-    exact = arithmetic.order.tensor_core is not None
-    taps = kernels.taps if exact else {}  # no other order knows of steps
+    exact = one_unit = arithmetic.order.tensor_core is not None and not arithmetic.order.other_cores
+    taps = kernels.taps if arithmetic.order.tensor_core is not None else {}  # no other order knows of steps
     witness, results = None, 0
     for name, (a, b) in suites_for(kernels.storage).items():
-        emulated = _emulated(arithmetic, a, b) if arithmetic.order.tensor_core is not None else None
+        emulated = _emulated(arithmetic, a, b) if one_unit else None
         allowed = {count: _Allowed.of(arithmetic, a, b, emulated, count) for count in {1, *taps.values()}}
         for kernel, dot in kernels.dots.items():
             got = _each(dot, a, b).double()

@@ -115,6 +115,7 @@ ARITHMETICS = [
     ("fp16", "fp32", "blocked:16"),
     ("fp16", "fp32", "tensorcore:volta"),
     ("bf16", "fp32", "tensorcore:hopper"),
+    ("fp16", "fp32", "gpu:ampere"),
     ("fp16", "fp16", "tensorcore:blackwell"),
     ("fp16", "fp32", "splitk:4"),
     ("bf16", "fp32", "exact"),

@@ -235,6 +235,8 @@ PERMITTED = [
     (("fp16", "fp32", "splitk:2"), ("fp16", "fp32", "splitk:2")),
     (("fp16", "fp16", "tensorcore:volta"), ("fp16", "fp16", "tensorcore:volta")),
     (("bf16", "fp32", "tensorcore:ampere"), ("bf16", "fp32", "tensorcore:ampere")),
+    (("fp16", "fp32", "tensorcore:hopper"), ("fp16", "fp32", "gpu:hopper")),
+    (("bf16", "fp32", "sequential"), ("bf16", "fp32", "gpu:hopper")),
 ]
 
 
@@ -242,6 +244,20 @@ PERMITTED = [
 def test_a_device_that_obeys_is_not_refuted(made, allowed):
     kernels = device(parse_arithmetic(*made).storage, emulated(*made))
     assert contradiction(kernels, parse_arithmetic(*allowed)) is None
+
+
+def test_a_library_that_mixes_cores_is_one_of_a_gpu_alone():
+    """As seen on an H100: matrix products join parts of binary32, linear layers run on tensor cores."""
+    on_unit, elsewhere = emulated("fp16", "fp32", "tensorcore:hopper"), emulated("fp16", "fp32", "pairwise")
+    kernels = device(BINARY16, on_unit)
+    kernels = replace(kernels, dots={**kernels.dots, "matmul": elsewhere})
+    assert contradiction(kernels, parse_arithmetic("fp16", "fp32", "gpu:hopper")) is None
+    assert contradiction(kernels, parse_arithmetic("fp16")) is not None
+    assert contradiction(kernels, parse_arithmetic("fp16", "fp32", "tensorcore:hopper")) is not None
+    volta = device(BINARY16, emulated("fp16", "fp32", "tensorcore:volta"))
+    short = device(BINARY16, emulated("fp16", "fp16", "sequential"))
+    assert contradiction(short, parse_arithmetic("fp16", "fp32", "gpu:hopper")) is not None
+    assert contradiction(volta, parse_arithmetic("fp16", "fp32", "gpu:volta")) is None
 
 
 def test_a_convolution_may_take_a_step_for_each_tap():

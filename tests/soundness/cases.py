@@ -125,6 +125,8 @@ ARITHMETICS: tuple[Arithmetic, ...] = (
     parse_arithmetic("bf16", "bf16", "pairwise"),
     *(parse_arithmetic("fp16", "fp32", order) for order in ("sequential", "pairwise", "blocked:8")),
     *(parse_arithmetic("fp16", "fp32", f"tensorcore:{unit}") for unit in ("volta", "ampere", "hopper")),
+    parse_arithmetic("fp16", "fp32", "gpu:hopper"),
+    parse_arithmetic("bf16", "fp32", "gpu:ampere"),
     *(parse_arithmetic("fp16", "fp16", f"tensorcore:{unit}") for unit in ("volta", "blackwell")),
     *(parse_arithmetic(s, "fp32", "splitk:3") for s in ("fp16", "bf16")),
     *(parse_arithmetic(s, "fp32", "exact") for s in ("fp16", "bf16")),

@@ -70,19 +70,19 @@ def exact(case: Case, values: list[Tensor | None]) -> np.ndarray:
     return BY_NAME[case.operator].exact(JUDGE, case.attributes, *arrays)
 
 
-TREES = ("pairwise", "blocked:4", "sequential:fma", "pairwise:fma", "blocked:4:fma")
+TREES = ("sequential", "pairwise", "blocked:4", "sequential:fma", "pairwise:fma", "blocked:4:fma")
 
 
 def emulates(arithmetic: Arithmetic) -> bool:
     """Whether sums along trees are runs of the arithmetic."""
-    return arithmetic.order == ANY or arithmetic.order.is_tree
+    return arithmetic.order == ANY or arithmetic.order.is_tree or arithmetic.order.other_cores
 
 
 def runs(case: Case, arithmetic: Arithmetic, values: list[Tensor | None], rng: np.random.Generator) -> list[Tensor]:
     """Several executions before the store, in binary64: by definition, torch's kernels, other orders."""
     record = BY_NAME[case.operator]
     carried = [None if v is None else v.float() for v in values]
-    others = (TREES if arithmetic.order == ANY else (f"{arithmetic.order.name}:fma",)) if emulates(arithmetic) else ()
+    others = ((f"{arithmetic.order.name}:fma",) if arithmetic.order.is_tree else TREES) if emulates(arithmetic) else ()
     programs = [arithmetic, *(replace(arithmetic, order=permitted(parse_run(order), arithmetic)) for order in others)]
     found = [run_rounded(record, program, case.attributes, *carried) for program in programs]
     if has_fast_run(arithmetic) or record.rounded is None:

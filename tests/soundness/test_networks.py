@@ -210,13 +210,14 @@ def test_the_sharper_method_is_never_worse(name, arithmetic):
     assert torch.equal(sharp.centre, plain.centre)
 
 
-def adversary(made, inputs, classes, target, seed):
+def adversary(made, inputs, classes, target, seed, likely=False):
     """Stored values that differ from what their operands give by the whole local error there, in the direction that moves a gap.
 
     The directions come from the gradient of ``z_c - z_target``, or from a random choice; theorems 14 and 16 allow every choice.
+    With `likely`, as far as the model of random rounding goes: its spread in a random direction, the rest in the worst one.
     """
     constants = {name: value.double() for name, value in made.constants.items()}
-    offsets, signs = {}, {}
+    offsets, signs, directions = {}, {}, {}
 
     def traced(node, operands):
         if node.record.hidden:
@@ -230,8 +231,9 @@ def adversary(made, inputs, classes, target, seed):
         result = node.record.error_rule(made.arithmetic, node.attributes, *known)
         if node.record.hidden:
             return result.centre
-        error = stored(made.arithmetic, result, unstored=node.name in made.unstored).local
-        return node.record.apply(node.attributes, *operands) + signs[node.name] * error * (1 - 2.0**-30)
+        found = stored(made.arithmetic, result, unstored=node.name in made.unstored)
+        moved = signs[node.name] * found.local if not likely else signs[node.name] * found.unbiased + directions[node.name] * found.bias
+        return node.record.apply(node.attributes, *operands) + moved * (1 - 2.0**-30)
 
     names = set(made.graph.names)
     logits = interpret(made.graph, inputs.double(), constants, traced)
@@ -240,7 +242,8 @@ def adversary(made, inputs, classes, target, seed):
     generator = torch.Generator().manual_seed(seed)
     for name, gradient in zip(offsets, gradients, strict=True):
         random = torch.randint(0, 2, gradient.shape, generator=generator) * 2.0 - 1
-        signs[name] = random if seed else -gradient.sign()
+        directions[name] = -gradient.sign()
+        signs[name] = random if seed else directions[name]
     return interpret(made.graph, inputs.double(), constants, shifted)
 
 

@@ -98,7 +98,7 @@ def test_the_bound_is_that_of_theorem_5_in_rational_numbers(unit, accumulate):
     rng, least = np.random.default_rng(0), Fraction(2) ** (-126 if accumulate == "fp32" else -14)
     for steps in (1, 3, 40):
         sums, largest, _, operand = sums_of(rng, 4 * steps)
-        a = steps * ((unit.terms + 1) * Fraction(2) ** -unit.fraction_bits + 2 * t)
+        a = (4 * steps + steps) * Fraction(2) ** -unit.fraction_bits + 2 * steps * t
         floor = Fraction(float(operand)) * Fraction(2) ** -14 + max(Fraction(2) ** -28, least)
         theorem = (a * (largest + floor) + steps * s) / (1 - a)
         error, _ = tensor_core(arithmetic, unit, sums, steps, operand)
@@ -118,7 +118,7 @@ def test_the_bound_of_sums_in_parts_is_that_of_theorem_21_in_rational_numbers(st
         reach = largest + inside
         loose = 2 * parts * (u * reach + eta) / (1 - 2 * parts * u)
         theorem = inside + 2 * parts * max(u * ufp_of(reach + loose), eta)
-        error, _ = in_parts(arithmetic, sums)
+        error = in_parts(arithmetic, sums).error
         assert theorem <= Fraction(float(error)) <= theorem * (1 + Fraction(2) ** -30)
 
 

@@ -42,7 +42,7 @@ def test_the_trees_are_those_of_their_definitions(n):
         (("fp16", "bf16"), r"^The accumulator bf16 does not hold every number of the storage format fp16"),
         (("fp16", "fp32", "random"), r"^The order 'random' is not known; choose any, sequential, pairwise, exact, blocked:K or splitk:S"),
         (("fp16", "fp32", "blocked:1"), r"^The order 'blocked:1' is not known"),
-        (("fp16", "fp32", "tensorcore:pascal"), r"tensorcore:volta\|ampere\|ada\|hopper\|blackwell\.$"),
+        (("fp16", "fp32", "tensorcore:pascal"), r"tensorcore:UNIT or gpu:UNIT with UNIT of volta\|ampere\|ada\|hopper\|blackwell\.$"),
         (
             ("bf16", "bf16", "tensorcore:ampere"),
             r"^The order tensorcore:ampere needs --storage fp16 with --accumulate fp32, or .* with --accumulate fp16, or --storage bf16 .*, not bf16 with bf16\.$",
@@ -56,6 +56,7 @@ def test_the_trees_are_those_of_their_definitions(n):
         (("fp16", "tf32"), r"^Sums in tf32 are not supported; choose --accumulate from fp16, bf16, fp32, fp64\.$"),
         (("fp16", "fp32", "exact", "epilogue"), r"^Exact dot products are stored where they are computed; choose --fuse none\.$"),
         (("fp32", "fp32", "tensorcore:volta"), r"not fp32 with fp32\.$"),
+        (("fp16", "fp16", "gpu:hopper"), r"^The order gpu:hopper needs --accumulate fp32, not fp16\.$"),
     ],
 )
 def test_refusals_are_sentences(options, message):

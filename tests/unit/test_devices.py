@@ -1,0 +1,31 @@
+"""Which order of sums a device is taken to keep."""
+
+import pytest
+import torch
+
+from precisionkit.devices import order_of
+from precisionkit.formats import BFLOAT16, BINARY16, BINARY32
+
+KNOWN = [
+    ((7, 0), BINARY16, BINARY32, "gpu:volta"),
+    ((7, 0), BFLOAT16, BINARY32, "any"),
+    ((7, 5), BINARY16, BINARY32, "any"),
+    ((8, 0), BFLOAT16, BINARY32, "gpu:ampere"),
+    ((8, 9), BINARY16, BINARY32, "gpu:ada"),
+    ((9, 0), BINARY16, BINARY32, "gpu:hopper"),
+    ((9, 0), BINARY16, BINARY16, "any"),
+    ((9, 0), BINARY32, BINARY32, "any"),
+    ((12, 0), BFLOAT16, BINARY32, "gpu:blackwell"),
+    ((13, 0), BINARY16, BINARY32, "any"),
+]
+
+
+@pytest.mark.parametrize(("capability", "storage", "accumulate", "name"), KNOWN)
+def test_a_gpu_with_known_tensor_cores_has_their_order(monkeypatch, capability, storage, accumulate, name):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert order_of(torch.device("cuda"), storage, accumulate).name == name
+
+
+def test_other_devices_sum_in_any_order():
+    assert order_of(torch.device("cpu"), BINARY16, BINARY32).name == "any"
+    assert order_of(torch.device("mps"), BINARY16, BINARY32).name == "any"
