@@ -218,7 +218,7 @@ class Worker:
 
 
 def _observed(decision: Decision) -> Tensor:
-    return torch.tensor([i for i, verdict in enumerate(decision.verdict) if verdict == "observed"], dtype=torch.int64)
+    return torch.tensor([i for i, verdict in enumerate(decision.verdict) if verdict == "observed"], dtype=torch.int64, device="cpu")
 
 
 def _side(bounds: LogitBounds, run: Run) -> Side:

@@ -153,17 +153,17 @@ def row(name: str, size: int, images: int, effort: float, device: torch.device) 
     module = build(name, size)
     seen = survey(module, (3, size, size)).seen
     graph = capture(module, (3, size, size))
-    inputs = torch.rand(images, 3, size, size).to(device)
+    inputs = torch.rand(images, 3, size, size)
     inside = True
     for storage in ("fp32", "fp16", "bf16"):
         program = Program.of(graph, parse_arithmetic(storage), device)
-        stored = program.inputs(inputs)
+        stored = program.inputs(inputs).to(device)
         bounds = interval(program, stored)
         for run in (execute(program, stored), execute(program, stored, native=storage != "fp32")):
             claimed = bounds.overflow < 0
             inside = inside and bool(((run.logits - bounds.centre).abs() <= bounds.radius)[claimed].all()) and bool(run.finite.all())
     reference = Program.of(graph, REFERENCE, device)
-    forward = min(seconds(reference, inputs[:1]) for _ in range(4))
+    forward = min(seconds(reference, inputs[:1].to(device)) for _ in range(4))
     single, half = (verdicts(graph, storage, inputs, effort, forward, device) for storage in ("fp32", "fp16"))
     return Row(
         name,

@@ -121,7 +121,7 @@ class Sketch(ABC):
         self._apart = {name for node in graph.nodes if not graph.is_pointwise(node) for name in node.operands if name is not None}
         self._symbols = sum(math.prod(node.shape) for node in graph.nodes)
         self._failure = failure / max(1, relied_on(graph))
-        self._shares = torch.zeros(1 + pilot + samples, dtype=torch.float64)
+        self._shares = torch.zeros(1 + pilot + samples, dtype=torch.float64, device="cpu")
         """For each sample, the largest ratio of its rounding to the radius of a symbol that stands for it."""
 
     @abstractmethod
@@ -200,7 +200,7 @@ class Sketch(ABC):
         return _State(samples, self._joined(own, mul_up(lines.select(state.own), slope)), span, size, lost)
 
     def _undrawn(self, own: Tensor) -> _State:
-        nothing = torch.zeros(self._rows, dtype=own.dtype)
+        nothing = torch.zeros(self._rows, dtype=own.dtype, device=own.device)
         return _State(None, own, torch.zeros_like(own), nothing, nothing)
 
     @property
@@ -249,7 +249,7 @@ class Sketch(ABC):
         Where every run stores the same number there is nothing to stand for.
         """
         own, span = (torch.where(reach == 0, 0.0, part) for part in (torch.maximum(state.own, reach * _FLOOR), state.span))
-        self._shares = torch.maximum(self._shares, mul_up(state.lost, _largest_ratio(span, own)))
+        self._shares = torch.maximum(self._shares.to(own.device), mul_up(state.lost, _largest_ratio(span, own)))
         noise, largest = (part.to(own.device) for part in self._noise(name, tuple(own.shape[1:])))
         samples = torch.zeros(self._rows, *own.shape[1:], dtype=own.dtype, device=own.device)
         if state.samples is None:
@@ -412,11 +412,17 @@ def _root_mean_square(samples: Tensor) -> Tensor:
 
 
 def _draw_cauchy(place: int, count: int, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    return _with_sizes(torch.empty(count, *shape, dtype=torch.float64).cauchy_(generator=torch.Generator().manual_seed(_SEED + place)))
+    return _with_sizes(
+        torch.empty(count, *shape, dtype=torch.float64, device="cpu").cauchy_(generator=torch.Generator("cpu").manual_seed(_SEED + place))
+    )
 
 
 def _draw_normal(place: int, count: int, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    return _with_sizes(torch.empty(count, *shape, dtype=torch.float64).normal_(generator=torch.Generator().manual_seed(_SEED - 1 - place)))
+    return _with_sizes(
+        torch.empty(count, *shape, dtype=torch.float64, device="cpu").normal_(
+            generator=torch.Generator("cpu").manual_seed(_SEED - 1 - place)
+        )
+    )
 
 
 def _with_sizes(noise: Tensor) -> tuple[Tensor, Tensor]:

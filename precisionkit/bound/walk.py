@@ -122,7 +122,7 @@ def bends(graph: Graph) -> bool:
 
 def _stand_ins(graph: Graph, node: Node) -> tuple[Any, ...]:
     """Operands of which it matters alone whether they are activations."""
-    point = Enclosure.exact(torch.zeros(1, 1, 1))
+    point = Enclosure.exact(torch.zeros(1, 1, 1, device="cpu"))
     return tuple(None if name is None or name in graph.constants else point for name in node.operands)
 
 
@@ -161,7 +161,7 @@ def row_sums(
     for some in places.split(rows_at_once(trace)):
         image, neuron = some[:, 0], some[:, 1]
         g = torch.zeros(len(some), size, dtype=trace.pulling.dtype, device=places.device)
-        g[torch.arange(len(some)), neuron] = 1.0
+        g[torch.arange(len(some), device=places.device), neuron] = 1.0
         g = g.reshape(-1, *enclosure.centre.shape[1:])
         up, down = (
             pull_back_both(trace, name, g, image, deviate)

@@ -97,7 +97,7 @@ def _rounding_of(arithmetic: Arithmetic, attributes: Attributes, names: tuple[st
         value = attributes.get(name)
         if value is None:
             continue
-        exact = torch.tensor(float(value), dtype=torch.float64)
+        exact = torch.tensor(float(value), dtype=torch.float64, device="cpu")
         error = float(parameter_error(arithmetic.storage, BINARY32, exact))
         absolute = max(absolute, error)
         relative += error / abs(float(exact)) if error else 0.0

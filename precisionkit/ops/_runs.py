@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -93,12 +94,12 @@ def _with_fma(fmt: Format, order: Order, weight: Tensor, inputs: Tensor) -> Tens
     Leaf = tuple[Tensor, Tensor]
 
     def value(a: Tensor | Leaf) -> Tensor:
-        return torch.as_tensor(round_to_nearest(a[0] * a[1], fmt)) if isinstance(a, tuple) else a
+        return cast(Tensor, round_to_nearest(a[0] * a[1], fmt)) if isinstance(a, tuple) else a
 
     def add(a: Tensor | Leaf, b: Tensor | Leaf) -> Tensor | Leaf:
         if isinstance(b, tuple):
-            return torch.as_tensor(fma(*b, value(a), fmt))
-        return torch.as_tensor(round_to_nearest(value(a) + b, fmt))
+            return cast(Tensor, fma(*b, value(a), fmt))
+        return cast(Tensor, round_to_nearest(value(a) + b, fmt))
 
     leaves: Iterator[Tensor | Leaf] = ((w[:, k, None], x[k][None]) for k in range(weight.shape[1]))
     return value(order.fold(leaves, add)).float()
@@ -108,7 +109,7 @@ def _in_parts(arithmetic: Arithmetic, parts: int, weight: Tensor, inputs: Tensor
     """Consecutive parts of about equal length, each summed sequentially and rounded to the storage format; then their sum in it."""
     storage = arithmetic.storage
     total: Tensor | None = None
-    for some in torch.arange(weight.shape[1]).tensor_split(min(parts, weight.shape[1])):
+    for some in torch.arange(weight.shape[1], device=weight.device).tensor_split(min(parts, weight.shape[1])):
         part = _along_tree(arithmetic.accumulate, Order("sequential"), weight[:, some], inputs[some], None)
         part = store(part, storage)
         total = part if total is None else store(total + part, storage)
@@ -121,7 +122,7 @@ def _exactly(storage: Format, weight: Tensor, inputs: Tensor, bias: Tensor | Non
     w, x = weight.double().cpu(), inputs.double().cpu()
     biases = [[]] * w.shape[0] if bias is None else bias.double().cpu().tolist()
     sums = [[_sum_to_odd([*terms, *extra]) for terms in (row[:, None] * x).T.tolist()] for row, extra in zip(w, biases, strict=True)]
-    rounded: Tensor = round_to_nearest(torch.tensor(sums, dtype=torch.float64), storage)
+    rounded: Tensor = round_to_nearest(torch.tensor(sums, dtype=torch.float64, device="cpu"), storage)
     return rounded.float().to(weight.device)
 
 
@@ -164,7 +165,7 @@ def tensor_core_step(unit: TensorCore, a: Tensor, b: Tensor, accumulator: Tensor
     exact = ((products / quantum).trunc().sum(0) + (accumulator / quantum).trunc()) * quantum
     plain = products.sum(0) + accumulator  # finite, unless a term is not
     exact = torch.where(plain.isfinite(), exact, plain)
-    rounded = torch.as_tensor(round_into(exact, fmt, TOWARDS_ZERO if fmt == BINARY32 else NEAREST))
+    rounded = cast(Tensor, round_into(exact, fmt, TOWARDS_ZERO if fmt == BINARY32 else NEAREST))
     beyond = exact.abs() >= 2.0 ** (fmt.emax + 1)  # truncation acts on the significand alone
     return torch.where(beyond, torch.copysign(torch.full_like(exact, torch.inf), exact), rounded)
 
@@ -190,7 +191,7 @@ def _short_step(unit: TensorCore, a: Tensor, b: Tensor, accumulator: Tensor, sto
     inverse64 = inverse.double()
     exact = (total + (accumulator * inverse64).trunc()) / inverse64
     if fmt == BINARY16:
-        return torch.as_tensor(round_to_nearest(exact, fmt))
+        return cast(Tensor, round_to_nearest(exact, fmt))
     return (exact.view(torch.int64) & _SIGN_AND_24_BITS).view(torch.float64)
 
 

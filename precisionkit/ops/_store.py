@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor
 
@@ -37,4 +39,4 @@ def internal_error(fmt: Format, magnitude: Tensor, relative: int, absolute: Tens
 def parameter_error(storage: Format, internal: Format, value: Tensor) -> Tensor:
     """How far backends round a Python number on its way: to the storage format, to binary32, or through binary32 to the storage format."""
     single, short = ((round_to_nearest(value, fmt) - value).abs() for fmt in (internal, storage))
-    return torch.as_tensor(single) if storage == internal else torch.as_tensor(short + 2 * single)
+    return cast(Tensor, single) if storage == internal else cast(Tensor, short + 2 * single)

@@ -101,7 +101,7 @@ def _mean_error(fmt: Format, centre: Tensor, radius: Tensor) -> Tensor:
 def _moments(arithmetic: Arithmetic, attributes: Attributes, kind: Rows, x: Enclosure) -> _Moments:
     c, e = kind.rows(attributes, x.centre), kind.rows(attributes, x.radius)
     n, fmt = c.shape[-1], arithmetic.internal
-    number = torch.tensor(float(attributes["eps"]), dtype=torch.float64)
+    number = torch.tensor(float(attributes["eps"]), dtype=torch.float64, device="cpu")
     eps_error = float(parameter_error(arithmetic.storage if kind.stored else fmt, fmt, number))
     eps = float(number)
     nothing = c.new_zeros(*c.shape[:-1], 1)

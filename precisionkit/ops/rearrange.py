@@ -28,7 +28,7 @@ def _moved(attributes: Attributes, parts: list[Tensor], fills: Tensor) -> Tensor
 
 
 def _fills(attributes: Attributes, like: Tensor) -> Tensor:
-    return torch.tensor(attributes["fills"], dtype=torch.float64).to(like.dtype).to(like.device)[None]
+    return torch.tensor(attributes["fills"], dtype=torch.float64, device=like.device).to(like.dtype)[None]
 
 
 def _parts(operands: tuple[Any, ...], take: Any) -> list[Tensor]:

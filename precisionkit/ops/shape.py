@@ -100,7 +100,7 @@ def _zero_pad(attributes: Attributes, x: Tensor) -> Tensor:
 def _pad_rule(arithmetic: Arithmetic, attributes: Attributes, x: Enclosure) -> Bounded:
     """The padded value is rounded to the storage format, to nothing, or to binary32 on its way: its spread is its radius."""
     value = float(attributes.get("value") or 0.0)
-    exact = torch.tensor(value, dtype=torch.float64)
+    exact = torch.tensor(value, dtype=torch.float64, device="cpu")
     spread = float(parameter_error(arithmetic.storage, arithmetic.internal, exact))
     centre = _pad(attributes, x.centre)
     radius = _zero_pad(attributes, x.radius)

@@ -61,7 +61,7 @@ def excess(t: Tensor, order: int) -> Tensor:
 
 def grown(relative: Tensor | float, limit: float = 0.5) -> Tensor:
     """``exp(k) - 1 <= k (1 + k)`` for a sum k of small relative errors, up to 1/2; no bound beyond."""
-    k = torch.as_tensor(relative, dtype=torch.float64)
+    k = relative if isinstance(relative, Tensor) else torch.tensor(relative, dtype=torch.float64, device="cpu")
     return torch.where(k <= limit, mul_up(k, 1 + k), torch.full_like(k, torch.inf))
 
 
@@ -251,9 +251,8 @@ def _log_softmax_rule(arithmetic: Arithmetic, attributes: Attributes, x: Enclosu
     centre = x.centre - total.centre
     own = mul_up(add_up(_sizes(x), total.centre.abs().expand_as(centre)), 2 * BINARY64.unit_roundoff)
     largest = add_up(centre.abs(), own, carried)
-    logarithm = LOG.error(
-        arithmetic.internal, torch.zeros((), dtype=torch.float64), torch.tensor(math.log(x.centre.shape[dim]), dtype=torch.float64)
-    )
+    most = centre.new_tensor(math.log(x.centre.shape[dim]))
+    logarithm = LOG.error(arithmetic.internal, torch.zeros_like(most), most)
     argument = _argument_error(arithmetic.internal, x, dim)
     fresh = add_up(own, mul_up(largest, 2 * arithmetic.internal.unit_roundoff), argument.expand_as(centre), float(logarithm))
     if arithmetic.storage != arithmetic.internal:

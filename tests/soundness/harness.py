@@ -114,7 +114,7 @@ def statistics(case: Case, arithmetic: Arithmetic, given: list[Any]) -> tuple[li
     """Enclosures of what the operator's kernels compute on the way, and for which images their overflow is excluded."""
     record = BY_NAME[case.operator]
     known = dict(zip(record.operands, given, strict=False))
-    found, excluded = [], torch.tensor(True)
+    found, excluded = [], torch.tensor(True, device="cpu")
     for statistic in record.statistics:
         hidden = BY_NAME[statistic.operator]
         operands = [known.get(name) for name in statistic.operands]
