@@ -161,7 +161,9 @@ def row(name: str, size: int, images: int, effort: float, device: torch.device) 
         bounds = interval(program, stored)
         for run in (execute(program, stored), execute(program, stored, native=storage != "fp32")):
             claimed = bounds.overflow < 0
-            inside = inside and bool(((run.logits - bounds.centre).abs() <= bounds.radius)[claimed].all()) and bool(run.finite.all())
+            inside = (
+                inside and bool(((run.logits - bounds.centre).abs() <= bounds.radius).cpu()[claimed.cpu()].all()) and bool(run.finite.all())
+            )
     reference = Program.of(graph, REFERENCE, device)
     forward = min(seconds(reference, inputs[:1].to(device)) for _ in range(4))
     single, half = (verdicts(graph, storage, inputs, effort, forward, device) for storage in ("fp32", "fp16"))
