@@ -9,7 +9,6 @@ from precisionkit.capture.moves import MOVES
 from precisionkit.capture.reader import Seen
 from precisionkit.data import Dataset
 from precisionkit.errors import UsageError, shown
-from precisionkit.graph import DOTS
 from precisionkit.models import LoadedModel
 from precisionkit.ops import BY_NAME
 from precisionkit.report.inspect import InspectReport, Kind, Operation
@@ -69,9 +68,9 @@ def _kind(seen: Seen) -> Kind:
     """What an operator is, from what its record says."""
     if seen.operator is None:
         return "not supported"
-    if seen.operator in DOTS:
-        return "dot product"
     record = BY_NAME.get(seen.operator)
+    if record is not None and record.products is not None:
+        return "dot product"
     if record is None or seen.target in MOVES or not (record.stores or record.pointwise):
         return "choice or move"
     return "entry by entry" if record.pointwise else "sum, norm or softmax"

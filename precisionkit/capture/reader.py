@@ -20,7 +20,7 @@ from precisionkit.capture.layout import Layout, Value, for_one
 from precisionkit.capture.moves import MADE, MOVES, Index, find_move
 from precisionkit.errors import UnsupportedOperatorError, UnusableModelError, first_line
 from precisionkit.formats import BFLOAT16, BINARY16, round_to_nearest
-from precisionkit.graph import DOTS, Graph, Node, multiplications
+from precisionkit.graph import Graph, Node, multiplications
 from precisionkit.ops import BY_NAME, BY_TARGET, SOFTMAX_TARGETS, Operator
 
 _CASTS = ("aten._to_copy.default", "aten.to.dtype")
@@ -486,12 +486,12 @@ class Reader:
         return node.name if tensor and node.name not in self._constants else None
 
     def _multiplications(self, made: list[Node]) -> int:
-        if all(n.operator not in DOTS for n in made):
+        if all(n.record.products is None for n in made):
             return 0
         values = [v for v in _flat(self._values) if isinstance(v, Value)]
         shapes = {v.name: v.layout.shape for v in values} | {n.name: n.shape for n in self._nodes}
         shapes |= {name: tuple(value.shape) for name, value in self._constants.items()}
-        return sum(multiplications(n, shapes, self._constants) for n in made)
+        return sum(multiplications(n, shapes) for n in made)
 
     @staticmethod
     def describe(node: fx.Node) -> str:

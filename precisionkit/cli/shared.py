@@ -17,7 +17,6 @@ from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from precisionkit.arithmetic import Arithmetic, parse_arithmetic, parse_run
-from precisionkit.devices import find_device, order_of
 from precisionkit.errors import PrecisionKitError, RefutedError
 
 if TYPE_CHECKING:
@@ -131,6 +130,10 @@ class Asked:
         made = parse_arithmetic(self.storage, self.accumulate, "any", self.fuse)
         if self.emulate is not None and not (run := parse_run(self.emulate)).is_tree:
             return parse_arithmetic(self.storage, self.accumulate, run.name, self.fuse)
+        if device == "cpu":
+            return made
+        from precisionkit.devices import find_device, order_of
+
         return dataclasses.replace(made, order=order_of(find_device(device), made.storage, made.accumulate))
 
 

@@ -148,6 +148,7 @@ ATTENTION_SCORES = Operator(
     curved=several_activations,
     hidden=True,
     assumption=ASSUMPTION,
+    products=lambda shape, shapes: math.prod(shape) * shapes[0][-1],
     bound="as matmul, times the scale, and 8 v (|q||k| scale + |mask|)",
     source="proofs/bounds.md, theorem 26",
 )
@@ -261,6 +262,7 @@ ATTENTION = Operator(
     curved=lambda attributes, query, key, value, mask, weights: (2, 4),
     check=_check,
     assumption=ASSUMPTION,
+    products=lambda shape, shapes: math.prod(shape) * shapes[1][-2],
     bound="p e_v + e_p |v| + e_p e_v, p the probabilities, and the rounding of a dot product and of (5 + 3 keys / 16) v p |v|",
     source="proofs/bounds.md, theorem 26",
 )

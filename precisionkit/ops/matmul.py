@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -131,6 +132,7 @@ MATMUL = Operator(
     linear_terms=_terms,
     curved=several_activations,
     check=_check,
+    products=lambda shape, shapes: math.prod(shape) * shapes[0][-1],
     bound="|a| e_b + e_a |b| + e_a e_b, and the rounding of linear's dot products",
     source="proofs/bounds.md, theorems 2 to 5, 21 and 23",
 )

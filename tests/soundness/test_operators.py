@@ -6,8 +6,7 @@ import torch
 
 from precisionkit.enclosure import Enclosure
 from precisionkit.formats import BFLOAT16
-from precisionkit.graph import DOTS
-from precisionkit.ops import OPERATORS
+from precisionkit.ops import BY_NAME, OPERATORS
 
 from .cases import ARITHMETICS, CASES, FAMILIES
 from .harness import around, bounded, distance, enclosed, exact, kept, native_runs, operands, runs, violations
@@ -19,7 +18,7 @@ FLUSHED = ("subnormal", "underflowing")
 
 def used(case, arithmetic):
     """Orders and accumulators matter to dot products alone."""
-    return case.operator in DOTS or (arithmetic.order.name == "any" and arithmetic.accumulate.option in ("fp32",))
+    return BY_NAME[case.operator].products is not None or (arithmetic.order.name == "any" and arithmetic.accumulate.option in ("fp32",))
 
 
 PAIRS = [pytest.param(c, a, id=f"{c}-{a.name}") for c in CASES for a in ARITHMETICS if used(c, a)]
