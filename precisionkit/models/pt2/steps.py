@@ -57,7 +57,7 @@ class Step:
     target : str
         Name of the operator.
     operator : callable
-        The operator itself.
+        The operator itself, or the steps of a recurrent layer.
     arguments, keywords
         May hold `Reference` and `Marker`, also in lists.
     results : tuple
@@ -136,7 +136,7 @@ def _read(call: Call, where: str) -> Step:
     return Step(
         name=name,
         target=call.target.removeprefix("torch.ops."),
-        operator=operator,
+        operator=operators.implementation(call.target, operator),
         arguments=arguments,
         keywords=keywords,
         results=results[0] if is_list else results,
