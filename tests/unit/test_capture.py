@@ -302,3 +302,84 @@ def test_a_model_that_fixes_its_batch_is_captured_alone_and_says_so():
     x = torch.randn(3, 6)
     with torch.no_grad():
         assert torch.allclose(execute(Program.of(graph, REFERENCE), x).logits.float(), module(x), atol=1e-6)
+
+
+class Padded(nn.Module):
+    """Tokens of which 0 is padding."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.table, self.query, self.last, self.function = nn.Embedding(20, 8), nn.Linear(8, 1), nn.Linear(8, 3), function
+        self.places = nn.Embedding(5, 8)
+        self.layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+        self.attend = nn.MultiheadAttention(8, 2)
+
+    def forward(self, t):
+        return self.last(self.function(self, t, self.table(t) + self.places(torch.arange(5))))
+
+
+PADDED = {
+    "a layer of a transformer": lambda self, t, x: self.layer(x, src_key_padding_mask=t == 0).mean(1),
+    "attention with its weights, batch second": lambda self, t, x: self.attend(*[x.transpose(0, 1)] * 3, key_padding_mask=t.eq(0))[0].mean(
+        0
+    ),
+    "mean of what is no padding": lambda self, t, x: (x * (t != 0)[:, :, None].float()).sum(1) / (t > 0).sum(1, keepdim=True).clamp(min=1),
+    "weights by softmax": lambda self, t, x: (
+        x * self.query(x).squeeze(-1).masked_fill(~((t >= 1) & (t < 50)), -torch.inf).softmax(-1)[..., None]
+    ).sum(1),
+    "maximum": lambda self, t, x: x.masked_fill((t == 0)[:, :, None], -1e4).amax(1),
+    "choice of two": lambda self, t, x: torch.where((t == 1).unsqueeze(-1), x, self.query(x)).sum(1),
+    "an added mask": lambda self, t, x: (torch.softmax(x @ x.transpose(1, 2) + torch.where(t[:, None] == 0, -torch.inf, 0.0), -1) @ x).mean(
+        1
+    ),
+    "a mask of the end, moved": lambda self, t, x: x[:, 1:].masked_fill((t != 2).flip(1)[:, 1:, None], 0.1).sum(1),
+}
+
+
+@pytest.mark.parametrize("name", PADDED)
+def test_masks_of_tokens_are_the_same_in_every_run(name):
+    torch.manual_seed(0)
+    module = Padded(PADDED[name]).eval()
+    graph = capture(module, (5,), torch.int64)
+    tokens = torch.tensor([[1, 2, 0, 0, 3], [4, 5, 6, 7, 8], [9, 1, 0, 0, 0]])
+    with torch.no_grad():
+        assert torch.allclose(execute(Program.of(graph, REFERENCE), tokens).logits.float(), module(tokens), atol=1e-6)
+    for storage in ("fp32", "fp16"):
+        program = Program.of(graph, parse_arithmetic(storage))
+        bounds = interval(program, tokens)
+        assert (bounds.overflow < 0).all()
+        for run in (execute(program, tokens), execute(program, tokens, native=storage == "fp16")):
+            assert run.finite.all()
+            assert ((run.logits - bounds.centre).abs() <= bounds.radius).all()
+
+
+def test_an_input_that_is_all_padding_has_no_bound():
+    module = Padded(PADDED["a layer of a transformer"]).eval()
+    program = Program.of(capture(module, (5,), torch.int64), parse_arithmetic("fp16"))
+    bounds = interval(program, torch.tensor([[0, 0, 0, 0, 0], [1, 0, 0, 0, 0]]))
+    assert (bounds.overflow >= 0).tolist() == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (lambda self, t, x: x[torch.arange(len(x)), (t != 0).sum(1) - 1], "is not supported"),
+        (lambda self, t, x: torch.tanh((t == 0).float() * 0.1).sum(1, keepdim=True) * x[:, 0], None),
+        (lambda self, t, x: x[:, 0] * (t == torch.arange(5)).float()[:, :1], "compares what the tokens choose"),
+        (lambda self, t, x: x[:, 0] * (t[:, 1:] == t[:, :-1]).float()[:, :1], "compares what the tokens choose"),
+        (lambda self, t, x: x[:, 0] * ((t != 0).sum(1, keepdim=True) == 3).float(), "No error rule"),
+        (lambda self, t, x: torch.where(t == 0, x[..., 0], t).sum(1, keepdim=True) * x[:, 0], "computes with tokens"),
+        (lambda self, t, x: self.table(t.masked_fill(t == 0, 1)).sum(1) + x[:, 0], "computes with tokens"),
+        (lambda self, t, x: self.table(t.clamp(max=3) * (t == 0)).sum(1), "choose no embedding"),
+        (lambda self, t, x: x[:, 0] + (t + torch.where(t == 0, -torch.inf, 0.0)).amax(1, keepdim=True), "computes with tokens"),
+        (lambda self, t, x: torch.cumsum(t != 0, 1)[:, -1:] * x[:, 0], "computes with a mask of the tokens"),
+        (lambda self, t, x: (torch.zeros(5, 5) + (t == 0)[:, None]).sum(1, keepdim=True).sum(2) * x[:, 0], "computes with a mask"),
+    ],
+)
+def test_masks_choose_and_are_counted_and_no_more(function, message):
+    module = Padded(function).eval()
+    if message is None:
+        capture(module, (5,), torch.int64)
+    else:
+        with pytest.raises(UnsupportedOperatorError, match=message):
+            capture(module, (5,), torch.int64)

@@ -19,6 +19,7 @@ def _listed(names: str) -> frozenset[str]:
 
 FUNCTIONS = _listed(
     """
+    __and__ __or__ __xor__
     _adaptive_avg_pool2d _convolution _log_softmax _native_batch_norm_legit _native_batch_norm_legit_no_training _prelu_kernel
     _scaled_dot_product_flash_attention_for_cpu _softmax _to_copy _unsafe_index _unsafe_view _upsample_bilinear2d_aa
     abs acos adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool1d adaptive_max_pool2d add addbmm addcdiv
