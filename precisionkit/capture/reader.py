@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import operator
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -557,6 +557,7 @@ class Reader:
         needed = _needed(self._nodes, name)
         kept = tuple(n for n in self._nodes if n.name in needed)
         constants = {k: _float(v) for k, v in self._constants.items() if k in needed}
+        _refuse_infinities(kept, constants)
         return Graph(kept, MappingProxyType(constants), self.start, tuple(input_shape), name, tuple(removed), alone=not self._free)
 
 
@@ -564,6 +565,9 @@ _ARITHMETIC = ("add", "sub", "rsub", "mul", "neg", "abs", "maximum", "minimum", 
 _LOGIC = ("eq", "ne", "lt", "le", "gt", "ge", *(f"{kind}_{name}" for kind in ("logical", "bitwise") for name in ("not", "and", "or")))
 ONE_OPERATION = frozenset((*_ARITHMETIC, *_LOGIC, "embedding"))
 """Operators that round once, if at all: constants that the half formats hold, as they do the result, are computed without rounding."""
+_MASKS = frozenset({("attention", "attn_mask"), ("attention_scores", "attn_mask"), ("embedding", "weight")})
+_CARRY = frozenset({"rearrange", "masked", "constant"})
+"""Where minus infinity may stand."""
 _OF_COUNTS = frozenset({"add", "sub", "rsub", "mul", "div", "neg", "sum", "maximum", "minimum", "clamp"})
 """What can be done with sums of masks: the same for whole numbers as for others."""
 ALIASES = {"mat2": "other"}
@@ -619,6 +623,18 @@ def _needed(nodes: list[Node], output: str) -> set[str]:
         if node.name in needed:
             needed |= {name for name in node.operands if name is not None}
     return needed
+
+
+def _refuse_infinities(nodes: Iterable[Node], constants: Mapping[str, Tensor]) -> None:
+    """Minus infinity may mask, or be moved to where it does; nothing can be computed with it."""
+    infinite = {name for name, value in constants.items() if bool(torch.isinf(value).any())}
+    for node in nodes:
+        for operand, name in zip(node.record.operands, node.operands, strict=False):
+            if name in infinite and (node.operator, operand) not in _MASKS and node.operator not in _CARRY:
+                raise UnusableModelError(
+                    f"The tensor '{name}' holds infinity, and the {node} computes with it; minus infinity can be a mask that is added to "
+                    "the scores of attention, and nothing else."
+                )
 
 
 def _flat(given: Mapping[str, Any]) -> list[Any]:

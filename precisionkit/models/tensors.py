@@ -91,11 +91,19 @@ def candidates(tensors: Tensors) -> tuple[str, ...]:
 
 
 def check_values(module: nn.Module, where: str) -> None:
-    """Refuse a module with a number that is not finite, or with a negative variance."""
+    """Refuse a module with a number that is not finite, but for masks of minus infinity, or with a negative variance."""
     for name, tensor in (*module.named_parameters(), *module.named_buffers()):
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        if not tensor.is_floating_point():
+            continue
+        hidden = tensor == -torch.inf
+        if not bool((torch.isfinite(tensor) | hidden).all()):
             raise UnusableModelError(
                 f"{where} holds NaN or infinity in the tensor {shown(name)}: the network cannot be judged; train or export it again."
+            )
+        if bool(hidden.any()) and bool(torch.atleast_1d(hidden).all(-1).any()):
+            raise UnusableModelError(
+                f"{where} holds a row of minus infinities in the tensor {shown(name)}, and a mask must keep one entry of every row: "
+                "the softmax of nothing does not exist; correct the mask, and export the network again."
             )
         if name.endswith("running_var") and tensor.numel() and float(tensor.min()) < 0:
             raise UnusableModelError(

@@ -1,5 +1,7 @@
 """Capture: what is kept, what is removed, and every refusal."""
 
+import warnings
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -8,6 +10,7 @@ from torch import nn
 from precisionkit.arithmetic import REFERENCE, parse_arithmetic
 from precisionkit.bound.interval import interval
 from precisionkit.capture import capture
+from precisionkit.capture.calm import as_written
 from precisionkit.errors import UnsupportedOperatorError, UnusableModelError
 from precisionkit.evaluate import Program, execute
 from precisionkit.task import arithmetic_info
@@ -370,7 +373,7 @@ def test_an_input_that_is_all_padding_has_no_bound():
         (lambda self, t, x: x[:, 0] * ((t != 0).sum(1, keepdim=True) == 3).float(), "No error rule"),
         (lambda self, t, x: torch.where(t == 0, x[..., 0], t).sum(1, keepdim=True) * x[:, 0], "computes with tokens"),
         (lambda self, t, x: self.table(t.masked_fill(t == 0, 1)).sum(1) + x[:, 0], "computes with tokens"),
-        (lambda self, t, x: self.table(t.clamp(max=3) * (t == 0)).sum(1), "choose no embedding"),
+        (lambda self, t, x: x[:, 0] + self.query.weight * t.clamp(max=3).sum(1, keepdim=True), "tokens can only choose embeddings"),
         (lambda self, t, x: x[:, 0] + (t + torch.where(t == 0, -torch.inf, 0.0)).amax(1, keepdim=True), "computes with tokens"),
         (lambda self, t, x: torch.cumsum(t != 0, 1)[:, -1:] * x[:, 0], "computes with a mask of the tokens"),
         (lambda self, t, x: (torch.zeros(5, 5) + (t == 0)[:, None]).sum(1, keepdim=True).sum(2) * x[:, 0], "computes with a mask"),
@@ -383,3 +386,35 @@ def test_masks_choose_and_are_counted_and_no_more(function, message):
     else:
         with pytest.raises(UnsupportedOperatorError, match=message):
             capture(module, (5,), torch.int64)
+
+
+def test_the_fast_path_of_transformers_is_not_taken():
+    layers = nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), 2)
+    module = Padded(lambda self, t, x: layers(x, src_key_padding_mask=t == 0).sum(1) + layers(torch.relu(x)).sum(1)).eval()
+    layers.eval()
+    before = torch.backends.mha.get_fastpath_enabled()
+    graph = capture(module, (5,), torch.int64)
+    assert torch.backends.mha.get_fastpath_enabled() is before
+    tokens = torch.tensor([[1, 2, 0, 0, 3], [4, 5, 6, 7, 8]])
+    with torch.no_grad():
+        assert torch.allclose(execute(Program.of(graph, REFERENCE), tokens).logits.float(), module(tokens), atol=1e-5)
+
+
+def test_warnings_of_torch_itself_are_not_shown():
+    with as_written():
+        warnings.warn_explicit("old", FutureWarning, "pytree.py", 1, module="torch.utils._pytree")
+        warnings.warn_explicit("`isinstance(treespec, LeafSpec)` is deprecated", FutureWarning, "copyreg.py", 1, module="copyreg")
+        with pytest.raises(FutureWarning, match="mine"):
+            warnings.warn_explicit("mine", FutureWarning, "net.py", 1, module="net")
+        with pytest.raises(FutureWarning, match="other"):
+            warnings.warn_explicit("other", FutureWarning, "copyreg.py", 1, module="copyreg")
+
+
+def test_torch_says_nothing_of_a_model_that_cannot_be_exported(capfd):
+    class Branches(nn.Module):
+        def forward(self, x):
+            return x if x.sum() > 0 else -x
+
+    with pytest.raises(UnusableModelError, match="could not capture the model"):
+        capture(Branches(), (3,))
+    assert capfd.readouterr() == ("", "")

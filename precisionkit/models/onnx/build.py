@@ -104,7 +104,10 @@ class _Builder:
         if node.kind in ("Shape", "Size"):
             return [_sizes(node.outputs[0], _shape_array(use))]
         if node.kind not in OPERATORS:
-            raise Refused(f"is an operator that is not supported; supported are {', '.join(sorted(OPERATORS))}")
+            raise Refused(
+                "is an operator that is not supported; certify the network that the file was exported from, as a module or as an exported "
+                "program (.pt2), or export it of other operators"
+            )
         if any(v is not None and v.sizes is not None for v in operands) and node.kind in ON_SHAPES and _leads(operands):
             return [_on_shapes(use)]
         lowered = on_rows(use) if counts(use) else OPERATORS[node.kind](use)
