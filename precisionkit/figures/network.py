@@ -24,7 +24,7 @@ _NARROWEST = 7.2
 _WIDEST, _FAR = 16, 12
 """Boxes in a row, beyond which edges over so many rows become arcs."""
 _CHARACTERS = 32
-COLOURS = dict(zip(KINDS, ("#9ecae1", "#c7e9c0", "#fdd0a2", "#e3e3e3", "#d62728"), strict=True))
+COLOURS = dict(zip(KINDS, ("#9ecae1", "#c7e9c0", "#fdd0a2", "#e3e3e3", "#d62728", "#f7f7f7"), strict=True))
 
 Point = tuple[float, float]
 

@@ -7,7 +7,7 @@ import os
 import tempfile
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import safetensors
@@ -15,10 +15,11 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from precisionkit.errors import UnusableModelError, UsageError
+from precisionkit.errors import PrecisionKitError, UnsupportedOperatorError, UnusableModelError, UsageError
 from precisionkit.models import factory, foreign, named, pt2, tensors
 from precisionkit.models.files import Kind, ModelFile, read_model_file, shown
-from precisionkit.models.onnx import open_onnx
+from precisionkit.models.onnx import list_graph, open_onnx
+from precisionkit.models.outline import Outline
 from precisionkit.models.preprocess import Preprocess, from_record, to_record
 from precisionkit.models.transforms import from_transform
 from precisionkit.models.zoo import ZOO
@@ -166,6 +167,30 @@ def _from_file(
         preprocess=preprocess or opened.preprocess or (entry.preprocess if entry else Preprocess()),
         input_dtype=torch.float32 if entry else opened.input_dtype,
     )
+
+
+def list_model(path: str | Path, error: PrecisionKitError) -> Outline | None:
+    """List the operators of a file that could not be opened, each with the reason where it is one; None where it is not for them.
+
+    Parameters
+    ----------
+    path : str or Path
+        An exported program or an ONNX file.
+    error : PrecisionKitError
+        Why it could not be opened.
+    """
+    if named.is_named(str(path)) or not Path(path).is_file():
+        return None
+    try:
+        file = read_model_file(path)
+        if file.kind not in (Kind.PROGRAM, Kind.ONNX):
+            return None
+        found = pt2.list_program(file) if file.kind is Kind.PROGRAM else list_graph(file, _where(file))
+    except (PrecisionKitError, RecursionError, ValueError):  # damage, which the first error tells
+        return None
+    at = shown(error.node) if isinstance(error, UnsupportedOperatorError) and error.node else None
+    listed = tuple(replace(one, reason=one.reason or (str(error) if one.name == at else "")) for one in found.operators)
+    return replace(found, operators=listed) if any(one.reason for one in listed) else None
 
 
 def save_model(path: str | Path, module: nn.Module, *, arch: str, preprocess: Preprocess) -> None:
