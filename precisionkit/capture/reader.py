@@ -160,6 +160,8 @@ class Reader:
             return EXPANSIONS[target](self, node, given)
         if target == "aten.add.Tensor" and masks_out(given):
             return added_mask(self, node, given)
+        if target in _ADVICE and target not in BY_TARGET:
+            raise UnsupportedOperatorError(f"{describe(node)} {_ADVICE[target]}.")
         if target not in MOVES and target not in BY_TARGET:
             raise UnsupportedOperatorError(
                 f"No error rule is known for {describe(node)}. 'precisionkit ops' lists what is supported; build the layer from that, "
@@ -565,6 +567,17 @@ _ARITHMETIC = ("add", "sub", "rsub", "mul", "neg", "abs", "maximum", "minimum", 
 _LOGIC = ("eq", "ne", "lt", "le", "gt", "ge", *(f"{kind}_{name}" for kind in ("logical", "bitwise") for name in ("not", "and", "or")))
 ONE_OPERATION = frozenset((*_ARITHMETIC, *_LOGIC, "embedding"))
 """Operators that round once, if at all: constants that the half formats hold, as they do the result, are computed without rounding."""
+_RANDOM = "draws random numbers, even in evaluation mode: give dropout training=self.training, or leave it out"
+_PLACE = "gives the place of an entry, not a number: return the logits themselves, of which the largest decides"
+_ADVICE: Mapping[str, str] = {
+    **dict.fromkeys(
+        (f"aten.{name}.default" for name in ("native_dropout", "bernoulli", "rand", "randn", "rand_like", "randn_like")), _RANDOM
+    ),
+    "aten.bernoulli.p": _RANDOM,
+    "aten.argmax.default": _PLACE,
+    "aten.argmin.default": _PLACE,
+}
+"""What is said of operators that no record will ever be for."""
 _MASKS = frozenset({("attention", "attn_mask"), ("attention_scores", "attn_mask"), ("embedding", "weight")})
 _CARRY = frozenset({"rearrange", "masked", "constant"})
 """Where minus infinity may stand."""

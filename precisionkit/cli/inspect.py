@@ -64,7 +64,7 @@ def _inspect(source: Source, request: _Request, talk: Console) -> int:
         write_json(report, request.json_file)
     if request.picture is not None:
         network_figure(report, request.picture)
-    tell_written(talk, request.json_file, request.picture)
+    tell_written(talk, request.json_file, request.picture, quiet=request.quiet)
     return OK if report.supported else UNSUPPORTED
 
 

@@ -418,3 +418,15 @@ def test_torch_says_nothing_of_a_model_that_cannot_be_exported(capfd):
     with pytest.raises(UnusableModelError, match="could not capture the model"):
         capture(Branches(), (3,))
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (lambda self, x: F.dropout(self.linear(x), 0.5, training=True), "draws random numbers, even in evaluation mode"),
+        (lambda self, x: self.linear(x).argmax(1), "gives the place of an entry, not a number: return the logits themselves"),
+    ],
+)
+def test_what_no_record_will_be_for_is_told_with_the_way_out(function, message):
+    with pytest.raises(UnsupportedOperatorError, match=message):
+        capture(Of(function).eval(), (6,))
