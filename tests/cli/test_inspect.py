@@ -221,6 +221,37 @@ def test_pictures_of_large_networks_stay_narrow(tmp_path):
     assert height > 150 * 0.5 * 4 * 40
 
 
+class Long(nn.Module):
+    """A chain of 400 operators with a shortcut around every 25 of them."""
+
+    def forward(self, x):
+        for _ in range(16):
+            start = x
+            for _ in range(24):
+                x = torch.relu(x)
+            x = x + start
+        return x
+
+
+def test_pictures_of_long_networks_go_on_in_further_columns(tmp_path):
+    Image = pytest.importorskip("PIL.Image")
+    pytest.importorskip("fast_sugiyama")
+    import dataclasses
+
+    from precisionkit.figures import network_figure
+    from precisionkit.inspection import inspect
+
+    report = inspect(dataclasses.replace(load_model(DIGITS), module=Long()), (2,))
+    network_figure(report, tmp_path / "net.png")
+    network_figure(report, tmp_path / "net.svg")
+    with Image.open(tmp_path / "net.png") as picture:
+        width, height = picture.size
+    assert 0.5 < height / width < 2
+    assert height < 40 * 150
+    text = (tmp_path / "net.svg").read_text()
+    assert all(f"{operation.name}  nx2" in text for operation in report.operations)
+
+
 class Unlisted(nn.Module):
     def __init__(self):
         super().__init__()
