@@ -218,7 +218,7 @@ def test_pictures_of_large_networks_stay_narrow(tmp_path):
     with Image.open(tmp_path / "net.png") as picture:
         width, height = picture.size
     assert width < 16 * 1.95 * 150
-    assert height > 150 * 0.5 * 4 * 40
+    assert height > 150 * 0.5 * 4 * 40 / 2  # in two columns
 
 
 class Long(nn.Module):
@@ -247,7 +247,7 @@ def test_pictures_of_long_networks_go_on_in_further_columns(tmp_path):
     with Image.open(tmp_path / "net.png") as picture:
         width, height = picture.size
     assert 0.5 < height / width < 2
-    assert height < 40 * 150
+    assert height < 45 * 150
     text = (tmp_path / "net.svg").read_text()
     assert all(f"{operation.name}  nx2" in text for operation in report.operations)
 
