@@ -184,9 +184,9 @@ class Reader:
     def _result_of(self, node: fx.Node) -> Any:
         origin, index = node.args
         results = self._values[str(origin)]
-        if isinstance(results, (list, tuple)):
+        if isinstance(results, (list, tuple)) and int(index) < len(results):  # type: ignore[arg-type]
             return results[int(index)]  # type: ignore[arg-type]
-        if index != 0:
+        if isinstance(results, (list, tuple)) or index != 0:
             raise UnsupportedOperatorError(
                 f"Result {index} of {describe(node)} is used; only the first result of an operator is supported."
             )
@@ -281,6 +281,9 @@ class Reader:
         names = BY_TARGET[target].operands
         data = next((name for name in ("input", "mat1") if name in names), None)  # the others are weights, which stay constants
         raised = {name: promoted(value) if data in (None, name) else value for name, value in given.items()}
+        if all(v.constant is not None for v in _flat(raised) if isinstance(v, Value)):  # whole numbers alone
+            first = next(name for name, value in given.items() if isinstance(value, Value))
+            raised[first] = self.as_activation(self.hold(f"{raised[first].name}_float", raised[first].constant.float()))
         return self.operation(node, _record_of(target, raised), raised)
 
     def as_activation(self, value: Value) -> Value:

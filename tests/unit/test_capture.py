@@ -430,3 +430,51 @@ def test_torch_says_nothing_of_a_model_that_cannot_be_exported(capfd):
 def test_what_no_record_will_be_for_is_told_with_the_way_out(function, message):
     with pytest.raises(UnsupportedOperatorError, match=message):
         capture(Of(function).eval(), (6,))
+
+
+COMPOSED = {
+    "amax": lambda x: x.reshape(-1, 3, 2, 2).amax((1, 3)),
+    "amin, kept": lambda x: x.reshape(-1, 3, 2, 2).amin((-1, -2), keepdim=True).reshape(-1, 3),
+    "clamp": lambda x: torch.clamp(x, torch.tensor(-0.5), torch.arange(-6, 6) / 8),
+    "whole numbers": lambda x: x * (torch.arange(-6, 6) / 8) + torch.arange(12),
+    "clamp_min": lambda x: torch.clamp_min(x, torch.arange(-6, 6) / 8),
+    "lerp": lambda x: torch.lerp(x, x.flip(1), 0.3),
+    "lerp, near the end": lambda x: torch.lerp(x, x.flip(1), 0.75),
+    "normalize": lambda x: F.normalize(x, dim=1),
+    "normalize, sum": lambda x: F.normalize(x.abs(), p=1, dim=1),
+    "powers": lambda x: (x * x + 1) ** -0.5 + (x * x + 0.5) ** 0.5 + (x * x + 2) ** -1,
+    "max_pool1d": lambda x: F.max_pool1d(x[:, None], 3, 2, 1, return_indices=True)[0][:, 0],
+    "adaptive_max_pool1d": lambda x: F.adaptive_max_pool1d(x.reshape(-1, 2, 6), 3).flatten(1),
+}
+
+
+@pytest.mark.parametrize("name", COMPOSED)
+def test_operators_that_are_read_as_several(name):
+    class Composed(nn.Module):
+        def forward(self, x):
+            return COMPOSED[name](x)
+
+    module = Composed()
+    graph, x = capture(module, (12,)), torch.randn(5, 12, generator=torch.Generator().manual_seed(3))
+    assert torch.allclose(execute(Program.of(graph, REFERENCE), x).logits.float(), module(x), atol=1e-6)
+    for storage, dtype in (("fp32", torch.float32), ("fp16", torch.float16), ("bf16", torch.bfloat16)):
+        program = Program.of(graph, parse_arithmetic(storage))
+        inputs = program.inputs(x)
+        bounds = interval(program, inputs)
+        assert (bounds.overflow < 0).all()
+        for run in (execute(program, inputs).logits, module(inputs.to(dtype)).double()):  # torch's own kernels as well
+            assert ((run - bounds.centre).abs() <= bounds.radius).all()
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (lambda self, x: torch.lerp(x, x.flip(1), 0.9), r"its weight 0\.9 is 1/2 or more, and kernels round"),
+        (lambda self, x: torch.lerp(x, x.flip(1), -1.0), "its weight -1 is not between 0 and 1"),
+        (lambda self, x: x * x.amax(), "No error rule|batch dimension|one dimension"),
+        (lambda self, x: x[:, F.max_pool1d(x[:, None], 2, 1, return_indices=True)[1][0, 0]], "only the first result"),
+    ],
+)
+def test_uses_that_no_composition_covers(function, message):
+    with pytest.raises(UnsupportedOperatorError, match=message):
+        capture(Of(function).eval(), (6,))
