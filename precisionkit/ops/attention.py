@@ -21,6 +21,7 @@ from precisionkit.enclosure import Bounded, Enclosure
 from precisionkit.formats import BINARY64
 from precisionkit.ops import matmul
 from precisionkit.ops._store import internal_error
+from precisionkit.ops.adjoint import at_rows
 from precisionkit.ops.record import Attributes, Operator, Statistic, several_activations
 from precisionkit.ops.softmax import KEYS_A_BLOCK, SOFTMAX, blocks_of, exact_softmax, masked_out, softmax_rule
 from precisionkit.outward import add_up, mul_up, root_sum_up
@@ -38,6 +39,16 @@ def _scale(attributes: Attributes, query: Any) -> float:
 
 
 # --------------------------------------------------------------------------------------------------------------- scores
+def _known(mask: Any) -> Any:
+    """A mask that is another one for each image, as one of tokens, is the same in every run."""
+    return mask.centre if isinstance(mask, Enclosure) else mask
+
+
+def _hidden(mask: Any, rows: Tensor) -> Tensor:
+    """What a mask takes out, for each row."""
+    return torch.isinf(at_rows(mask.centre, rows) if isinstance(mask, Enclosure) else mask)
+
+
 def _scores(attributes: Attributes, query: Tensor, key: Tensor, mask: Tensor | None = None) -> Tensor:
     scores = (query @ key.transpose(-1, -2)) * _scale(attributes, query)
     return scores if mask is None else scores + mask
@@ -83,8 +94,9 @@ def _turned(key: Enclosure) -> Enclosure:
     return Enclosure(key.centre.transpose(-1, -2), key.radius.transpose(-1, -2))
 
 
-def _score_rule(arithmetic: Arithmetic, attributes: Attributes, query: Enclosure, key: Enclosure, mask: Tensor | None = None) -> Bounded:
+def _score_rule(arithmetic: Arithmetic, attributes: Attributes, query: Enclosure, key: Enclosure, given: Any = None) -> Bounded:
     """A product of matrices, times the scale, in any order of the two, and the mask: six roundings beside those of the sums."""
+    mask = _known(given)
     scale = _scale(attributes, query.centre)
     product = _product_of_scaled(arithmetic, matmul.enclosed(query), _turned(key), scale)
     assert product.fresh is not None
@@ -107,6 +119,8 @@ def _score_rule(arithmetic: Arithmetic, attributes: Attributes, query: Enclosure
     hidden = masked.expand_as(fresh)
     centre = centre if mask is None else centre + mask
     fresh, spread, bias, reach, second = (t.masked_fill(hidden, 0.0) for t in (fresh, spread, bias, reach, second))
+    if isinstance(given, Enclosure):  # no bound where it could deviate
+        fresh, bias = (torch.where(given.radius == 0, part, torch.inf) for part in (fresh, bias))
     return Bounded(
         centre,
         reach,
@@ -125,14 +139,14 @@ def _score_linear(
 ) -> Tensor:
     turned = None if d[1] is None else d[1].transpose(-1, -2)
     image = matmul.linear(attributes, (d[0], turned), rows, query, _turned(key)) * _scale(attributes, query.centre)
-    return image if mask is None else image.masked_fill(torch.isinf(mask), 0.0)
+    return image if mask is None else image.masked_fill(_hidden(mask, rows), 0.0)
 
 
 def _score_transpose(
     attributes: Attributes, g: Tensor, rows: Tensor, query: Enclosure, key: Enclosure, mask: Any = None
 ) -> tuple[Any, ...]:
     g = g.double() * _scale(attributes, query.centre)
-    g = g if mask is None else g.masked_fill(torch.isinf(mask), 0.0)
+    g = g if mask is None else g.masked_fill(_hidden(mask, rows), 0.0)
     to_query, to_key = matmul.transpose(attributes, g, rows, query, _turned(key))
     return to_query, None if to_key is None else to_key.transpose(-1, -2), None
 
