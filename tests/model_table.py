@@ -158,11 +158,11 @@ def row(name: str, given: Options) -> Row:
     if name in MODELS:
         size = given.size or MODELS[name][0]
         module, inputs = build(name, size), torch.rand(given.images, 3, size, size)
-        weights, effort = "random", given.effort
+        weights, method, effort = "random", "adjoint", given.effort
     else:
         model, data = loaded(name, NETWORKS[name])
         module, inputs = model.module, model.preprocess(data.images)
-        weights, effort = "trained", EFFORT
+        weights, method, effort = "trained", "auto", EFFORT
     shape = tuple(inputs.shape[1:])
     seen, graph = survey(module, shape).seen, capture(module, shape)
     inside = True
@@ -177,7 +177,7 @@ def row(name: str, given: Options) -> Row:
             )
     reference = Program.of(graph, REFERENCE, device)
     forward = min(seconds(reference, inputs[:1].to(device)) for _ in range(4))
-    single, half = (verdicts(graph, storage, inputs, effort, forward, device) for storage in ("fp32", "fp16"))
+    single, half = (verdicts(graph, storage, inputs, (method, effort), forward, device) for storage in ("fp32", "fp16"))
     return Row(
         name,
         shape,
@@ -199,9 +199,9 @@ def seconds(program: Program, inputs: torch.Tensor) -> float:
     return time.perf_counter() - start
 
 
-def verdicts(graph: Graph, storage: str, inputs: torch.Tensor, effort: float, forward: float, device: torch.device) -> Verdicts:
+def verdicts(graph: Graph, storage: str, inputs: torch.Tensor, ladder: tuple[str, float], forward: float, device: torch.device) -> Verdicts:
     arithmetic = parse_arithmetic(storage)
-    method = "auto" if effort == EFFORT else "adjoint"
+    method, effort = ladder
     worker = Worker(graph, arithmetic, Ladder.of(method, arithmetic, effort), device, device, False, None, None)
     start = time.perf_counter()
     found = [worker.batch(one, i, None)[0] for i, one in enumerate(inputs.split(1))]

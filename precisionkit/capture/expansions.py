@@ -192,7 +192,7 @@ _POWERS = {0.5: "sqrt", -0.5: "rsqrt", -1.0: "reciprocal"}
 def _power(reader: Reader, node: fx.Node, given: dict[str, Any]) -> Any:
     """Roots and reciprocals by their own operators; the first power is the number itself."""
     exponent = given["exponent"]
-    if exponent == 1 and isinstance(given["self"], Value):
+    if exponent == 1:
         return given["self"]
     if exponent in _POWERS:
         return reader.place(node, _POWERS[exponent], [given["self"]], {})

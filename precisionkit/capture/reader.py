@@ -217,8 +217,8 @@ class Reader:
         for item in node.all_input_nodes:
             if not isinstance(item.meta.get("val"), Tensor) and record != "view":
                 raise UnsupportedOperatorError(f"{describe(node)} computes with the size of a tensor, '{item.name}'.")
-            counts = item.name in self._counts and record not in _OF_COUNTS
-            if (counts or self.is_token(item)) and record != "embedding":
+            counted = item.name in self._counts and record not in _OF_COUNTS  # sums of masks may be rounded: they choose no rows
+            if counted or (self.is_token(item) and record != "embedding"):
                 raise UnsupportedOperatorError(f"{describe(node)} computes with the integers of '{item.name}'; {ONLY}.")
 
     def is_token(self, node: fx.Node) -> bool:
@@ -284,6 +284,8 @@ class Reader:
         if all(v.constant is not None for v in _flat(raised) if isinstance(v, Value)):  # whole numbers alone
             first = next(name for name, value in given.items() if isinstance(value, Value))
             raised[first] = self.as_activation(self.hold(f"{raised[first].name}_float", raised[first].constant.float()))
+        if target in EXPANSIONS:
+            return EXPANSIONS[target](self, node, raised)
         return self.operation(node, _record_of(target, raised), raised)
 
     def as_activation(self, value: Value) -> Value:
@@ -378,8 +380,6 @@ class Reader:
     def operation(self, node: fx.Node, name: str, given: dict[str, Any]) -> Any:
         """Add the node of one record."""
         record = BY_NAME[name]
-        if str(node.target) not in MOVES:
-            self._refuse_numbers(node, name)
         given = {ALIASES.get(k, k) if name in ("mm", "matmul") else k: v for k, v in given.items()}
         values: list[Value | None] = []
         for name in record.operands:
@@ -400,6 +400,8 @@ class Reader:
 
     def place(self, node: fx.Node, name: str, values: list[Value | None], attributes: dict[str, Any], suffix: str = "") -> Value:
         """Add a record's node in the layout of the program's, once the record accepts this use."""
+        if str(node.target) not in MOVES:
+            self._refuse_numbers(node, name)
         record = BY_NAME[name]
         found = node.meta["val"]
         first = found[0] if isinstance(found, (tuple, list)) else found
@@ -619,6 +621,7 @@ TRAILING: Mapping[str, Any] = {
     "mean": _dims,
     "sum": _dims,
     "amax": _dims,
+    "amin": _dims,
     "embedding": lambda attributes: (),
     "attention": _last(2),
 }

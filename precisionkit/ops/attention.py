@@ -74,11 +74,12 @@ def _errors_times(product: Bounded, factor: float) -> Bounded:
 def _product_of_scaled(arithmetic: Arithmetic, query: Enclosure, key: Enclosure, scale: float) -> Bounded:
     """``s q k`` before the scale is rounded: scaled behind the sum, or in front of it, by s or by its root on both factors.
 
-    Errors below the normal range do not scale, and half an ulp is relative to a power of two; so both ways are bounded.
+    The scale is a magnitude: signs are exact.  Errors below the normal range do not scale, and half an ulp is relative to a power of
+    two; so both ways are bounded.
     """
     behind = _errors_times(_product(arithmetic, query, key), scale * (1 + 2.0**-50))
     scaled = Enclosure(query.centre * (scale * _ROOM), mul_up(query.radius, scale * _ROOM))
-    front = _product(arithmetic, scaled, key, max(1.0, scale, 1 / scale))
+    front = _product(arithmetic, scaled, key, max(1.0, scale, 1 / scale if scale else 1.0))
     errors = (_larger(a, b) for a, b in ((behind.fresh, front.fresh), (behind.spread, front.spread), (behind.bias, front.bias)))
     fresh, spread, bias = errors
     return replace(behind, fresh=fresh, spread=spread, bias=bias, peak=_larger(behind.peak, front.peak))
@@ -98,7 +99,7 @@ def _score_rule(arithmetic: Arithmetic, attributes: Attributes, query: Enclosure
     """A product of matrices, times the scale, in any order of the two, and the mask: six roundings beside those of the sums."""
     mask = _known(given)
     scale = _scale(attributes, query.centre)
-    product = _product_of_scaled(arithmetic, matmul.enclosed(query), _turned(key), scale)
+    product = _product_of_scaled(arithmetic, matmul.enclosed(query), _turned(key), abs(scale))
     assert product.fresh is not None
     centre = product.centre * scale
     factor = abs(scale) * (1 + 2.0**-50)

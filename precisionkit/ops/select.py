@@ -198,7 +198,8 @@ def _embedding(attributes: Attributes, weight: Tensor, indices: Tensor) -> Tenso
 def _embedding_rule(arithmetic: Arithmetic, attributes: Attributes, weight: Tensor, indices: Enclosure) -> Bounded:
     """Rows of a table of stored numbers, chosen by tokens that every run has."""
     centre = _embedding(attributes, weight, indices.centre)
-    return Bounded(centre, torch.zeros_like(centre), None, arithmetic.storage)
+    radius = torch.where(indices.radius == 0, 0.0, torch.inf)[..., None].expand_as(centre)  # another row could be any
+    return Bounded(centre, radius, None, arithmetic.storage)
 
 
 def _no_deviation(attributes: Attributes, d: tuple[Tensor | None, ...], rows: Tensor, *operands: Any) -> Tensor:

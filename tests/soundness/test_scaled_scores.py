@@ -35,6 +35,17 @@ def test_products_of_scaled_queries_may_vanish_in_half():
     assert 0.9 * found.fresh.item() <= error <= found.fresh.item()
 
 
+@pytest.mark.parametrize("scale", [64.0, -64.0, -0.3, 0.0])
+def test_scales_of_every_sign(scale):
+    query, key = factors(2.0**-13, 2.0**-13)
+    arithmetic = parse_arithmetic("fp16", "fp16")
+    found = ATTENTION_SCORES.error_rule(arithmetic, {"scale": scale}, Enclosure.exact(query), Enclosure.exact(key))
+    behind = 0.0  # every product of the two vanishes
+    exact = float(query[0, 0] @ key[0, 0]) * scale
+    assert abs(behind - exact) <= found.fresh.item()
+    assert (found.fresh > 0).all()
+
+
 def test_parts_of_scaled_queries_may_vanish():
     query, key = factors(0.0, 2.0**-11)
     query[..., [0, 32]] = 2.0**-11 * 1.5
