@@ -463,7 +463,7 @@ Proof.
   destruct Rlt_dec as [H|H].
   - replace (rnd (p k + run t) - run t - p k) with (rnd (p k + run t) - (p k + run t)) by ring. simpl.
     destruct (proj2 Hp) as [Hn|Hn].
-    + rewrite small_sum_exact; try assumption. unfold Rminus. rewrite Rplus_opp_r, Rabs_R0. lra. apply run_number; assumption.
+    + rewrite small_fused_exact; try assumption. unfold Rminus. rewrite Rplus_opp_r, Rabs_R0. lra. apply run_number; assumption.
     + assert (E2 := subnormal_error f bits_pos choice _ H). lra.
   - unfold Rminus. rewrite Rplus_opp_r, Rabs_R0. simpl. lra.
 Qed.

@@ -105,9 +105,12 @@ Fixpoint products (p : nat -> R) (t : tree) : nat :=
 (** Additions that can round: one less than the terms and products that are not zero. *)
 Definition additions (p : nat -> R) (t : tree) : nat := (length (terms t) + products p t - 1)%nat.
 
+(** A multiple of the format's smallest positive number. *)
+Definition multiple (f : format) (t : R) : Prop := exists n : Z, t = IZR n * bpow radix2 (least f).
+
 (** [r] and [h] bound the relative and the absolute error of a product [p] in the format. *)
 Definition product_error (f : format) (choice : Z -> bool) (r h p : R) : Prop :=
-  Rabs (RN f choice p - p) <= r * Rabs p + h /\ (number f p \/ eta f <= h).
+  Rabs (RN f choice p - p) <= r * Rabs p + h /\ (multiple f p \/ eta f <= h).
 
 (** * Argmax *)
 

@@ -161,7 +161,7 @@ Proof.
     assert (U : 0 <= u * ufp mm) by (apply Rmult_le_pos; [lra|apply ufp_ge_0]).
     destruct (Rlt_le_dec (Rabs (p k + run t)) (smallest_normal f)) as [H|H].
     + destruct (proj2 Hpk) as [Hn|Hn].
-      * rewrite small_sum_exact by assumption. unfold Rminus at 1. rewrite Rplus_opp_r, Rabs_R0. lra.
+      * rewrite small_fused_exact by assumption. unfold Rminus at 1. rewrite Rplus_opp_r, Rabs_R0. lra.
       * assert (E := subnormal_error f bits_pos choice _ H).
         assert (h <= leaf_error k).
         { unfold leaf_error. rewrite Ok. assert (0 <= r * (Rabs (c k) + q k)); [|lra]. apply Rmult_le_pos; [assumption|].

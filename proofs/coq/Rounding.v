@@ -127,6 +127,29 @@ Proof.
   apply Rlt_le. eapply Rlt_le_trans. exact H. apply bpow_le. lia.
 Qed.
 
+Lemma number_multiple : forall a, number f a -> multiple f a.
+Proof.
+  intros a Ha. destruct (FLT_format_generic radix2 (least f) (bits f) a Ha) as [[m e] H1 _ H3]. simpl in H3.
+  exists (m * 2 ^ (e - least f))%Z. rewrite H1. unfold F2R; simpl. rewrite mult_IZR. change 2%Z with (radix_val radix2).
+  rewrite IZR_Zpower by lia. rewrite Rmult_assoc, <- bpow_plus. do 2 f_equal. ring.
+Qed.
+
+Lemma small_multiple_number : forall a, multiple f a -> Rabs a < smallest_normal f -> number f a.
+Proof.
+  intros a [n ->] H. apply generic_format_FLT. exists (Float radix2 n (least f)); simpl; [reflexivity| |lia].
+  apply lt_IZR. rewrite abs_IZR. change (2 ^ bits f)%Z with (radix2 ^ bits f)%Z. rewrite IZR_Zpower by lia.
+  unfold smallest_normal in H. rewrite Rabs_mult, (Rabs_right (bpow radix2 (least f))) in H by (apply Rle_ge, bpow_ge_0).
+  apply Rmult_lt_reg_r with (bpow radix2 (least f)); [apply bpow_gt_0|]. eapply Rlt_le_trans. exact H.
+  rewrite <- bpow_plus. apply bpow_le. lia.
+Qed.
+
+(** ... and so is the sum of a number and a multiple of the smallest number. *)
+Lemma small_fused_exact : forall a b, multiple f a -> number f b -> Rabs (a + b) < smallest_normal f -> rnd (a + b) = a + b.
+Proof.
+  intros a b [n Hn] Hb H. apply rnd_id, small_multiple_number; [|exact H].
+  destruct (number_multiple b Hb) as [m Hm]. exists (n + m)%Z. rewrite Hn, Hm, plus_IZR. ring.
+Qed.
+
 Lemma sum_error : forall a b, number f a -> number f b -> Rabs (rnd (a + b) - (a + b)) <= u * ufp (a + b).
 Proof.
   intros a b Ha Hb. destruct (Rlt_le_dec (Rabs (a + b)) (smallest_normal f)) as [H|H].
