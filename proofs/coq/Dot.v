@@ -542,11 +542,11 @@ Proof.
 Qed.
 
 (** The numbers of the code. *)
-Variables m s v : R.
+Variables m s v n : R.
+Hypothesis n_bound : INR (additions p t) <= n.
 Hypothesis m_bound : magnitude + carried <= m.
 Hypothesis s_bound : (magnitude + Rabs centre) / 2 + carried <= s.
 Hypothesis v_bound : r * m + INR (products p t) * h <= v.
-Notation n := (INR (additions p t)).
 
 Theorem any_order :
   let classical := n * u * (m + v) in
@@ -575,9 +575,12 @@ Proof.
     assert (B := Rle_abs (computed f choice p (fun a => Rmax 0 (- a)) t - over (fun k => Rmax 0 (- p k)) (fun b => Rmax 0 (- b)) t)).
     assert (C := lipschitz_enclosed _ neg_lipschitz). assert (D := Rle_abs (- centre)). rewrite Rabs_Ropp in D. simpl in *. lra. }
   assert (HPN : Rmax (computed f choice p (Rmax 0) t) (computed f choice p (fun a => Rmax 0 (- a)) t) <= s + v) by (apply Rmax_lub; assumption).
-  assert (Hn0 : 0 <= n) by apply pos_INR.
+  assert (Hn0 : 0 <= INR (additions p t)) by apply pos_INR.
   assert (Hcl : INR (weight p t - 1) * u * computed f choice p Rabs t <= classical_).
-  { rewrite Wn. unfold classical_. apply Rmult_le_compat_l; [|exact HS]. apply Rmult_le_pos; lra. }
+  { rewrite Wn. unfold classical_. apply Rmult_le_compat; [apply Rmult_le_pos; lra | apply computed_nonneg, Rabs_pos | | exact HS].
+    apply Rmult_le_compat_r; lra. }
+  assert (Hsu : INR (weight p t - 1) * (u * ufp (s + v + classical_)) <= subset_).
+  { rewrite Wn. unfold subset_. apply Rmult_le_compat_r; [|exact n_bound]. apply Rmult_le_pos; [lra | apply ufp_ge_0]. }
   split.
   - replace (Model.run (RN f choice) p t - exact p t)
       with ((Model.run (RN f choice) p t - computed f choice p (fun a => a) t) + (computed f choice p (fun a => a) t - exact p t)) by ring.
@@ -586,10 +589,9 @@ Proof.
       apply (computed_error f bits_pos choice p r h r_nonneg h_nonneg (fun a => a) t (fun a b => Rle_refl _) terms_numbers products_ok).
     + apply Rmin_glb.
       * eapply Rle_trans. apply (classical f bits_pos choice p t terms_numbers). exact Hcl.
-      * unfold subset_. rewrite <- Wn. apply (subsets f bits_pos choice p (s + v + classical_) t terms_numbers). lra.
+      * eapply Rle_trans with (2 := Hsu). apply (subsets f bits_pos choice p (s + v + classical_) t terms_numbers). lra.
   - apply (intermediates_bound f bits_pos choice p (s + v) classical_ subset_ (s + v + classical_) t terms_numbers); try assumption.
-    + lra.
-    + unfold subset_. rewrite Wn. lra.
+    lra.
 Qed.
 
 (** What is stored of it. *)
