@@ -150,13 +150,8 @@ def printed() -> str:
         lines += [f"Check {PREFIX}.Statements.{name}.", f"Print Assumptions {PREFIX}.Statements.{name}."]
     (FOLDER / "Pins.v").write_text("\n".join(lines) + "\n")
     text = re.sub(r"[ \t]+\n", "\n", run("coqc", "-q", "-Q", ".", PREFIX, "Pins.v"))
-    # of the axioms, the names
-    return re.sub(
-        r"^((?:\w+\.)+(?:sig_not_dec|sig_forall_dec|functional_extensionality_dep|classic))\b.*\n(?: .*\n)*",
-        r"  \1\n",
-        text,
-        flags=re.MULTILINE,
-    )
+    axiom = rf"^((?:\w+\.)+(?:{'|'.join(name.split('.')[-1] for name in (FOLDER / 'axioms.txt').read_text().split())}))\b.*\n(?: .*\n)*"
+    return re.sub(axiom, r"  \1\n", text, flags=re.MULTILINE)  # without their types
 
 
 def pinned() -> str:

@@ -79,10 +79,9 @@ def sizes(fmt: Format) -> str:
 
 def special(fmt: Format) -> Floats:
     """Both zeros, infinities, NaN, one, and the ends of the subnormal and of the normal range."""
-    small, normal = fmt.smallest_subnormal, fmt.smallest_normal
-    positive = np.array(
-        [0, np.inf, np.nan, 1, 1 + fmt.eps, 3, small, 2 * small, normal - small, normal, normal * (1 + fmt.eps), fmt.max / 2, fmt.max]
-    )
+    small, normal, large = fmt.smallest_subnormal, fmt.smallest_normal, fmt.max
+    ends = [small, 2 * small, normal - small, normal, normal * (1 + fmt.eps), large / 2, large]
+    positive = np.array([0, np.inf, np.nan, 1, 1 + fmt.eps, 3, *ends])
     return np.concatenate([positive, -positive])
 
 
@@ -147,10 +146,8 @@ def dot_rows(arithmetic: Arithmetic, terms: int, generator: np.random.Generator)
     """Factors, bias and the sum that `run_dots` gives, before the store."""
     rows: list[Row] = []
     for scale in (1.0, 2.0 ** (arithmetic.storage.emin // 2), 2.0 ** (arithmetic.storage.emax / 2 - 1)):
-        weight, inputs, bias = (
-            store(torch.tensor(generator.normal(0, scale, size), dtype=torch.float32), arithmetic.storage)
-            for size in ((1, 4, terms), (2, 1, terms, 3), (1, 4))
-        )
+        drawn = [torch.tensor(generator.normal(0, scale, size)).float() for size in ((1, 4, terms), (2, 1, terms, 3), (1, 4))]
+        weight, inputs, bias = (store(numbers, arithmetic.storage) for numbers in drawn)
         sums = run_dots(arithmetic, weight, inputs, bias)
         for b, o, place in itertools.product(range(2), range(4), range(3)):
             factors: tuple[list[float], list[float]] = (weight[0, o].tolist(), inputs[b, 0, :, place].tolist())
@@ -198,16 +195,10 @@ def examples() -> Iterator[tuple[str, str, list[Row], Format]]:
     for name, fmt, (direction, mode) in itertools.product(OPERATIONS, FORMATS, DIRECTIONS):
         yield f"{name}_{fmt.name}_{mode}", f"{name}_ok {sizes(fmt)} {mode}", operation_rows(name, fmt, direction, generator), fmt
     for fmt in (BINARY16, BFLOAT16):
-        yield (
-            f"store_{fmt.name}",
-            f"store_ok {BINARY32.precision} {BINARY32.emax + 1} {fmt.precision} {fmt.emax + 1} " + " ".join(["eq_refl"] * 4),
-            store_rows(fmt, generator),
-            fmt,
-        )
-    arithmetics = [
-        Arithmetic(storage, fmt)
-        for storage, fmt in ((BINARY16, BINARY16), (BINARY16, BINARY32), (BFLOAT16, BINARY32), (BINARY32, BINARY32))
-    ]
+        check = f"store_ok {BINARY32.precision} {BINARY32.emax + 1} {fmt.precision} {fmt.emax + 1} eq_refl eq_refl eq_refl eq_refl"
+        yield f"store_{fmt.name}", check, store_rows(fmt, generator), fmt
+    pairs = ((BINARY16, BINARY16), (BINARY16, BINARY32), (BFLOAT16, BINARY32), (BINARY32, BINARY32))
+    arithmetics = [Arithmetic(storage, fmt) for storage, fmt in pairs]
     runs = [f"{order}{fused}" for order in ("sequential", "pairwise", "blocked:3") for fused in ("", ":fma")]
     for arithmetic, run in itertools.product(arithmetics, runs):
         rows = dot_rows(replace(arithmetic, order=parse_run(run)), 7, generator)
@@ -228,9 +219,8 @@ def write(path: Path) -> tuple[int, int]:
         for name, check, rows, fmt in examples():
             for suffix, some, verdict in (("", rows, "true"), ("_wrong", spoiled(rows, fmt), "false")):
                 listed = ";\n  ".join(map(term, some))
-                file.write(
-                    f"\nExample {name}{suffix} : forallb ({check}) [\n  {listed}] = {verdict}.\nProof. vm_compute. reflexivity. Qed.\n"
-                )
+                statement = f"forallb ({check}) [\n  {listed}] = {verdict}"
+                file.write(f"\nExample {name}{suffix} : {statement}.\nProof. vm_compute. reflexivity. Qed.\n")
                 count, vectors = count + 1, vectors + len(some)
     return count, vectors
 
