@@ -107,10 +107,11 @@ def no_open_ends() -> str:
         if found := OPEN_ENDS.search(text):
             raise CheckError(f"{module}.v says '{found[0]}'.")
         depth = 0
-        for line in text.splitlines():
-            depth += len(re.findall(r"^\s*Section\b", line)) - len(re.findall(r"^\s*End\b", line))
-            if depth == 0 and (found := re.match(r"\s*(Hypothes[ie]s|Variables?|Context)\b", line)):
-                raise CheckError(f"{module}.v has a '{found[1]}' outside a section, which is an axiom: {line.strip()}")
+        for sentence in re.split(r"\.(?=\s)", text + "\n"):
+            word = next(iter(sentence.split()), "")
+            depth += (word == "Section") - (word == "End")
+            if depth == 0 and word in ("Hypothesis", "Hypotheses", "Variable", "Variables", "Context"):
+                raise CheckError(f"{module}.v has a '{word}' outside a section, which is an axiom: {sentence.strip()}")
     return f"{len(listed)} files, nothing left open"
 
 
