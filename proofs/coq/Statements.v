@@ -2,7 +2,7 @@
     in statements.txt, with the definitions it rests on and the axioms of each theorem. *)
 From Coq Require Import Reals ZArith List Permutation.
 From Flocq Require Import Core BinarySingleNaN.
-From PrecisionKit Require Import Model Rounding Dot Jeannerod Named TensorCore Products Ieee Relax Softmax Azuma Margin Network Corollaries.
+From PrecisionKit Require Import Model Rounding Dot Jeannerod Named TensorCore Products Ieee Relax Softmax Azuma Functions Margin Network Corollaries Examples.
 Import ListNotations.
 Open Scope R_scope.
 
@@ -436,3 +436,54 @@ Proof. exact softmax_sup_norm. Qed.
 
 Theorem logits_decide_more : forall z n i j, (i < n)%nat -> (j < n)%nat -> z j <= z i -> softmax z n i - softmax z n j <= (z i - z j) / 2.
 Proof. exact probability_gap. Qed.
+
+Theorem softmax_statistic_moves_by : forall n y d e, (forall j, 0 <= y j) -> sum n y = 1 -> (forall j, Rabs (d j) <= e) ->
+  let mean := sum n (fun j => y j * d j) in
+  let a j := d j - mean in
+  0 <= ln (sum n (fun j => y j * exp (d j))) - mean <= Rmin (e * e / 2) (sum n (fun j => y j * (exp (Rabs (a j)) - 1 - Rabs (a j)))).
+Proof. exact softmax_statistic. Qed.
+
+Theorem softmax_with_rounding : forall n i (exps exps' : nat -> R) total q alpha beta delta, (i < n)%nat ->
+  (forall j, 0 < exps j) -> 0 <= alpha < 1 -> 0 <= beta < 1 -> 0 <= delta <= 1 ->
+  (forall j, Rabs (exps' j - exps j) <= alpha * exps j) -> Rabs (total - sum n exps') <= beta * sum n exps' ->
+  Rabs (q - exps' i / total) <= delta * (exps' i / total) ->
+  let p := exps i / sum n exps in
+  (1 - alpha) * (1 - delta) / ((1 + alpha) * (1 + beta)) * p <= q <= (1 + alpha) * (1 + delta) / ((1 - alpha) * (1 - beta)) * p.
+Proof. exact softmax_relative. Qed.
+
+(** * [7, 21, 22] Chains, parts and functions *)
+
+Theorem roundings_in_a_chain : forall u d k, 0 <= u -> (forall i, Rabs (d i) <= u) -> INR k * (INR k + 1) * u <= 1 ->
+  Rabs (chain d k - 1) <= (INR k + 1) * u.
+Proof. exact chain_of_roundings. Qed.
+
+Theorem sums_in_parts : forall f, has_bits f -> forall b loss k n, 0 <= b -> (k <= n)%nat -> (forall i, 0 <= loss i) ->
+  (forall i, (i < k)%nat -> loss i <= store_error f (b + sum i loss)) -> INR n * unit_roundoff f < 1 ->
+  let r := INR n * (unit_roundoff f * b + eta f) / (1 - INR n * unit_roundoff f) in
+  sum k loss <= INR n * store_error f (b + r).
+Proof. exact losses_in_parts. Qed.
+
+Theorem function_over_an_enclosure : forall f f' c e l, (forall x, Rabs (x - c) <= e -> derivable_pt_lim f x (f' x)) ->
+  (forall x, Rabs (x - c) <= e -> Rabs (f' x) <= l) -> forall d, Rabs d <= e -> Rabs (f (c + d) - f c) <= l * Rabs d.
+Proof. exact lipschitz_by_slope. Qed.
+
+Theorem function_beyond_first_order : forall f f' c e m, (forall x, Rabs (x - c) <= e -> derivable_pt_lim f x (f' x)) ->
+  (forall x, Rabs (x - c) <= e -> Rabs (f' x - f' c) <= m * Rabs (x - c)) ->
+  forall d, Rabs d <= e -> Rabs (f (c + d) - f c - f' c * d) <= m * (d * d) / 2.
+Proof. exact taylor_second_order. Qed.
+
+Theorem slope_of_sigmoid : forall x, derivable_pt_lim sigmoid x (sigmoid x * (1 - sigmoid x)) /\ 0 < sigmoid x * (1 - sigmoid x) <= / 4.
+Proof. exact sigmoid_slope. Qed.
+
+Theorem sigmoid_is_monotone : forall x y, x <= y -> sigmoid x <= sigmoid y.
+Proof. exact sigmoid_monotone. Qed.
+
+(** * The premises can be met *)
+
+(** One input, the two scores x and - x in half precision with sums in binary32: a certificate, and a run that it speaks of. *)
+Theorem a_certificate_exists : forall choice,
+  (forall i, (i < 3)%nat -> ordered half_single two_scores i /\ centre_of i = exactly two_scores centre_of i
+     /\ runs half_single choice two_scores centre_of i
+     /\ carried_by two_scores centre_of radius_of i + local_error half_single two_scores centre_of radius_of i <= radius_of i)
+  /\ (forall j, (j < 2)%nat -> j <> 0%nat -> centre_of (S 0) - centre_of (S j) > radius_of (S 0) + radius_of (S j)).
+Proof. exact two_scores_certified. Qed.
