@@ -1,7 +1,8 @@
 """``python -m proofs.check``: build the Coq proofs and check what they are worth.
 
 In the order of trust: Coq's compiler, its independent checker coqchk with the axioms compared to `axioms.txt`, the statements as Coq prints
-them compared to `statements.txt`, no theorem left open, and the package's own arithmetic checked by Flocq's numbers (`proofs.vectors`).
+them compared to `statements.txt`, no theorem left open, the package's own arithmetic checked by Flocq's numbers (`proofs.vectors`), and
+planted mistakes (`proofs.mutants`).
 ``--write`` renews `statements.txt`.  Needs Coq 8.16 and Flocq 4.1, which Debian 12 has; installs them where it may.
 """
 
@@ -13,7 +14,10 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+from proofs.mutants import MUTANTS, UNCHANGED, survives
 
 FOLDER = Path(__file__).resolve().parent / "coq"
 PREFIX = "PrecisionKit"
@@ -174,12 +178,24 @@ def vectors() -> str:
     return f"{examples} examples of {count} vectors"
 
 
+def planted() -> str:
+    """Stronger statements do not compile."""
+    with ThreadPoolExecutor(2) as pool:
+        unchanged, *stronger = pool.map(survives, (UNCHANGED, *MUTANTS))
+    if not unchanged:
+        raise CheckError("a file fails to compile from where the mistakes are planted.")
+    if any(stronger):
+        raise CheckError(f"still compile: {[mutant for mutant, survivor in zip(MUTANTS, stronger, strict=True) if survivor]}")
+    return f"{len(MUTANTS)} mistakes found"
+
+
 CHECKS: tuple[tuple[str, Callable[[], str]], ...] = (
     ("open ends", no_open_ends),
     ("build", build),
     ("coqchk", checked),
     ("statements", pinned),
     ("vectors", vectors),
+    ("planted mistakes", planted),
 )
 
 
@@ -208,7 +224,7 @@ def main(arguments: Sequence[str]) -> int:
             print(f"passed {name}: {told}", flush=True)
             if name == "build":
                 passed += sum(len(theorems(module)) for module in sources())
-            if name == "vectors":
+            if name in ("vectors", "planted mistakes"):
                 passed += int(told.split()[0])
     print(f"{passed} passed, {failed} failed")
     return int(failed > 0)
