@@ -51,6 +51,9 @@ MUTANTS = (
     Mutant("Margin", "Theorem strict_test_sound", "rnd (a - b) > t", "rnd (a - b) >= t"),
     Mutant("Network", "Definition cost", "Rmax 0 (- g) * below i", "0"),
     Mutant("Network", "Definition through", "- Rmax 0 (- g i) * lower i j", "- Rmax 0 (- g i) * upper i j"),
+    Mutant("Zonotope", "Definition admits", "/\\ z q <= z p", ""),
+    Mutant("Zonotope", "Definition admits", "t = 1 /\\ 0 < z k", "t = 1"),
+    Mutant("Zonotope", "Definition settled", "+ local_error a net z e i", ""),
     Mutant("Network", "Definition dot_fresh", "length bias - 1", "length bias - 2"),
 )
 

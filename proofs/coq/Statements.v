@@ -2,7 +2,7 @@
     in statements.txt, with the definitions it rests on and the axioms of each theorem. *)
 From Coq Require Import Reals ZArith List Permutation.
 From Flocq Require Import Core BinarySingleNaN.
-From PrecisionKit Require Import Model Rounding Dot Jeannerod Named TensorCore Products Ieee Relax Softmax Azuma Functions Margin Network Corollaries Examples.
+From PrecisionKit Require Import Model Rounding Dot Jeannerod Named TensorCore Products Ieee Relax Softmax Azuma Functions Margin Network Corollaries Zonotope Examples.
 Import ListNotations.
 Open Scope R_scope.
 
@@ -353,6 +353,33 @@ Theorem certified_by_substitution : forall lower upper below above n (z x : nat 
   (forall j, (c < j < classes)%nat -> z (logit c) - z (logit j) >= pull lower upper below above n (minus_gap j)) ->
   argmax (fun j => x (logit j)) classes = c.
 Proof. exact substituted_certificate. Qed.
+
+(** The zonotope method on a network: radii by the interval rule or by substitution, node by node; any lines that [admits] allows. *)
+Theorem settled_radii : forall a, has_bits (storage a) -> has_bits (accumulate a) -> has_bits (internal a) ->
+  0 <= product_roundoff a -> 0 <= product_underflow a -> forall choice net z x e n,
+  (forall i, (i < n)%nat -> ordered a net i) ->
+  (forall i, (i < n)%nat -> z i = exactly net z i) ->
+  (forall i, (i < n)%nat -> runs a choice net x i) ->
+  forall lower upper below above,
+  (forall i, (i < n)%nat -> admits a net z e lower upper below above i) ->
+  (forall i, (i < n)%nat -> settled a net z e lower upper below above i) ->
+  forall i, (i < n)%nat -> Rabs (x i - z i) <= e i.
+Proof. exact settled_enclosures. Qed.
+
+Theorem class_certified_by_zonotope : forall a, has_bits (storage a) -> has_bits (accumulate a) -> has_bits (internal a) ->
+  0 <= product_roundoff a -> 0 <= product_underflow a -> forall choice net z x e n,
+  (forall i, (i < n)%nat -> ordered a net i) ->
+  (forall i, (i < n)%nat -> z i = exactly net z i) ->
+  (forall i, (i < n)%nat -> runs a choice net x i) ->
+  forall lower upper below above,
+  (forall i, (i < n)%nat -> admits a net z e lower upper below above i) ->
+  (forall i, (i < n)%nat -> settled a net z e lower upper below above i) ->
+  forall (logit : nat -> nat) classes c, (c < classes)%nat -> (forall j, (j < classes)%nat -> (logit j < n)%nat) ->
+  let minus_gap j k := (if Nat.eq_dec k (logit j) then 1 else 0) - (if Nat.eq_dec k (logit c) then 1 else 0) in
+  (forall j, (j < c)%nat -> z (logit c) - z (logit j) > pull lower upper below above n (minus_gap j)) ->
+  (forall j, (c < j < classes)%nat -> z (logit c) - z (logit j) >= pull lower upper below above n (minus_gap j)) ->
+  argmax (fun j => x (logit j)) classes = c.
+Proof. exact zonotope_certificate. Qed.
 
 Theorem lines_of_a_functional : forall g v d lower upper below above, lower * d - below <= v <= upper * d + above ->
   g * v <= (Rmax 0 g * upper - Rmax 0 (- g) * lower) * d + Rmax 0 g * above + Rmax 0 (- g) * below.
