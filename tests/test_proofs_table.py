@@ -18,6 +18,7 @@ from precisionkit.lemma import keeps_argmax, published_lemma, repaired_lemma
 from precisionkit.ops._dot import Dots, Sums, any_order, named_tree, tensor_core
 from precisionkit.ops._store import store_error
 from proofs.check import FOLDER, definitions, main, no_open_ends, sources, text_of, theorems
+from proofs.mutants import MUTANTS, UNCHANGED, mutated
 
 README = (FOLDER.parent / "README.md").read_text()
 ROWS = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in README.splitlines() if re.match(r"\| [\d, ]+ \|", line)]
@@ -256,3 +257,8 @@ def test_what_is_left_open_is_found(planted, told, monkeypatch):
 def test_the_files_are_where_the_readme_says():
     for name in re.findall(r"`((?:coq|tests)/[\w./]+)`", README):
         assert any((root / name).exists() for root in (FOLDER.parent, Path(__file__).resolve().parents[1])), name
+
+
+@pytest.mark.parametrize("mutant", [*MUTANTS, UNCHANGED], ids=lambda mutant: f"{mutant.module}-{mutant.after.split()[1]}-{mutant.new}")
+def test_planted_mistakes_are_still_mistakes(mutant):
+    assert (mutated(mutant) == (FOLDER / f"{mutant.module}.v").read_text()) == (mutant is UNCHANGED)
