@@ -147,12 +147,13 @@ def checked() -> str:
 
 
 def printed() -> str:
-    """The statements, the definitions they rest on and the axioms of each theorem, as Coq prints them."""
+    """The statements, the definitions they rest on and the axioms that they use, as Coq prints them."""
     imports = re.findall(r"^From .*?\.$", text_of("Statements"), re.MULTILINE | re.DOTALL)
     lines = [*imports, f"From {PREFIX} Require Statements.", "Open Scope R_scope.", "Set Printing Width 130."]
     lines += [f"Print {PREFIX}.{module}.{name}." for module in sources() if module != "Execute" for name in definitions(module)]
-    for name in theorems():
-        lines += [f"Check {PREFIX}.Statements.{name}.", f"Print Assumptions {PREFIX}.Statements.{name}."]
+    stated = [f"{PREFIX}.Statements.{name}" for name in theorems()]
+    lines += [f"Check {name}." for name in stated]
+    lines += [f"Definition everything := ({', '.join(f'@{name}' for name in stated)}).", "Print Assumptions everything."]
     (FOLDER / "Pins.v").write_text("\n".join(lines) + "\n")
     text = re.sub(r"[ \t]+\n", "\n", run("coqc", "-q", "-Q", ".", PREFIX, "Pins.v"))
     axiom = rf"^((?:\w+\.)+(?:{'|'.join(name.split('.')[-1] for name in (FOLDER / 'axioms.txt').read_text().split())}))\b.*\n(?: .*\n)*"

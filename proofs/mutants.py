@@ -54,6 +54,7 @@ MUTANTS = (
     Mutant("Zonotope", "Definition admits", "/\\ z q <= z p", ""),
     Mutant("Zonotope", "Definition admits", "t = 1 /\\ 0 < z k", "t = 1"),
     Mutant("Zonotope", "Definition settled", "+ local_error a net z e i", ""),
+    Mutant("Probable", "Theorem pull_signed", "+ pull lower upper below above n g", ""),
     Mutant("Network", "Definition dot_fresh", "length bias - 1", "length bias - 2"),
 )
 
@@ -77,4 +78,4 @@ def survives(mutant: Mutant) -> bool:
         file = Path(folder) / f"{mutant.module}.v"
         file.write_text(mutated(mutant))
         command = ["coqc", "-q", "-Q", str(FOLDER), "PrecisionKit", str(file)]
-        return subprocess.run(command, capture_output=True, timeout=LIMIT, check=False).returncode == 0
+        return subprocess.run(command, cwd=folder, capture_output=True, timeout=LIMIT, check=False).returncode == 0

@@ -1,8 +1,8 @@
 (** The statements, each with its proof by name.  Numbers in brackets are those of bounds.md.  What Coq prints of this file is pinned
-    in statements.txt, with the definitions it rests on and the axioms of each theorem. *)
+    in statements.txt, with the definitions it rests on and the axioms that it uses. *)
 From Coq Require Import Reals ZArith List Permutation.
 From Flocq Require Import Core BinarySingleNaN.
-From PrecisionKit Require Import Model Rounding Dot Jeannerod Named TensorCore Products Ieee Relax Softmax Azuma Functions Margin Network Corollaries Zonotope Examples.
+From PrecisionKit Require Import Model Rounding Dot Jeannerod Named TensorCore Products Ieee Relax Softmax Azuma Functions Margin Network Corollaries Zonotope Probable Examples.
 Import ListNotations.
 Open Scope R_scope.
 
@@ -451,6 +451,27 @@ Theorem any_of_many_fails : forall outcomes weight, (forall w, 0 <= weight w) ->
   (forall i, (i < m)%nat -> expectation outcomes weight (fun w => if B i w then (if forallb (fun j => negb (B j w)) (seq 0 i) then 1 else 0) else 0) <= q i) ->
   expectation outcomes weight (fun w => if existsb (fun i => B i w) (seq 0 m) then 1 else 0) <= sum m q.
 Proof. exact union_bound. Qed.
+
+Theorem signed_errors_keep_their_signs : forall lower upper below above n d rho,
+  (forall i, (i < n)%nat -> sum i (fun j => lower i j * d j) - below i <= d i - rho i <= sum i (fun j => upper i j * d j) + above i) ->
+  forall g, sum n (fun j => g j * d j) <= sum n (fun i => coefficient lower upper n g i * rho i) + pull lower upper below above n g.
+Proof. exact pull_signed. Qed.
+
+(** A functional of a network exceeds the worst case of what is biased, and t deviations of the rest, with probability exp(- t^2 / 2). *)
+Theorem functional_under_random_rounding : forall outcomes weight, (forall w, 0 <= weight w) -> sum outcomes weight = 1 ->
+  forall lower upper below above n m (X : nat -> nat -> R) owner r (held : nat -> (nat -> R) -> bool) (d : nat -> nat -> R) g t,
+  mean_zero outcomes weight m X -> (forall k, of_past k (held k)) -> (forall k, (k < m)%nat -> (owner k < n)%nat) ->
+  (forall k w, (k < m)%nat -> held k (fun j => X j w) = true -> Rabs (X k w) <= r k) -> (forall k, 0 <= r k) -> 0 <= t ->
+  let rho i w := sum m (fun k => owned owner i k (X k w)) in
+  let radius i := sum m (fun k => owned owner i k (r k)) in
+  (forall w, (forall k, (k < m)%nat -> held k (fun j => X j w) = true) -> forall i, (i < n)%nat ->
+     sum i (fun j => lower i j * d j w) - below i <= d i w - rho i w <= sum i (fun j => upper i j * d j w) + above i) ->
+  let c i := coefficient lower upper n g i in
+  let level := pull lower upper below above n g + t * sqrt (sum n (fun i => (c i * radius i) * (c i * radius i))) in
+  forall dec : forall w, {(forall k, (k < m)%nat -> held k (fun j => X j w) = true) /\ sum n (fun j => g j * d j w) > level} + {~ _},
+  probability outcomes weight (fun w => (forall k, (k < m)%nat -> held k (fun j => X j w) = true) /\ sum n (fun j => g j * d j w) > level) dec
+    <= exp (- (t * t) / 2).
+Proof. exact probable_functional. Qed.
 
 (** * Softmax *)
 
