@@ -1,7 +1,7 @@
-(** The premises of a certificate can be met. *)
+(** The premises can be met. *)
 From Coq Require Import Reals ZArith List Lia Lra Permutation.
 From Flocq Require Import Core.
-From PrecisionKit Require Import Model Rounding Dot Products Relax Margin Network.
+From PrecisionKit Require Import Model Rounding Dot Products TensorCore Relax Margin Network Zonotope.
 Import ListNotations.
 Open Scope R_scope.
 
@@ -67,4 +67,43 @@ Proof.
       * exact (score_runs choice (-1) (or_intror eq_refl)).
       * exact L.
   - intros [|[|j]] Hj Hn; [lia| |lia]. simpl. lra.
+Qed.
+
+(** The zonotope method on the same network. *)
+Definition line_of (i j : nat) : R :=
+  match i with O => 0 | 1%nat => if in_dec Nat.eq_dec j [0%nat] then 1 else 0 | _ => if in_dec Nat.eq_dec j [0%nat] then -1 else 0 end.
+
+Theorem two_scores_by_zonotope : forall choice,
+  (forall i, (i < 3)%nat -> admits half_single two_scores centre_of radius_of line_of line_of radius_of radius_of i
+     /\ settled half_single two_scores centre_of radius_of line_of line_of radius_of radius_of i
+     /\ runs half_single choice two_scores centre_of i)
+  /\ centre_of 1 - centre_of 2
+     > pull line_of line_of radius_of radius_of 3 (fun k => (if Nat.eq_dec k 2 then 1 else 0) - (if Nat.eq_dec k 1 then 1 else 0)).
+Proof.
+  intros choice. destruct (two_scores_certified choice) as [H _]. split.
+  - intros i Hi. destruct (H i Hi) as [_ [_ [R E]]]. split; [|split; [left; exact E | exact R]].
+    assert (L : forall i, (i < 3)%nat -> i <> 0%nat -> local_error half_single two_scores centre_of radius_of i <= radius_of i).
+    { intros k Hk Hk0. destruct (H k Hk) as [_ [_ [_ G]]]. destruct k as [|[|[|k]]]; try lia.
+      - destruct (score_local 1 (or_introl eq_refl)) as [C _]. unfold carried_by in G. simpl two_scores in G. cbv iota in G. rewrite C in G. lra.
+      - destruct (score_local (-1) (or_intror eq_refl)) as [C _]. unfold carried_by in G. simpl two_scores in G. cbv iota in G. rewrite C in G. lra. }
+    destruct i as [|[|[|i]]]; [| | |lia].
+    + unfold admits. simpl. repeat split; lra.
+    + unfold admits. cbn [two_scores]. split; [split; reflexivity | split; apply L; lia].
+    + unfold admits. cbn [two_scores]. split; [split; reflexivity | split; apply L; lia].
+  - unfold pull, cost, through, centre_of, radius_of, line_of.
+    cbv beta iota delta [Nat.eq_dec nat_rec nat_rect sumbool_rec sumbool_rect in_dec list_rec list_rect].
+    unfold Rmax. repeat destruct Rle_dec; repeat destruct in_dec; repeat destruct Nat.eq_dec; try lra; try lia.
+Qed.
+
+(** A step of a tensor core: one product, aligned to its own exponent. *)
+Theorem one_step : let c := Step 0 [0%nat] (Given 0) in let p := fun _ : nat => 1 in
+  obeys 24 (RZ binary32) (RZ binary32) p 8 0 c /\ positive p c <= 1 /\ negative p c <= 1
+  /\ INR 1 * ((INR 8 + 1) * bpow radix2 (-24) + 2 * bpow radix2 (-23)) < 1.
+Proof.
+  intros c p. split; [|split; [|split]].
+  - simpl. split; [lia|]. split; [exact I|]. left. exists 0%nat. split; [left; reflexivity|]. unfold p. rewrite Rabs_R1. lra.
+  - simpl. unfold p, Rmax. repeat destruct Rle_dec; lra.
+  - simpl. unfold p, Rmax. repeat destruct Rle_dec; lra.
+  - change (bpow radix2 (-23)) with (/ IZR (2 ^ 23)). change (bpow radix2 (-24)) with (/ IZR (2 ^ 24)).
+    replace (INR 1) with 1 by reflexivity. replace (INR 8) with 8 by (simpl; lra). simpl. lra.
 Qed.

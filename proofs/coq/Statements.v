@@ -535,3 +535,17 @@ Theorem a_certificate_exists : forall choice,
      /\ carried_by two_scores centre_of radius_of i + local_error half_single two_scores centre_of radius_of i <= radius_of i)
   /\ (forall j, (j < 2)%nat -> j <> 0%nat -> centre_of (S 0) - centre_of (S j) > radius_of (S 0) + radius_of (S j)).
 Proof. exact two_scores_certified. Qed.
+
+(** The zonotope method decides the same network, and a step of a tensor core obeys. *)
+Theorem a_certificate_by_zonotope_exists : forall choice,
+  (forall i, (i < 3)%nat -> admits half_single two_scores centre_of radius_of line_of line_of radius_of radius_of i
+     /\ settled half_single two_scores centre_of radius_of line_of line_of radius_of radius_of i
+     /\ runs half_single choice two_scores centre_of i)
+  /\ centre_of 1 - centre_of 2
+     > pull line_of line_of radius_of radius_of 3 (fun k => (if Nat.eq_dec k 2 then 1 else 0) - (if Nat.eq_dec k 1 then 1 else 0)).
+Proof. exact two_scores_by_zonotope. Qed.
+
+Theorem a_tensor_core_step_obeys : let c := Step 0 [0%nat] (Given 0) in let p := fun _ : nat => 1 in
+  obeys 24 (RZ binary32) (RZ binary32) p 8 0 c /\ TensorCore.positive p c <= 1 /\ negative p c <= 1
+  /\ INR 1 * ((INR 8 + 1) * bpow radix2 (-24) + 2 * bpow radix2 (-23)) < 1.
+Proof. exact one_step. Qed.
