@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test lint bench limits softfloat contracts models docs clean
+.PHONY: demo test lint proofs bench limits softfloat contracts models docs clean
 
 demo: $(STAMP)  ## certify the digits network that comes with the package
 	mkdir -p reports
@@ -16,6 +16,9 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+proofs: $(STAMP)  ## the Coq proofs, their axioms and statements, and the package's arithmetic checked by Flocq; installs Coq where it may
+	$(BIN)/python -m proofs.check
 
 bench: $(STAMP)  ## time of the parts of certify, as ratios to a binary32 forward pass, one thread
 	$(BIN)/python -m tests.bench

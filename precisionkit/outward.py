@@ -60,7 +60,7 @@ def narrowed_up(x: Tensor, dtype: torch.dtype) -> Tensor:
 def sum_of_products_up(computed: Tensor, terms: int) -> Tensor:
     """Upper bound of a sum of `terms` products of non-negative factors, given its binary64 evaluation in any order.
 
-    computed >= exact (1 - n u) - n TINY/2, by Jeannerod and Rump, so exact <= (computed + n TINY) / (1 - n u); the factor
+    computed >= exact (1 - n u) - n (1 + n u) TINY/2, by Jeannerod and Rump, so exact <= (computed + n TINY) / (1 - n u); the factor
     ``1 + 2 n u`` exceeds ``1 / (1 - n u)`` as long as ``n u <= 1/2``.
     """
     return mul_up(add_up(computed, terms * TINY), 1 + 2 * (terms + 1) * U)
