@@ -9,8 +9,9 @@ from hypothesis import assume, event, given
 from hypothesis import strategies as st
 
 from precisionkit.arithmetic import ANY, parse_arithmetic, parse_order, parse_run, permitted
-from precisionkit.bound import adjoint
+from precisionkit.bound import EFFORT, adjoint
 from precisionkit.bound.interval import interval
+from precisionkit.bound.outputs import enclose_outputs
 from precisionkit.bound.substitution import substitution
 from precisionkit.evaluate import Program, execute, has_fast_run
 from precisionkit.formats import BINARY32
@@ -66,6 +67,17 @@ def test_runs_stay_inside_the_bounds_of_random_rounding(drawn):
     bounds = adjoint(drawn.program, drawn.stored)
     for logits in executions(drawn):
         assert not outside(bounds, logits).any()
+
+
+@examples(12)
+@given(programs(runnable(), families=("normal", "scales", "cancelling", "ties", "subnormal", "large")))
+def test_every_run_stays_inside_the_bounds_of_single_logits(drawn):
+    outputs, coarse = (enclose_outputs(drawn.program, drawn.stored, effort) for effort in (EFFORT, 0))
+    assert torch.equal(outputs.centre, coarse.centre)
+    assert (outputs.radius <= coarse.radius).all()
+    for logits in executions(drawn):
+        assert not ((logits - outputs.centre).abs() > outputs.radius).any()
+        assert logits[outputs.radius.isfinite()].isfinite().all()
 
 
 @examples(25)
