@@ -124,7 +124,7 @@ class Worker:
             return found
         orders = [linearised(p, inputs.to(self._analysis), classes) for p, inputs in zip(self._bounds, stored, strict=True)]
         kinds = [[order.worst for order in orders]]
-        if self._runs[1].arithmetic.unbiased_sums:
+        if self._runs[1].arithmetic.random_stores:
             kinds.append([order.random(self._linearised_failure / 2) for order in orders])
         sides = _side(bounds[0], runs[0]), _side(bounds[1], runs[1])
         for kind, (reference, half) in enumerate(kinds):

@@ -22,7 +22,7 @@ from precisionkit.formats import BINARY32
 from precisionkit.models import LoadedModel
 from precisionkit.probe import contradiction, torch_kernels
 from precisionkit.report import Environment, Input, Report, Timing, summarise
-from precisionkit.task import arithmetic_info, captured, data_info, describe_inputs, describe_run, model_info
+from precisionkit.task import arithmetic_info, captured, data_info, describe_inputs, describe_run, describe_weights, model_info
 
 _BATCH_BYTES = 4 * 2**20
 """Size aimed at for the largest binary64 tensor of a batch: it stays in a processor's cache, and small in memory."""
@@ -142,6 +142,7 @@ def certify(
                 "run": run,
                 "probed": probed,
                 "inputs": describe_inputs(model, data),
+                **describe_weights(model),
             },
         ),
         inputs=tuple(inputs),

@@ -34,14 +34,14 @@ def find_device(name: str) -> torch.device:
 
 
 def order_of(device: torch.device, storage: Format, accumulate: Format) -> Order:
-    """Return the order of sums that a device is taken to keep: ``gpu:UNIT`` for half formats on tensor cores that are known, else any.
+    """Return the order of sums that a device is taken to keep: ``gpu:UNIT`` for half formats on NVIDIA's units that are known, else any.
 
     Parameters
     ----------
     storage, accumulate : Format
         Of the program.
     """
-    if device.type != "cuda" or storage == BINARY32 or accumulate != BINARY32:
+    if device.type != "cuda" or torch.version.hip is not None or storage == BINARY32 or accumulate != BINARY32:
         return ANY
     major, minor = torch.cuda.get_device_capability(device)
     unit = "blackwell" if major in (10, 12) else _UNITS.get((major, minor))

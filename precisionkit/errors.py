@@ -23,7 +23,18 @@ class UnusableDataError(PrecisionKitError):
 
 
 class UnsupportedOperatorError(PrecisionKitError):
-    """The captured program holds an operator, or a use of one, for which no error rule is known."""
+    """The captured program holds an operator, or a use of one, for which no error rule is known.
+
+    Parameters
+    ----------
+    message : str
+    node : str
+        Name of the node in a file, where it is known.
+    """
+
+    def __init__(self, message: str, node: str = "") -> None:
+        super().__init__(message)
+        self.node = node
 
 
 class InvalidOperatorError(PrecisionKitError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeVar
@@ -14,19 +14,6 @@ from precisionkit.errors import PrecisionKitError, UsageError, first_line
 from precisionkit.ops import BY_NAME, Operator
 
 V = TypeVar("V")
-
-DOTS = (
-    *(f"conv{kind}{dims}d" for kind in ("", "_transpose") for dims in (1, 2, 3)),
-    "linear",
-    "addmm",
-    "mm",
-    "matmul",
-    "attention_scores",
-    "attention",
-)
-"""Operators that are dot products."""
-LAYERS = DOTS[: DOTS.index("matmul")]
-"""Those that kernels fuse with what follows."""
 
 
 @dataclass(frozen=True)
@@ -77,25 +64,16 @@ class Node:
         return f"node '{self.name}' ({self.operator}{where})"
 
 
-def multiplications(node: Node, shapes: Mapping[str, tuple[int, ...]], constants: Container[str]) -> int:
+def multiplications(node: Node, shapes: Mapping[str, tuple[int, ...]]) -> int:
     """Multiplications of a node for one input, where they are what it costs: dot products; else 0.
 
     Parameters
     ----------
     shapes : mapping of str to shapes
         Of what it reads.
-    constants : container of str
-        The names that are constants.
     """
-    if node.operator not in DOTS:
-        return 0
-    weights = [shapes[name] for name in node.operands if name is not None and name in constants]
-    if node.operator.startswith("conv"):
-        return math.prod(node.shape) * math.prod(weights[0][1:])
-    if node.operator in ("linear", "addmm", "mm"):
-        return max(map(math.prod, weights)) * math.prod(node.shape[:-1])
-    first, second = (shapes[name or ""] for name in node.operands[:2])
-    return math.prod(node.shape) * (second[-2] if node.operator == "attention" else first[-1])
+    count = node.record.products
+    return 0 if count is None else count(node.shape, [shapes.get(name or "", ()) for name in node.operands])
 
 
 @dataclass(frozen=True)
@@ -140,7 +118,7 @@ class Graph:
 
     def multiplications(self, node: Node) -> int:
         """Multiplications of one node for one input."""
-        return multiplications(node, self._shapes, self.constants)
+        return multiplications(node, self._shapes)
 
     @cached_property
     def _shapes(self) -> dict[str, tuple[int, ...]]:
@@ -171,7 +149,7 @@ class Graph:
         for node in (n for n in self.nodes if n.operator in ("batch_norm", "add")):
             before = [n for n in self.nodes if n.name in node.operands and uses.count(n.name) == 1 and n.shape == node.shape]
             behind = [n for n in before if n.operator == "batch_norm" and node.operator == "add" and found & set(n.operands)]
-            ends = [n for n in before if n.operator in LAYERS or n in behind]
+            ends = [n for n in before if n.record.ends_fused or n in behind]
             found |= {n.name for n in ends[-1:]}
         return frozenset(found)
 

@@ -8,10 +8,11 @@ from precisionkit.capture import survey
 from precisionkit.capture.moves import MOVES
 from precisionkit.capture.reader import Seen
 from precisionkit.data import Dataset
-from precisionkit.errors import UsageError, shown
-from precisionkit.graph import DOTS
-from precisionkit.models import LoadedModel
+from precisionkit.errors import PrecisionKitError, UsageError, shown
+from precisionkit.models import LoadedModel, Outline
+from precisionkit.models.outline import Listed
 from precisionkit.ops import BY_NAME
+from precisionkit.report import ModelInfo
 from precisionkit.report.inspect import InspectReport, Kind, Operation
 from precisionkit.task import check_inputs, holds_tokens, model_info
 
@@ -48,6 +49,37 @@ def inspect(model: LoadedModel, input_shape: tuple[int, ...], dtype: torch.dtype
     )
 
 
+def inspect_outline(outline: Outline, error: PrecisionKitError) -> InspectReport:
+    """Show the operators of a file that could not be opened: those that are not supported, and the others as they are listed."""
+    return InspectReport(
+        model=ModelInfo(path=outline.path, sha256=outline.sha256, arch=outline.arch, parameters=outline.parameters),
+        input=outline.input,
+        input_shape=outline.input_shape,
+        input_dtype=outline.input_dtype,
+        supported=False,
+        reason=str(error),
+        classes=None,
+        operations=tuple(map(_listed, outline.operators)),
+    )
+
+
+def _listed(operator: Listed) -> Operation:
+    return Operation(
+        name=operator.name,
+        target=operator.target,
+        shape=operator.shape,
+        dtype=operator.dtype,
+        kind="not supported" if operator.reason else "not looked at",
+        record=None if operator.reason else "unread",
+        parameters=0,
+        entries=0,
+        multiplications=0,
+        inputs=operator.inputs,
+        reason=operator.reason,
+        source="",
+    )
+
+
 def _operation(seen: Seen) -> Operation:
     return Operation(
         name=seen.name,
@@ -69,9 +101,9 @@ def _kind(seen: Seen) -> Kind:
     """What an operator is, from what its record says."""
     if seen.operator is None:
         return "not supported"
-    if seen.operator in DOTS:
-        return "dot product"
     record = BY_NAME.get(seen.operator)
+    if record is not None and record.products is not None:
+        return "dot product"
     if record is None or seen.target in MOVES or not (record.stores or record.pointwise):
         return "choice or move"
     return "entry by entry" if record.pointwise else "sum, norm or softmax"

@@ -69,7 +69,13 @@ def describe_inputs(model: LoadedModel, data: Dataset) -> str:
     """How the data become the input of both programs."""
     if holds_tokens(data):
         return "tokens as they are"
-    return "numbers as they are" if data.images.dtype.kind == "f" else model.preprocess.describe()
+    given = "numbers as they are" if data.images.dtype.kind == "f" else model.preprocess.describe()
+    return f"{given}, rounded in binary32"
+
+
+def describe_weights(model: LoadedModel) -> dict[str, str]:
+    """What became of weights that a file does not hold in binary32; nothing of others."""
+    return {"weights": f"{model.stored} in the file, converted to binary32"} if model.stored else {}
 
 
 def _check_labels(data: Dataset, graph: Graph) -> None:

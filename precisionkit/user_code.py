@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import sys
 from collections.abc import Iterator
@@ -46,7 +47,7 @@ def find_named(text: str, kind: str) -> object:
         The text has another form, or there is nothing of that name.
     """
     if not is_named(text):
-        raise UsageError(f"The {kind} {shown(text)!r} has not the form package.module:name.")
+        raise UsageError(f"The name {shown(text)!r} of the {kind} is not of the form package.module:name, as in mine.records:MINE.")
     module_name, _, attribute = text.partition(":")
     with current_directory_on_path():
         return _find(module_name, attribute, f"{kind} {text}")
@@ -69,7 +70,9 @@ def _find(module_name: str, attribute: str, what: str) -> object:
         raise UsageError(f"Importing {module_name} for the {what} failed with {brief(error)}: correct that module.") from error
     for part in attribute.split("."):
         if not hasattr(found, part):
-            raise UsageError(f"The module {module_name} has no {attribute}: name a function in it, as in {module_name}:make.")
+            near = difflib.get_close_matches(part, [name for name in vars(found) if not name.startswith("_")], n=3)
+            say = f"the nearest names are {', '.join(near)}" if near else "name something that it defines"
+            raise UsageError(f"The module {module_name} has no {attribute}, for the {what}: {say}.")
         found = getattr(found, part)
     return found
 

@@ -20,12 +20,14 @@ from torch import nn
 
 from precisionkit.arithmetic import REFERENCE, parse_arithmetic
 from precisionkit.batch import Worker
-from precisionkit.bound import Ladder
+from precisionkit.bound import EFFORT, Ladder
 from precisionkit.bound.interval import interval
 from precisionkit.capture import capture, survey
 from precisionkit.devices import find_device
 from precisionkit.evaluate import Program, execute
 from precisionkit.graph import Graph
+
+from .bench import NETWORKS, loaded
 
 SEED, CLASSES = 0, 10
 
@@ -111,7 +113,8 @@ class Row:
     """
 
     name: str
-    size: int
+    shape: tuple[int, ...]
+    weights: str
     parameters: int
     operators: int
     kinds: int
@@ -122,14 +125,14 @@ class Row:
 
     def __str__(self) -> str:
         return (
-            f"| {self.name} | {self.size} | {self.parameters / 1e6:.1f} M | {self.operators} ({self.kinds}) | {100 * self.supported:.0f} % "
+            f"| {self.name} | {' x '.join(map(str, self.shape))} | {self.weights} | {self.parameters / 1e6:.2f} M | {self.operators} ({self.kinds}) | {100 * self.supported:.0f} % "
             f"| {'yes' if self.inside else 'no'} | {self.single} | {self.half} |"
         )
 
 
 HEAD = (
-    "| network | side | parameters | operators (kinds) | supported | runs inside | fp32: proved / probable | bound | measured | passes "
-    "| fp16: proved / probable | bound | measured | passes |\n" + "|---" * 14 + "|"
+    "| network | input | weights, images | parameters | operators (kinds) | supported | runs inside | fp32: proved / probable | bound | measured | passes "
+    "| fp16: proved / probable | bound | measured | passes |\n" + "|---" * 15 + "|"
 )
 
 
@@ -149,11 +152,19 @@ def build(name: str, size: int) -> nn.Module:
     return module.eval()
 
 
-def row(name: str, size: int, images: int, effort: float, device: torch.device) -> Row:
-    module = build(name, size)
-    seen = survey(module, (3, size, size)).seen
-    graph = capture(module, (3, size, size))
-    inputs = torch.rand(images, 3, size, size)
+def row(name: str, given: Options) -> Row:
+    """Measure one network: torchvision's with random weights, or one of the zoo with its own on real images."""
+    device = find_device(given.device)
+    if name in MODELS:
+        size = given.size or MODELS[name][0]
+        module, inputs = build(name, size), torch.rand(given.images, 3, size, size)
+        weights, effort = "random", given.effort
+    else:
+        model, data = loaded(name, NETWORKS[name])
+        module, inputs = model.module, model.preprocess(data.images)
+        weights, effort = "trained", EFFORT
+    shape = tuple(inputs.shape[1:])
+    seen, graph = survey(module, shape).seen, capture(module, shape)
     inside = True
     for storage in ("fp32", "fp16", "bf16"):
         program = Program.of(graph, parse_arithmetic(storage), device)
@@ -169,7 +180,8 @@ def row(name: str, size: int, images: int, effort: float, device: torch.device) 
     single, half = (verdicts(graph, storage, inputs, effort, forward, device) for storage in ("fp32", "fp16"))
     return Row(
         name,
-        size,
+        shape,
+        f"{weights}, {len(inputs)}",
         sum(p.numel() for p in module.parameters()),
         len(seen),
         len({s.target for s in seen}),
@@ -189,7 +201,8 @@ def seconds(program: Program, inputs: torch.Tensor) -> float:
 
 def verdicts(graph: Graph, storage: str, inputs: torch.Tensor, effort: float, forward: float, device: torch.device) -> Verdicts:
     arithmetic = parse_arithmetic(storage)
-    worker = Worker(graph, arithmetic, Ladder.of("adjoint", arithmetic, effort), device, device, False, None, None)
+    method = "auto" if effort == EFFORT else "adjoint"
+    worker = Worker(graph, arithmetic, Ladder.of(method, arithmetic, effort), device, device, False, None, None)
     start = time.perf_counter()
     found = [worker.batch(one, i, None)[0] for i, one in enumerate(inputs.split(1))]
     taken = time.perf_counter() - start
@@ -202,37 +215,49 @@ def verdicts(graph: Graph, storage: str, inputs: torch.Tensor, effort: float, fo
 
 ABOUT = """# Networks of today
 
-Written by `make models`, on {images} random images of each network with random weights; batch normalisation has the statistics of random
-images. Side is that of the images; operators are those of the exported program, kinds the different ones. Runs inside: runs in fp32,
-fp16 and bf16, by binary32 kernels and by the CPU's half kernels, lie where the interval method says, where it says something. The
-adjoint method, `--method adjoint --effort {effort:g}`, against the reference program; bound and measured difference are medians for the
-gap to the closest class, `-` where there is no bound; passes is the time of an image in forward passes, one thread. Untrained networks
-have small gaps: the ratio of bound and measured difference tells more than the verdicts.
+Written by `make models`. Networks of torchvision and a transformer have random weights and random images, as many as the table says, and batch normalisation the statistics of random images; those of the zoo have their own weights
+and real images, the first of the test set. Operators are those of the exported program, kinds the different ones. Runs inside: runs in fp32, fp16 and bf16, by binary32 kernels and by the CPU's half kernels, lie where the interval method says,
+where it says something. Proved and probable: images, with `--method auto` for the zoo, and `--method adjoint --effort {effort:g}` for the others, against the reference program; bound and measured difference are medians for the gap to the
+closest class, `-` where there is no bound; passes is the time of an image in forward passes of one image, one thread. Untrained networks have small gaps and many neurons near zero: in fp16 errors of thousands of them add up in the
+worst case, and no method here bounds them.
 
 """
 
 
+@dataclass(frozen=True)
+class Options:
+    """Of the command."""
+
+    size: int | None
+    images: int
+    effort: float
+    device: str
+
+    def __str__(self) -> str:
+        size = [f"--size={self.size}"] if self.size else []
+        return " ".join([*size, f"--images={self.images}", f"--effort={self.effort}", f"--device={self.device}"])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("names", nargs="*", default=[], metavar="NAME", help="torchvision's names, or transformer_encoder")
+    parser.add_argument("names", nargs="*", default=[], metavar="NAME", help="torchvision's names, transformer_encoder, or of the zoo")
     parser.add_argument("--size", type=int, help="side of the images")
-    parser.add_argument("--images", type=int, default=2)
-    parser.add_argument("--effort", type=float, default=1000.0)
+    parser.add_argument("--images", type=int, default=1, help="with random weights")
+    parser.add_argument("--effort", type=float, default=1000.0, help="with random weights")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--one", action="store_true", help="print the row of one network, in this process")
     parser.add_argument("--write", type=Path, help="write the table to a file as well, row by row")
     given = parser.parse_args()
+    options = Options(given.size, given.images, given.effort, given.device)
     if given.one:
         torch.set_num_threads(1)
-        name = given.names[0]
-        print(row(name, given.size or MODELS[name][0], given.images, given.effort, find_device(given.device)), flush=True)
+        print(row(given.names[0], options), flush=True)
         return
-    lines = [ABOUT.format(images=given.images, effort=given.effort) + HEAD]
+    lines = [ABOUT.format(effort=given.effort) + HEAD]
     print(HEAD, flush=True)
-    for name in given.names or MODELS:
-        options = ["--one", "--images", str(given.images), "--effort", str(given.effort), "--device", given.device]
-        options += ["--size", str(given.size)] if given.size else []
-        made = subprocess.run([sys.executable, "-m", "tests.model_table", name, *options], check=True, stdout=subprocess.PIPE, text=True)
+    for name in given.names or [*MODELS, *NETWORKS]:
+        command = [sys.executable, "-m", "tests.model_table", "--one", name, *str(options).split()]
+        made = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
         lines.append(made.stdout.strip().splitlines()[-1])
         print(lines[-1], flush=True)
         if given.write:

@@ -30,8 +30,8 @@ from precisionkit.graph import Graph
 
 def model_of_rounding(arithmetic: Arithmetic) -> str:
     """What a `probable` verdict takes for granted beside the assumptions of the arithmetic."""
-    dots = ", of dot products" if arithmetic.unbiased_sums else ""
-    worst = "" if arithmetic.unbiased_sums else " Errors of dot products count in the worst case."
+    dots = ", of dot products" if arithmetic.unbiased_sums else ", of the reference program's dot products"
+    worst = "" if arithmetic.unbiased_sums else " Errors of the half program's dot products count in the worst case."
     return (
         f"For 'probable' verdicts, a model of rounding: the rounding errors of stores{dots} and of other sums have mean zero given all "
         f"earlier ones.{worst}"

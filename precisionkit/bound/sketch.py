@@ -238,7 +238,7 @@ class Sketch(ABC):
         if samples is None:
             return self._undrawn(own)
         # |A| |sample| <= size |A| span, and each of its roundings is relative to that
-        terms = record.linear_terms(node.attributes, *operands) + 2 if record.stores or node.operator == "pad" else 0
+        terms = record.linear_terms(node.attributes, *operands) + 2 if record.stores else 0
         size = torch.stack([state.size for _, state in known]).amax(0)
         lost = torch.stack([state.lost for _, state in known]).amax(0)
         return _State(samples, own, span, mul_up(size, 1 + 2 * terms * U), add_up(lost, mul_up(size, 2 * terms * U)))

@@ -95,7 +95,7 @@ class Doubts:
 
 
 class Settled:
-    """Every neuron in front of a ReLU whose sign is in doubt gets the exact row sums of its functional and of its negative."""
+    """Every neuron in front of a nonlinear operator that is near a kink gets the exact row sums of its functional and of its negative."""
 
     def __init__(self, deviate: float | None = None) -> None:
         self._deviate = deviate

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
+from precisionkit.capture.calm import as_written
 from precisionkit.capture.export import batch_of, export, has_free_batch
 from precisionkit.capture.reader import Reader, Seen, read
 from precisionkit.errors import PrecisionKitError, UnusableModelError
@@ -43,10 +44,9 @@ def capture(module: nn.Module, input_shape: tuple[int, ...], dtype: torch.dtype 
     UnsupportedOperatorError
         It uses an operator, or a use of one, that has no error rule.
     """
-    program = _exported(module, input_shape, dtype)
-    graph = read(program, input_shape)
-    _check(graph, program, input_shape, dtype)
-    return graph
+    with as_written():
+        program = _exported(module, input_shape, dtype)
+        return _checked(program, input_shape, dtype)
 
 
 @dataclass(frozen=True)
@@ -79,16 +79,23 @@ def survey(module: nn.Module, input_shape: tuple[int, ...], dtype: torch.dtype =
     UnusableModelError
         The module does not run on such an input or cannot be exported.
     """
-    program = _exported(module, input_shape, dtype)
-    reader = Reader(program, lenient=True)
-    for node in program.graph_module.graph.nodes:
-        reader.read(node)
-    try:
-        graph = read(program, input_shape)
-        _check(graph, program, input_shape, dtype)
-    except PrecisionKitError as error:
-        return Survey(reader.start, tuple(reader.seen), None, str(error))
-    return Survey(reader.start, tuple(reader.seen), graph)
+    with as_written():
+        program = _exported(module, input_shape, dtype)
+        reader = Reader(program, lenient=True)
+        for node in program.graph_module.graph.nodes:
+            reader.read(node)
+        try:
+            graph = _checked(program, input_shape, dtype)
+        except PrecisionKitError as error:
+            return Survey(reader.start, tuple(reader.seen), None, str(error))
+        return Survey(reader.start, tuple(reader.seen), graph)
+
+
+def _checked(program: ExportedProgram, input_shape: tuple[int, ...], dtype: torch.dtype) -> Graph:
+    """The graph of a program, once it is found to compute the same."""
+    graph = read(program, input_shape)
+    _check(graph, program, input_shape, dtype)
+    return graph
 
 
 def _exported(module: nn.Module, input_shape: tuple[int, ...], dtype: torch.dtype) -> ExportedProgram:

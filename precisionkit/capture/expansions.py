@@ -119,6 +119,25 @@ def _pool1d(record: str, names: tuple[str, ...]) -> Expansion:
     return expand
 
 
+def _pool1d_with_places(reader: Reader, node: fx.Node, given: dict[str, Any]) -> Any:
+    """The largest of each window in one dimension; the places are another result, which nothing may read."""
+    x = _images(reader, node, given["self"], 1)
+    channels, size = x.layout.shape
+    layout = reader.layout_of(node.meta["val"][0].shape)
+    if "output_size" in given:
+        (outputs,) = _each(given["output_size"], 1)
+        if size % outputs:
+            raise _refused(reader, node, f"images of {size} do not divide into windows for {outputs}")
+        attributes: dict[str, Any] = {"kernel_size": (1, size // outputs), "stride": (1, size // outputs)}
+    else:
+        neutral = {"kernel_size": 1, "stride": 1, "padding": 0, "dilation": 1}
+        attributes = {name: (before, *_each(given[name], 1)) for name, before in neutral.items() if given.get(name) not in (None, [], ())}
+        attributes["ceil_mode"] = bool(given.get("ceil_mode"))
+    high = reader.viewed(node, x, (channels, 1, size))
+    pooled = reader.add(node, "_flat", "max_pool2d", [high], attributes, _regular((layout.shape[0], 1, layout.shape[1])))
+    return [reader.viewed(node, pooled, layout.shape, name=node.name)]
+
+
 def _adaptive_max(reader: Reader, node: fx.Node, given: dict[str, Any]) -> Any:
     """Windows of equal size are those of max pooling."""
     x = _images(reader, node, given["self"], 2)
@@ -166,6 +185,62 @@ def _glu(reader: Reader, node: fx.Node, given: dict[str, Any]) -> Any:
     return reader.add(node, "", "mul", [parts[0], gate], {}, layout)
 
 
+_POWERS = {0.5: "sqrt", -0.5: "rsqrt", -1.0: "reciprocal"}
+"""Exponents for which torch's kernels of powers call another kernel."""
+
+
+def _power(reader: Reader, node: fx.Node, given: dict[str, Any]) -> Any:
+    """Roots and reciprocals by their own operators; the first power is the number itself."""
+    exponent = given["exponent"]
+    if exponent == 1 and isinstance(given["self"], Value):
+        return given["self"]
+    if exponent in _POWERS:
+        return reader.place(node, _POWERS[exponent], [given["self"]], {})
+    return reader.operation(node, "pow", given)
+
+
+def _clamped(reader: Reader, node: fx.Node, given: dict[str, Any]) -> Any:
+    """The minimum of the upper end and of the maximum of the lower end, in this order."""
+    value = given["self"]
+    ends = [(record, given[name]) for name, record in (("min", "maximum"), ("max", "minimum")) if isinstance(given.get(name), Value)]
+    for number, (record, end) in enumerate(ends):
+        last = number == len(ends) - 1
+        value = reader.place(node, record, [value, end], {}, suffix="" if last else "_raised")
+    return value
+
+
+def _along_several(record: str) -> Expansion:
+    def expand(reader: Reader, node: fx.Node, given: dict[str, Any]) -> Any:
+        """One dimension after the other: the largest of the largest."""
+        dims = _each(given["dim"], 1) if isinstance(given.get("dim"), int) else list(given.get("dim") or ())
+        if len(dims) == 1:
+            return reader.operation(node, record, given)
+        x = _one_input(reader, node, given["self"])
+        sizes = list(x.layout.single)
+        places = sorted(d % len(sizes) for d in dims)
+        if not places or places[0] == 0:
+            raise _refused(reader, node, "it acts on the batch dimension")
+        for place in places:
+            sizes[place] = 1
+            x = reader.add(node, f"_{place}", record, [x], {"dim": (place,), "keepdim": True}, _regular(tuple(sizes[1:])))
+        return reader.viewed(node, x, reader.layout_of(node.meta["val"].shape).shape, name=node.name)
+
+    return expand
+
+
+def _interpolated(reader: Reader, node: fx.Node, given: dict[str, Any]) -> Any:
+    """``a + w (b - a)``, and for weights from 1/2 on ``b - (1 - w) (b - a)``, as torch's kernels compute it."""
+    start, end, weight = given["self"], given["end"], float(given["weight"])
+    near = 0 <= weight < 0.5
+    if not 0 <= weight <= 1:
+        raise _refused(reader, node, f"its weight {weight:g} is not between 0 and 1")
+    if not near and float(torch.tensor(1 - weight).to(torch.bfloat16)) != 1 - weight:
+        raise _refused(reader, node, f"its weight {weight:g} is 1/2 or more, and kernels round what it lacks to 1 in different ways")
+    step = reader.place(node, "sub", [end, start], {}, suffix="_step")
+    scaled = reader.place(node, "mul", [step, None], {"other": weight if near else 1 - weight}, suffix="_scaled")
+    return reader.place(node, "add" if near else "sub", [start if near else end, scaled], {})
+
+
 def masks_out(given: Mapping[str, Any]) -> bool:
     """Whether a constant that holds minus infinities is added."""
     return any(isinstance(v, Value) and v.constant is not None and bool((v.constant == -math.inf).any()) for v in given.values())
@@ -197,6 +272,15 @@ EXPANSIONS: Mapping[str, Expansion] = {
     "aten.adaptive_avg_pool1d.default": _pool1d("adaptive_avg_pool2d", ("output_size",)),
     "aten.adaptive_max_pool2d.default": _adaptive_max,
     "aten.adaptive_avg_pool3d.default": _adaptive_average3d,
+    "aten.max_pool1d_with_indices.default": _pool1d_with_places,
+    "aten.adaptive_max_pool1d.default": _pool1d_with_places,
+    "aten.amax.default": _along_several("amax"),
+    "aten.amin.default": _along_several("amin"),
+    "aten.clamp.Tensor": _clamped,
+    "aten.clamp_min.Tensor": _clamped,
+    "aten.clamp_max.Tensor": _clamped,
+    "aten.lerp.Scalar": _interpolated,
+    "aten.pow.Tensor_Scalar": _power,
     "aten.prelu.default": _prelu,
     "aten.glu.default": _glu,
 }
@@ -211,6 +295,15 @@ READ_AS: Mapping[str, str] = {
     "aten.adaptive_avg_pool1d.default": "adaptive_avg_pool2d of images that are one pixel high",
     "aten.adaptive_max_pool2d.default": "max_pool2d, where all windows have one size",
     "aten.adaptive_avg_pool3d.default": "mean, where the output is one voxel",
+    "aten.max_pool1d_with_indices.default": "max_pool2d of images that are one pixel high; the places must not be used",
+    "aten.adaptive_max_pool1d.default": "max_pool2d of images that are one pixel high, where all windows have one size",
+    "aten.clamp.Tensor": "maximum and minimum",
+    "aten.clamp_min.Tensor": "maximum",
+    "aten.clamp_max.Tensor": "minimum",
+    "aten.amax.default": "amax, one dimension after the other",
+    "aten.amin.default": "amin, one dimension after the other",
+    "aten.pow.Tensor_Scalar": "pow for the exponent 2; sqrt, rsqrt and reciprocal for 1/2, -1/2 and -1; nothing for 1",
+    "aten.lerp.Scalar": "sub, mul and add; from a weight of 1/2 on, sub, mul and sub",
     "aten.prelu.default": "relu of the input and of its negative, mul and sub",
     "aten.glu.default": "slice, sigmoid and mul",
 }

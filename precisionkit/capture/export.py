@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
-
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
+from precisionkit.capture.calm import silent_failure
 from precisionkit.errors import UnusableModelError, first_line
 
 _BATCH = 2
@@ -35,14 +34,13 @@ def export(module: nn.Module, input_shape: tuple[int, ...], dtype: torch.dtype) 
     """
     try:
         with torch.no_grad():
-            module(torch.zeros(1, *input_shape, dtype=dtype))
+            module(batch_of(1, input_shape, dtype))
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
         reason = first_line(error)
         raise UnusableModelError(f"The model does not run on an input of shape {shown(input_shape)}: {reason}") from error
     steps = decompositions()
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # deprecations inside torch.export are not the user's
+        with silent_failure():
             program: ExportedProgram = _with_free_batch(module, input_shape, dtype).run_decompositions(steps)
     except Exception as error:  # torch.export raises errors of many private types; every one means the same to the user
         reason = first_line(error)
@@ -54,7 +52,7 @@ def export(module: nn.Module, input_shape: tuple[int, ...], dtype: torch.dtype) 
 
 def _with_free_batch(module: nn.Module, input_shape: tuple[int, ...], dtype: torch.dtype) -> ExportedProgram:
     """For a batch of any size; of one alone where the model's code fixes the size, as ``len(x)`` does."""
-    sample = torch.zeros(_BATCH, *input_shape, dtype=dtype)
+    sample = batch_of(_BATCH, input_shape, dtype)
     try:
         return torch.export.export(module, (sample,), dynamic_shapes=({0: Dim("batch", min=1, max=2**20)},))
     except Exception:  # of many private types

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import operator
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -14,13 +14,14 @@ import torch
 from torch import Tensor, fx
 from torch.export import ExportedProgram
 
+from precisionkit.capture.choices import ONLY, Choice, as_activations, choose, compares_tokens, has_choice, vocabulary
 from precisionkit.capture.expansions import EXPANSIONS, added_mask, masks_out
 from precisionkit.capture.export import has_free_batch, shown
 from precisionkit.capture.layout import Layout, Value, for_one
 from precisionkit.capture.moves import MADE, MOVES, Index, find_move
 from precisionkit.errors import UnsupportedOperatorError, UnusableModelError, first_line
 from precisionkit.formats import BFLOAT16, BINARY16, round_to_nearest
-from precisionkit.graph import DOTS, Graph, Node, multiplications
+from precisionkit.graph import Graph, Node, multiplications
 from precisionkit.ops import BY_NAME, BY_TARGET, SOFTMAX_TARGETS, Operator
 
 _CASTS = ("aten._to_copy.default", "aten.to.dtype")
@@ -104,6 +105,8 @@ class Reader:
         self._nodes: list[Node] = []
         self._values: dict[str, Any] = {}
         self._lenient = lenient
+        self._counts: set[str] = set()
+        self.vocabulary = vocabulary(self.start, program.graph_module.graph.nodes, self._constants)
         self.seen: list[Seen] = []
         for node in program.graph_module.graph.nodes:
             if node.op == "placeholder":
@@ -121,6 +124,7 @@ class Reader:
         before = len(self._nodes)
         try:
             self._values[node.name] = self._value(node)
+            self._note_count(node)
         except UnsupportedOperatorError as error:
             if not self._lenient:
                 raise
@@ -139,6 +143,16 @@ class Reader:
         target = str(node.target)
         given = {name: self._argument(value) for name, value in bound(node).items()}
         tensors = [v for v in _flat(given) if isinstance(v, Value)]
+        if has_choice(given) or compares_tokens(self, node, target):
+            if target in MADE:
+                given = {
+                    name: value.table.new_zeros(value.layout.single) if isinstance(value, Choice) else value
+                    for name, value in given.items()
+                }
+            elif (read := choose(self, node, target, given)) is not None:
+                return read
+            else:
+                given = as_activations(self, node, target, given)
         self._refuse_casts(node, target, given)
         if target in MADE or (tensors and all(v.constant is not None for v in tensors)):
             return self._constant(node, target, given)
@@ -146,15 +160,15 @@ class Reader:
             return EXPANSIONS[target](self, node, given)
         if target == "aten.add.Tensor" and masks_out(given):
             return added_mask(self, node, given)
+        if target in _ADVICE and target not in BY_TARGET:
+            raise UnsupportedOperatorError(f"{describe(node)} {_ADVICE[target]}.")
         if target not in MOVES and target not in BY_TARGET:
             raise UnsupportedOperatorError(
                 f"No error rule is known for {describe(node)}. 'precisionkit ops' lists what is supported; build the layer from that, "
                 "register a record for it (docs/custom-operators.md), or leave it out of what is certified."
             )
-        if target in BY_TARGET and self._fits(target, node, tensors):
-            return self.operation(node, _record_of(target, given), given)
         if target in MOVES:
-            return self._move(node, target, given)
+            return self.move(node, target, given)
         return self.operation(node, _record_of(target, given), given)
 
     def _argument(self, value: Any) -> Any:
@@ -170,9 +184,9 @@ class Reader:
     def _result_of(self, node: fx.Node) -> Any:
         origin, index = node.args
         results = self._values[str(origin)]
-        if isinstance(results, (list, tuple)):
+        if isinstance(results, (list, tuple)) and int(index) < len(results):  # type: ignore[arg-type]
             return results[int(index)]  # type: ignore[arg-type]
-        if index != 0:
+        if isinstance(results, (list, tuple)) or index != 0:
             raise UnsupportedOperatorError(
                 f"Result {index} of {describe(node)} is used; only the first result of an operator is supported."
             )
@@ -193,25 +207,39 @@ class Reader:
         if dtype not in (torch.float32, torch.int64, torch.int32, torch.bool):
             raise UnsupportedOperatorError(f"{describe(node)} casts to {dtype}; only programs in float32 can be analysed.")
         before = node.all_input_nodes[0].meta["val"].dtype
+        if node.all_input_nodes[0].name in self._counts and dtype == torch.float32:
+            return
         if any(isinstance(v, Value) and v.constant is None for v in given.values()) and before != dtype:
             raise UnsupportedOperatorError(f"{describe(node)} casts what depends on the input from {before} to {dtype}.")
 
     def _refuse_numbers(self, node: fx.Node, record: str) -> None:
         """Tokens choose rows of tables, and nothing else; sizes shape views, and nothing else."""
         for item in node.all_input_nodes:
-            found, value = item.meta.get("val"), self._values.get(item.name)
-            if not isinstance(found, Tensor) and record != "view":
+            if not isinstance(item.meta.get("val"), Tensor) and record != "view":
                 raise UnsupportedOperatorError(f"{describe(node)} computes with the size of a tensor, '{item.name}'.")
-            whole = isinstance(found, Tensor) and not found.is_floating_point()
-            if whole and record != "embedding" and isinstance(value, Value) and value.constant is None:
-                raise UnsupportedOperatorError(
-                    f"{describe(node)} computes with the integers of '{item.name}'; tokens can only choose embeddings."
-                )
+            counts = item.name in self._counts and record not in _OF_COUNTS
+            if (counts or self.is_token(item)) and record != "embedding":
+                raise UnsupportedOperatorError(f"{describe(node)} computes with the integers of '{item.name}'; {ONLY}.")
+
+    def is_token(self, node: fx.Node) -> bool:
+        """Whether a node is whole numbers of the input, moved perhaps."""
+        found, value = node.meta.get("val"), self._values.get(node.name)
+        whole = isinstance(found, Tensor) and not found.is_floating_point()
+        return whole and isinstance(value, Value) and value.constant is None and node.name not in self._counts
+
+    def _note_count(self, node: fx.Node) -> None:
+        """Sums of masks, and what is computed of them, are whole numbers that the records treat as any other."""
+        found = node.meta.get("val")
+        inputs = [item for item in node.all_input_nodes if isinstance(item.meta.get("val"), Tensor)]
+        active = [item for item in inputs if item.name not in self._constants]
+        counted = active and all(item.name in self._counts or isinstance(self._values.get(item.name), Choice) for item in active)
+        if counted and isinstance(found, Tensor) and found.dtype == torch.int64 and isinstance(self._values[node.name], Value):
+            self._counts.add(node.name)
 
     # ---------------------------------------------------------------------------------------------------------- constants
     def _constant(self, node: fx.Node, target: str, given: dict[str, Any]) -> Any:
         """Compute with constants alone: what only moves, or is exact in every format, is computed here and now."""
-        exact = target in MADE or target in MOVES
+        exact = target in MADE or target in MOVES or target == "aten.embedding.default"
         arguments = {name: _held(value) for name, value in given.items() if name not in ("device", "pin_memory", "layout")}
         found = node.meta["val"]
         if not exact and isinstance(found, Tensor) and found.is_floating_point():
@@ -229,6 +257,10 @@ class Reader:
             return [self.hold(f"{node.name}_{i}", part) for i, part in enumerate(result)]
         return self.hold(node.name, result)
 
+    def next_number(self) -> int:
+        """A number for a name that is not taken yet."""
+        return len(self._constants)
+
     def hold(self, name: str, value: Tensor) -> Value:
         """Keep a constant that the program does not have."""
         self._constants[name] = value.float() if value.is_floating_point() else value
@@ -243,23 +275,29 @@ class Reader:
 
         def promoted(value: Any) -> Any:
             if isinstance(value, Value) and value.constant is not None and value.constant.is_floating_point():
-                return self._as_activation(value)
+                return self.as_activation(value)
             return value
 
         names = BY_TARGET[target].operands
         data = next((name for name in ("input", "mat1") if name in names), None)  # the others are weights, which stay constants
         raised = {name: promoted(value) if data in (None, name) else value for name, value in given.items()}
+        if all(v.constant is not None for v in _flat(raised) if isinstance(v, Value)):  # whole numbers alone
+            first = next(name for name, value in given.items() if isinstance(value, Value))
+            raised[first] = self.as_activation(self.hold(f"{raised[first].name}_float", raised[first].constant.float()))
         return self.operation(node, _record_of(target, raised), raised)
 
-    def _as_activation(self, value: Value) -> Value:
+    def as_activation(self, value: Value) -> Value:
+        """A constant as a tensor of every image."""
         name = f"{value.name}_repeated"
         if all(n.name != name for n in self._nodes):
             self._nodes.append(Node(name, "constant", (self.start, value.name), MappingProxyType({}), value.layout.single, ""))
         return Value(name, Layout(value.layout.single, False, (True,) * len(value.layout.single)))
 
     # -------------------------------------------------------------------------------------------------------------- moves
-    def _move(self, node: fx.Node, target: str, given: dict[str, Any]) -> Any:
-        """One image's entries move as the index says that is found for a batch of one."""
+    def move(self, node: fx.Node, target: str, given: dict[str, Any]) -> Any:
+        """By a record of its own where there is one that fits; else as the index says that is found for a batch of one."""
+        if target in BY_TARGET and self._fits(target, node, [v for v in _flat(given) if isinstance(v, Value)]):
+            return self.operation(node, _record_of(target, given), given)
         where: list[tuple[str, int | None]] = []
         operands: list[Value] = []
         plain: dict[str, Any] = {}
@@ -269,7 +307,10 @@ class Reader:
                     where.append((name, position))
                     operands.append(item)
             plain[name] = _held(value)
-        moved = find_move(node.target, target, plain, where, [o.layout.single for o in operands])  # type: ignore[arg-type]
+        try:
+            moved = find_move(node.target, target, plain, where, [o.layout.single for o in operands])  # type: ignore[arg-type]
+        except (RuntimeError, TypeError, ValueError, IndexError) as error:  # such as places that depend on the input
+            raise UnsupportedOperatorError(f"This use of {describe(node)} is not supported: {first_line(error).rstrip('.')}.") from error
         found = node.meta["val"]
         if isinstance(moved.indices, Index):
             return self._moved(node, node.name, self.layout_of(found.shape), moved.fills, moved.indices, operands)
@@ -355,6 +396,11 @@ class Reader:
         taken = {name for name in (n.lstrip("*") for n in record.operands) if isinstance(given.get(name), (Value, list))}
         attributes = self._attributes(record.name, node, dict.fromkeys(taken))
         attributes = {k: v for k, v in attributes.items() if ALIASES.get(k, k) not in taken}
+        return self.place(node, record.name, values, attributes)
+
+    def place(self, node: fx.Node, name: str, values: list[Value | None], attributes: dict[str, Any], suffix: str = "") -> Value:
+        """Add a record's node in the layout of the program's, once the record accepts this use."""
+        record = BY_NAME[name]
         found = node.meta["val"]
         first = found[0] if isinstance(found, (tuple, list)) else found
         layout = self.layout_of(first.shape)
@@ -363,11 +409,11 @@ class Reader:
             values, attributes, layout = self._irregular(node, record.name, values, attributes, layout)
             self._refuse_use(node, record, attributes, values)
             if wanted.regular:
-                inner = self.add(node, "_irregular", record.name, values, attributes, layout)
-                return self.viewed(node, inner, wanted.shape, name=node.name)
+                inner = self.add(node, f"{suffix}_irregular", record.name, values, attributes, layout)
+                return self.viewed(node, inner, wanted.shape, name=f"{node.name}{suffix}")
         else:
             self._refuse_use(node, record, attributes, values)
-        return self.add(node, "", record.name, values, attributes, layout)
+        return self.add(node, suffix, record.name, values, attributes, layout)
 
     def _refuse_use(self, node: fx.Node, record: Operator, attributes: Mapping[str, Any], values: list[Value | None]) -> None:
         """Ask the record, with the batch in front of every shape but those of constants."""
@@ -453,6 +499,8 @@ class Reader:
         made = self._nodes[before:]
         named = [n.operator for n in made if not n.record.hidden]
         value = self._values[node.name]
+        if isinstance(value, Choice):
+            return named[-1] if named else "tokens", "", made
         moved = isinstance(value, Value) and value.constant is None
         return named[-1] if named else "identity" if moved else "constant", "", made
 
@@ -486,12 +534,12 @@ class Reader:
         return node.name if tensor and node.name not in self._constants else None
 
     def _multiplications(self, made: list[Node]) -> int:
-        if all(n.operator not in DOTS for n in made):
+        if all(n.record.products is None for n in made):
             return 0
         values = [v for v in _flat(self._values) if isinstance(v, Value)]
         shapes = {v.name: v.layout.shape for v in values} | {n.name: n.shape for n in self._nodes}
         shapes |= {name: tuple(value.shape) for name, value in self._constants.items()}
-        return sum(multiplications(n, shapes, self._constants) for n in made)
+        return sum(multiplications(n, shapes) for n in made)
 
     @staticmethod
     def describe(node: fx.Node) -> str:
@@ -514,6 +562,7 @@ class Reader:
         needed = _needed(self._nodes, name)
         kept = tuple(n for n in self._nodes if n.name in needed)
         constants = {k: _float(v) for k, v in self._constants.items() if k in needed}
+        _refuse_infinities(kept, constants)
         return Graph(kept, MappingProxyType(constants), self.start, tuple(input_shape), name, tuple(removed), alone=not self._free)
 
 
@@ -521,6 +570,22 @@ _ARITHMETIC = ("add", "sub", "rsub", "mul", "neg", "abs", "maximum", "minimum", 
 _LOGIC = ("eq", "ne", "lt", "le", "gt", "ge", *(f"{kind}_{name}" for kind in ("logical", "bitwise") for name in ("not", "and", "or")))
 ONE_OPERATION = frozenset((*_ARITHMETIC, *_LOGIC, "embedding"))
 """Operators that round once, if at all: constants that the half formats hold, as they do the result, are computed without rounding."""
+_RANDOM = "draws random numbers, even in evaluation mode: give dropout training=self.training, or leave it out"
+_PLACE = "gives the place of an entry, not a number: return the logits themselves, of which the largest decides"
+_ADVICE: Mapping[str, str] = {
+    **dict.fromkeys(
+        (f"aten.{name}.default" for name in ("native_dropout", "bernoulli", "rand", "randn", "rand_like", "randn_like")), _RANDOM
+    ),
+    "aten.bernoulli.p": _RANDOM,
+    "aten.argmax.default": _PLACE,
+    "aten.argmin.default": _PLACE,
+}
+"""What is said of operators that no record will ever be for."""
+_MASKS = frozenset({("attention", "attn_mask"), ("attention_scores", "attn_mask"), ("embedding", "weight")})
+_CARRY = frozenset({"rearrange", "masked", "constant"})
+"""Where minus infinity may stand."""
+_OF_COUNTS = frozenset({"add", "sub", "rsub", "mul", "div", "neg", "sum", "maximum", "minimum", "clamp"})
+"""What can be done with sums of masks: the same for whole numbers as for others."""
 ALIASES = {"mat2": "other"}
 """Argument names of torch's products of matrices, by those of the records."""
 
@@ -574,6 +639,18 @@ def _needed(nodes: list[Node], output: str) -> set[str]:
         if node.name in needed:
             needed |= {name for name in node.operands if name is not None}
     return needed
+
+
+def _refuse_infinities(nodes: Iterable[Node], constants: Mapping[str, Tensor]) -> None:
+    """Minus infinity may mask, or be moved to where it does; nothing can be computed with it."""
+    infinite = {name for name, value in constants.items() if bool(torch.isinf(value).any())}
+    for node in nodes:
+        for operand, name in zip(node.record.operands, node.operands, strict=False):
+            if name in infinite and (node.operator, operand) not in _MASKS and node.operator not in _CARRY:
+                raise UnusableModelError(
+                    f"The tensor '{name}' holds infinity, and the {node} computes with it; minus infinity can be a mask that is added to "
+                    "the scores of attention, and nothing else."
+                )
 
 
 def _flat(given: Mapping[str, Any]) -> list[Any]:

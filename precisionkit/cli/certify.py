@@ -100,7 +100,7 @@ def certify(**options: Any) -> None:
     """Certify every input of a data set: whether running MODEL in half precision can change its prediction.
 
     MODEL is a state dict (.pt, .pth, .th), a .safetensors or .onnx file, an exported program (.pt2), a file of this project that names
-    its architecture, or a model by name: torchvision:NAME, timm:NAME, hf:FOLDER.
+    its architecture, or a model by name: torchvision:NAME, timm:NAME, hf:FOLDER, a name of the zoo, or package.module:factory.
     """
     source, asked, request = taken(Source, options), taken(Asked, options), taken(_Request, options)
     sys.exit(guarded(lambda talk: _certify(source, asked, request, talk), less="choose a smaller --batch-size"))
@@ -145,7 +145,7 @@ def _write(report: Report, request: _Request, talk: Console) -> None:
         write_json(report, request.json_file)
     if request.table_file is not None:
         write_table(report, request.table_file)
-    tell_written(talk, request.json_file, request.table_file)
+    tell_written(talk, request.json_file, request.table_file, quiet=request.quiet)
 
 
 def _verdict(report: Report, request: _Request, talk: Console) -> int:

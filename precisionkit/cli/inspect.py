@@ -11,9 +11,9 @@ import click
 from rich.console import Console
 
 from precisionkit.cli.shared import OK, Source, access_options, guarded, memory_errors, model_options, show, taken, tell_written
-from precisionkit.errors import UsageError
+from precisionkit.errors import UnsupportedOperatorError, UnusableModelError, UsageError
 from precisionkit.figures import check_figure, network_figure
-from precisionkit.report import check_writable, render_inspection, write_json
+from precisionkit.report import InspectReport, check_writable, render_inspection, write_json
 
 UNSUPPORTED = 1
 
@@ -58,17 +58,29 @@ def _inspect(source: Source, request: _Request, talk: Console) -> int:
     for path in (request.json_file, request.picture):
         if path is not None:
             check_writable(path)
-    from precisionkit.inspection import input_of, parse_shape
-    from precisionkit.inspection import inspect as look
-
-    shape = None if request.input_shape is None else parse_shape(request.input_shape)
-    with source.registered(), memory_errors():
-        model, data = source.load() if source.data is not None else (source.load_model(shape), None)
-        report = look(model, *input_of(model, data, shape, tokens=request.tokens))
+    report = _look(source, request)
     show(render_inspection(report))
     if request.json_file is not None:
         write_json(report, request.json_file)
     if request.picture is not None:
         network_figure(report, request.picture)
-    tell_written(talk, request.json_file, request.picture)
+    tell_written(talk, request.json_file, request.picture, quiet=request.quiet)
     return OK if report.supported else UNSUPPORTED
+
+
+def _look(source: Source, request: _Request) -> InspectReport:
+    """Look at the network, or at its file alone where that cannot be opened because of its operators."""
+    from precisionkit.inspection import input_of, inspect_outline, parse_shape
+    from precisionkit.inspection import inspect as look
+    from precisionkit.models import list_model
+
+    shape = None if request.input_shape is None else parse_shape(request.input_shape)
+    with source.registered(), memory_errors():
+        try:
+            model, data = source.load() if source.data is not None else (source.load_model(shape), None)
+        except (UnusableModelError, UnsupportedOperatorError) as error:
+            outline = list_model(source.model, error)
+            if outline is None:
+                raise
+            return inspect_outline(outline, error)
+        return look(model, *input_of(model, data, shape, tokens=request.tokens))

@@ -98,5 +98,5 @@ def _lemma(source: Source, asked: Asked, request: _Request, talk: Console) -> in
         write_json(report, request.json_file)
     if request.figure is not None:
         margins_figure(report, request.figure)
-    tell_written(talk, request.json_file, request.figure)
+    tell_written(talk, request.json_file, request.figure, quiet=request.quiet)
     return VIOLATED if violations(report) else OK

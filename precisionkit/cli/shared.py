@@ -17,7 +17,6 @@ from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from precisionkit.arithmetic import Arithmetic, parse_arithmetic, parse_run
-from precisionkit.devices import find_device, order_of
 from precisionkit.errors import PrecisionKitError, RefutedError
 
 if TYPE_CHECKING:
@@ -131,6 +130,10 @@ class Asked:
         made = parse_arithmetic(self.storage, self.accumulate, "any", self.fuse)
         if self.emulate is not None and not (run := parse_run(self.emulate)).is_tree:
             return parse_arithmetic(self.storage, self.accumulate, run.name, self.fuse)
+        if device == "cpu":
+            return made
+        from precisionkit.devices import find_device, order_of
+
         return dataclasses.replace(made, order=order_of(find_device(device), made.storage, made.accumulate))
 
 
@@ -169,8 +172,9 @@ def _data(*, required: bool) -> Decorator:
         "--data",
         required=required,
         metavar="SET",
-        help="digits, mnist, fashion_mnist, cifar10, a FILE.npz, .npy or .parquet, a FOLDER of images by class, of Parquet files or of "
-        "save_to_disk, hf:OWNER/NAME, or package.module:function, which returns batches.",
+        help="digits, mnist, fashion_mnist, cifar10, a FILE.npz (with images, labels), IMAGES.npy (and IMAGES_labels.npy or labels.npy "
+        "beside it) or IMAGES.npy,LABELS.npy, a FILE.parquet, a FOLDER of images by class, of Parquet files or of save_to_disk, "
+        "hf:OWNER/NAME, or package.module:function, which returns batches.",
     )
 
 
@@ -191,7 +195,8 @@ _DETAILS = _together(
     click.option(
         "--weights",
         metavar="FILE",
-        help="Weights for a MODEL by name: a file, 'default' (published, from torch's cache), or 'random', for experiments.",
+        help="Weights for a MODEL by name: a file, 'default' (published, from torch's cache), or 'random', for experiments; "
+        "those of digits_cnn come with the package.",
     ),
     click.option(
         "--preprocess",
@@ -211,7 +216,7 @@ model_options = _together(_MODEL, _data(required=False), _DETAILS)
 access_options = _together(
     click.option("--trust", is_flag=True, help="Load files that can run code: pickled modules, TorchScript."),
     click.option("--download/--no-download", default=None, help="Fetch what is missing [default: only named data sets]."),
-    click.option("-q", "--quiet", is_flag=True, help="No progress on stderr."),
+    click.option("-q", "--quiet", is_flag=True, help="No progress, and no names of written files, on stderr."),
 )
 arithmetic_options = _together(
     click.option("--storage", default="fp16", show_default=True, metavar="FORMAT", help="fp16, bf16, or fp32 (fp32 against itself)."),
@@ -256,8 +261,10 @@ def guarded(work: Callable[[Console], int], *, less: str) -> int:
         return INTERRUPTED
 
 
-def tell_written(talk: Console, *paths: Path | None) -> None:
+def tell_written(talk: Console, *paths: Path | None, quiet: bool = False) -> None:
     """Name the files that were written."""
+    if quiet:
+        return
     if written := [str(path) for path in paths if path is not None]:
         talk.print(f"Written: {', '.join(written)}", markup=False)
 

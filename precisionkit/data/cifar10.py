@@ -64,7 +64,7 @@ def read_pickles(root: Path, split: str) -> Arrays | None:
         from torchvision.datasets import CIFAR10
     except ImportError:
         raise UnusableDataError(
-            f"The folder {folder} holds pickles, which only torchvision opens here, after a check: pip install precisionkit[vision], or "
+            f"The folder {folder} holds pickles, which only torchvision opens here, after a check: pip install 'precisionkit[vision]', or "
             "put the binary version (cifar-10-batches-bin) beside it."
         ) from None
     try:

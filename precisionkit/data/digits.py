@@ -19,7 +19,7 @@ def read_digits(_root: Path, split: str) -> Arrays:
         from sklearn.datasets import load_digits  # type: ignore[import-untyped]
     except ImportError:
         raise UnusableDataError(
-            "The data set digits comes with scikit-learn, which is not installed: pip install precisionkit[digits]."
+            "The data set digits comes with scikit-learn, which is not installed: pip install 'precisionkit[digits]'."
         ) from None
     bunch = load_digits()
     part = _PARTS[split]

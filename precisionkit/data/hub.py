@@ -35,7 +35,7 @@ def _cached(name: str, configuration: str | None, split: str, *, download: bool)
         import datasets
     except ImportError:
         raise UnusableDataError(
-            f"The data set hf:{name} is read by Hugging Face's library, which is not installed: pip install precisionkit[datasets]."
+            f"The data set hf:{name} is read by Hugging Face's library, which is not installed: pip install 'precisionkit[datasets]'."
         ) from None
     try:
         with _offline(not download), contextlib.redirect_stdout(io.StringIO()):  # stdout belongs to results

@@ -81,7 +81,7 @@ def _opened(source: Path | bytes, where: str) -> Iterator[Picture]:
         from PIL import Image
     except ImportError:
         what = where[:1].lower() + where[1:]
-        raise UnusableDataError(f"Reading {what} needs Pillow: pip install precisionkit[vision].") from None
+        raise UnusableDataError(f"Reading {what} needs Pillow: pip install 'precisionkit[vision]'.") from None
     try:
         with _no_warnings(), Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=_FORMATS) as picture:
             if picture.mode in _WIDE:

@@ -279,7 +279,7 @@ def _need_pyarrow(where: str) -> None:
     try:
         import pyarrow  # noqa: F401
     except ImportError:
-        raise UnusableDataError(f"{where} is a table, which pyarrow reads: pip install precisionkit[parquet].") from None
+        raise UnusableDataError(f"{where} is a table, which pyarrow reads: pip install 'precisionkit[parquet]'.") from None
 
 
 @contextmanager

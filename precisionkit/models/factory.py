@@ -9,6 +9,11 @@ from precisionkit.models.zoo import ZOO
 from precisionkit.user_code import call_named, is_named
 
 
+def is_architecture(name: str) -> bool:
+    """Whether a name is one of the zoo, or has the form ``package.module:factory``."""
+    return name in ZOO or is_named(name)
+
+
 def build(arch: str) -> nn.Module:
     """Return a fresh module of the named architecture.
 

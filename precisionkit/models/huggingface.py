@@ -68,7 +68,7 @@ def load_folder(name: str, read: Callable[[str], tuple[Tensors, str]], *, seed: 
     try:
         import transformers  # noqa: F401
     except ImportError:
-        raise UsageError(f"{where} is read by Hugging Face's library: pip install precisionkit[transformers].") from None
+        raise UsageError(f"{where} is read by Hugging Face's library: pip install 'precisionkit[transformers]'.") from None
     kind, pictures = _class(config, where)
     model, sha256 = _random(kind, config, seed, where) if seed is not None else _with_weights(kind, config, folder, read, where)
     preprocess = Preprocess() if preprocessed or not pictures else _preprocess(folder, kind.__name__, where)

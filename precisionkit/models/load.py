@@ -7,7 +7,7 @@ import os
 import tempfile
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import safetensors
@@ -15,13 +15,14 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from precisionkit.errors import UnusableModelError, UsageError
+from precisionkit.errors import PrecisionKitError, UnsupportedOperatorError, UnusableModelError, UsageError
 from precisionkit.models import factory, foreign, named, pt2, tensors
 from precisionkit.models.files import Kind, ModelFile, read_model_file, shown
-from precisionkit.models.onnx import open_onnx
+from precisionkit.models.onnx import list_graph, open_onnx
+from precisionkit.models.outline import Outline
 from precisionkit.models.preprocess import Preprocess, from_record, to_record
 from precisionkit.models.transforms import from_transform
-from precisionkit.models.zoo import ZOO
+from precisionkit.models.zoo import ZOO, bundled_model, bundled_names
 
 FORMAT = "precisionkit.model/1"
 
@@ -51,6 +52,8 @@ class LoadedModel:
         From the caller, else from the file, else the architecture's own.
     input_dtype : torch.dtype or None
         float32 for images and numbers, int64 for tokens; None when unknown.
+    stored : str
+        The formats of the file's weights where they are not all float32, of which they were converted.
     """
 
     module: nn.Module
@@ -62,6 +65,7 @@ class LoadedModel:
     classes: int | None
     preprocess: Preprocess
     input_dtype: torch.dtype | None = None
+    stored: str = ""
 
 
 @dataclass(frozen=True)
@@ -96,7 +100,7 @@ def load_model(
     path : str or Path
         A state dict (.pt, .pth, .th), a .safetensors or .onnx file, an exported program (.pt2) or a file of `save_model`; with `trust`
         also a pickled module or a TorchScript archive.  Or a model by name: ``torchvision:NAME``, ``timm:NAME``, or ``hf:FOLDER`` for
-        a folder that Hugging Face's library saved.
+        a folder that Hugging Face's library saved; a name of the zoo, or ``package.module:factory``.
     arch : str or None
         A zoo name or ``package.module:factory``; may be left out where the file names it.
     trust : bool
@@ -106,7 +110,8 @@ def load_model(
     input_shape : tuple of int or None
         Of one image, without the batch; needed only where the file does not tell: TorchScript, and some ONNX files.
     weights : str or Path or None
-        Of a model by name: a file, ``default`` for those that its library publishes, or ``random`` or ``random:SEED``.
+        Of a model by name: a file, ``default`` for those that its library publishes, or ``random`` or ``random:SEED``; may be left out
+        where they come with this package.
     download : bool
         Whether published weights may be fetched.
     """
@@ -115,16 +120,51 @@ def load_model(
         if arch is not None:
             raise UsageError(f"{shown(str(path))} names its architecture: leave out --arch.")
         return _by_name(str(path), given, weights, trust=trust, download=download)
-    if weights is not None:
+    if factory.is_architecture(str(path)) and not Path(path).exists():
+        if arch is not None:
+            raise UsageError(f"{shown(str(path))} names its architecture: leave out --arch.")
+        return _by_architecture(str(path), given, weights, trust=trust)
+    if weights is not None and Path(path).exists():
         raise UsageError(f"{shown(str(path))} is a file with weights of its own: leave out --weights, which is for models by name.")
     return _from_file(path, arch, given, trust=trust, input_shape=input_shape)
 
 
+def _by_architecture(arch: str, preprocess: Preprocess | None, weights: str | Path | None, *, trust: bool) -> LoadedModel:
+    """A network of the zoo, or of the user's own code, by name."""
+    if weights is None:
+        if arch not in bundled_names():
+            raise UsageError(f"{shown(arch)} names an architecture: give its weights with --weights FILE, or --weights random.")
+        weights = bundled_model(arch)
+    seed = named.seed_of(str(weights))
+    if seed is None:
+        named.refuse_no_file(arch, str(weights), "FILE or random")
+        return _from_file(weights, arch, preprocess, trust=trust, input_shape=None)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        module = factory.build(arch)
+    entry = ZOO.get(arch)
+    return LoadedModel(
+        module=_ready(module, f"The model {shown(arch)}"),
+        path=arch,
+        sha256=named.digest(module),
+        arch=f"{arch} (random weights, seed {seed})",
+        parameters=sum(parameter.numel() for parameter in module.parameters()),
+        input_shape=entry.input_shape if entry else None,
+        classes=entry.classes if entry else None,
+        preprocess=preprocess or (entry.preprocess if entry else Preprocess()),
+        input_dtype=torch.float32 if entry else None,
+    )
+
+
 def _by_name(path: str, preprocess: Preprocess | None, weights: str | Path | None, *, trust: bool, download: bool) -> LoadedModel:
+    stored: list[str] = []
+
     def read(file: str) -> tuple[tensors.Tensors, str]:
         found = read_model_file(file)
         opened = _open(found, arch=path, trust=trust, input_shape=None)
-        return opened.weights if opened.weights is not None else _tensors_of(opened.module, _where(found)), found.sha256
+        weights = opened.weights if opened.weights is not None else _tensors_of(opened.module, _where(found))
+        stored.append(tensors.formats(weights.values()))
+        return weights, found.sha256
 
     asked = named.Asked(None if weights is None else str(weights), read, download=download, preprocessed=preprocess is not None)
     model = named.load_named(path, asked)
@@ -138,6 +178,7 @@ def _by_name(path: str, preprocess: Preprocess | None, weights: str | Path | Non
         classes=model.classes,
         preprocess=preprocess or model.preprocess,
         input_dtype=model.input_dtype,
+        stored=", ".join(filter(None, dict.fromkeys(stored))),
     )
 
 
@@ -149,10 +190,12 @@ def _from_file(
     where = _where(file)
     if arch is None and opened.module is not None:
         module, name, entry = opened.module, opened.arch or type(opened.module).__name__, None
+        stored = tensors.formats(module.state_dict().values())
     else:
         name = _architecture(arch, opened, where)
         module = factory.build(name)
         found = opened.weights if opened.weights is not None else _tensors_of(opened.module, where)
+        stored = tensors.formats(found.values())
         tensors.fit(found, module.float(), arch=name, where=where)
         entry = ZOO.get(name)
     return LoadedModel(
@@ -165,7 +208,32 @@ def _from_file(
         classes=entry.classes if entry else opened.classes,
         preprocess=preprocess or opened.preprocess or (entry.preprocess if entry else Preprocess()),
         input_dtype=torch.float32 if entry else opened.input_dtype,
+        stored=stored,
     )
+
+
+def list_model(path: str | Path, error: PrecisionKitError) -> Outline | None:
+    """List the operators of a file that could not be opened, each with the reason where it is one; None where it is not for them.
+
+    Parameters
+    ----------
+    path : str or Path
+        An exported program or an ONNX file.
+    error : PrecisionKitError
+        Why it could not be opened.
+    """
+    if named.is_named(str(path)) or not Path(path).is_file():
+        return None
+    try:
+        file = read_model_file(path)
+        if file.kind not in (Kind.PROGRAM, Kind.ONNX):
+            return None
+        found = pt2.list_program(file) if file.kind is Kind.PROGRAM else list_graph(file, _where(file))
+    except (PrecisionKitError, RecursionError, ValueError):  # damage, which the first error tells
+        return None
+    at = shown(error.node) if isinstance(error, UnsupportedOperatorError) and error.node else None
+    listed = tuple(replace(one, reason=one.reason or (str(error) if one.name == at else "")) for one in found.operators)
+    return replace(found, operators=listed) if any(one.reason for one in listed) else None
 
 
 def save_model(path: str | Path, module: nn.Module, *, arch: str, preprocess: Preprocess) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -62,7 +63,7 @@ def load_named(model: str, asked: Asked) -> Named:
         The library is missing or does not know the name, or the weights are missing, damaged, or do not fit.
     """
     prefix, _, name = model.partition(":")
-    seed = None if asked.weights is None else _seed(asked.weights)
+    seed = None if asked.weights is None else seed_of(asked.weights)
     if prefix == FOLDER:
         if asked.weights is not None and seed is None:
             raise UsageError(f"{shown(model)} reads the weights of its folder: leave out --weights, or give --weights random.")
@@ -73,7 +74,7 @@ def load_named(model: str, asked: Asked) -> Named:
     return _random(architecture, seed) if seed is not None else _with_weights(architecture, asked)
 
 
-def _seed(weights: str) -> int | None:
+def seed_of(weights: str) -> int | None:
     """Seed of ``random`` or ``random:SEED``; None for other weights."""
     word, _, number = weights.partition(":")
     if word != "random":
@@ -107,7 +108,15 @@ def _with_arch(named: Named, seed: int | None) -> Named:
     return named if seed is None else named.called(f"{named.arch} (random weights, seed {seed})")
 
 
+def refuse_no_file(model: str, weights: str, choice: str) -> None:
+    """UnusableModelError where weights are neither a file nor one of the words that stand for some."""
+    if not Path(weights).exists():
+        raise UnusableModelError(f"The weights {shown(weights)!r} of {shown(model)} do not exist as a file: check the path; give {choice}.")
+
+
 def _with_weights(architecture: Architecture, asked: Asked) -> Named:
+    if asked.weights != "default":
+        refuse_no_file(architecture.name, str(asked.weights), "FILE, default or random")
     path = str(architecture.published(asked.download)) if asked.weights == "default" else str(asked.weights)
     found, sha256 = asked.read(path)
     details = architecture.details(sha256)

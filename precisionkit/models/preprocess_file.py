@@ -41,7 +41,7 @@ def _parsed_yaml(data: bytes, where: str) -> object:
     try:
         import yaml
     except ImportError:
-        raise UsageError(f"{where} is YAML, which needs PyYAML: pip install precisionkit[yaml], or write it as JSON.") from None
+        raise UsageError(f"{where} is YAML, which needs PyYAML: pip install 'precisionkit[yaml]', or write it as JSON.") from None
     try:
         return yaml.safe_load(data)
     except (yaml.YAMLError, ValueError, RecursionError):

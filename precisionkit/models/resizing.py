@@ -38,7 +38,7 @@ def resized_by_pillow(image: np.ndarray, size: tuple[int, int], interpolation: s
         from PIL import Image
     except ImportError:
         raise UnusableDataError(
-            "Resizing images needs Pillow: pip install precisionkit[vision], or give images of the network's own size."
+            "Resizing images needs Pillow: pip install 'precisionkit[vision]', or give images of the network's own size."
         ) from None
     if image.ndim == 3 and image.shape[2] == 1:
         return resized_by_pillow(image[:, :, 0], size, interpolation)[:, :, np.newaxis]

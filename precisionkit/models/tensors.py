@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
 from torch import nn
@@ -34,6 +34,11 @@ def find_tensors(loaded: object, where: str) -> Tensors:
             loaded = loaded[0]
         elif isinstance(loaded, Mapping) and (key := _wrapper(loaded)):
             loaded = loaded[key]
+    if len(several := _states(loaded)) > 1:
+        raise UnusableModelError(
+            f"{where} holds the weights of {len(several)} networks, under {', '.join(shown(key, 30) for key in several[:6])}: "
+            "save those of one with torch.save(model.state_dict(), FILE)."
+        )
     if not isinstance(loaded, Mapping) or not any(isinstance(value, torch.Tensor) for value in loaded.values()):
         raise UnusableModelError(
             f"{where} holds no weights, but {_described(loaded)}: save them with torch.save(model.state_dict(), FILE), or put them "
@@ -78,6 +83,12 @@ def fit(tensors: Tensors, module: nn.Module, *, arch: str, where: str, way_out: 
                 target.copy_(_checked(key, names[key], target.dtype, where))
 
 
+def formats(tensors: Iterable[torch.Tensor]) -> str:
+    """The formats of floating-point tensors, where they are not all float32."""
+    found = {str(tensor.dtype).removeprefix("torch.") for tensor in tensors if tensor.is_floating_point()}
+    return "" if found <= {"float32"} else ", ".join(sorted(found))
+
+
 def candidates(tensors: Tensors) -> tuple[str, ...]:
     """Return the names of the built-in architectures whose tensor names and shapes are exactly these."""
     found = []
@@ -91,11 +102,19 @@ def candidates(tensors: Tensors) -> tuple[str, ...]:
 
 
 def check_values(module: nn.Module, where: str) -> None:
-    """Refuse a module with a number that is not finite, or with a negative variance."""
+    """Refuse a module with a number that is not finite, but for masks of minus infinity, or with a negative variance."""
     for name, tensor in (*module.named_parameters(), *module.named_buffers()):
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        if not tensor.is_floating_point():
+            continue
+        hidden = tensor == -torch.inf
+        if not bool((torch.isfinite(tensor) | hidden).all()):
             raise UnusableModelError(
                 f"{where} holds NaN or infinity in the tensor {shown(name)}: the network cannot be judged; train or export it again."
+            )
+        if bool(hidden.any()) and bool(torch.atleast_1d(hidden).all(-1).any()):
+            raise UnusableModelError(
+                f"{where} holds a row of minus infinities in the tensor {shown(name)}, and a mask must keep one entry of every row: "
+                "the softmax of nothing does not exist; correct the mask, and export the network again."
             )
         if name.endswith("running_var") and tensor.numel() and float(tensor.min()) < 0:
             raise UnusableModelError(
@@ -108,7 +127,19 @@ def _wrapper(loaded: Mapping[object, object]) -> str | None:
     for key in _WRAPPERS:
         if isinstance(loaded.get(key), Mapping | list | tuple):
             return key
-    return None
+    if any(isinstance(value, torch.Tensor) for value in loaded.values()):
+        return None
+    states = _states(loaded)
+    return states[0] if len(states) == 1 else None
+
+
+def _states(loaded: object) -> list[str]:
+    """Keys under which there is nothing but tensors by names."""
+    return [
+        key
+        for key, value in (loaded.items() if isinstance(loaded, Mapping) else ())
+        if isinstance(key, str) and isinstance(value, Mapping) and value and all(isinstance(v, torch.Tensor) for v in value.values())
+    ]
 
 
 def _described(loaded: object) -> str:

@@ -23,7 +23,7 @@ def find(name: str) -> Architecture:
     try:
         import timm
     except ImportError:
-        raise UsageError("Models of timm need it: pip install precisionkit[timm].") from None
+        raise UsageError("Models of timm need it: pip install 'precisionkit[timm]'.") from None
     if not timm.is_model(name):
         raise UsageError(f"timm has no model {shown(name)!r}: give one of its names, as timm:resnet10t; timm.list_models() lists them.")
     configuration = timm.get_pretrained_cfg(name)

@@ -32,7 +32,7 @@ def find(name: str) -> Architecture:
     try:
         from torchvision import models
     except ImportError:
-        raise UsageError("Models of torchvision need it: pip install precisionkit[vision].") from None
+        raise UsageError("Models of torchvision need it: pip install 'precisionkit[vision]'.") from None
     if name not in models.list_models(module=models):
         raise UsageError(
             f"torchvision has no classification model {shown(name)!r}: give one of its names, as torchvision:resnet18; "

@@ -44,7 +44,7 @@ def from_transform(transform: object) -> Preprocess:
     try:
         from torchvision.transforms import _presets as presets
     except ImportError:
-        raise UsageError(f"{type(transform).__name__} can be read only beside torchvision: pip install precisionkit[vision].") from None
+        raise UsageError(f"{type(transform).__name__} can be read only beside torchvision: pip install 'precisionkit[vision]'.") from None
     if isinstance(transform, presets.ImageClassification):
         return Preprocess(
             mean=tuple(transform.mean),

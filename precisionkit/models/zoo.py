@@ -98,11 +98,17 @@ _ENTRIES = (
 ZOO: Mapping[str, ZooEntry] = MappingProxyType({entry.name: entry for entry in _ENTRIES})
 
 
+_WEIGHTS = Path(__file__).parent / "weights"
+
+
+def bundled_names() -> tuple[str, ...]:
+    """Names of the networks whose trained weights come with the package."""
+    return tuple(sorted(file.stem for file in _WEIGHTS.glob("*.pt")))
+
+
 def bundled_model(name: str) -> Path:
     """Return the path of the trained weights that come with the package."""
-    weights = Path(__file__).parent / "weights"
-    path = weights / f"{name}.pt"
-    known = sorted(file.stem for file in weights.glob("*.pt"))
+    known = bundled_names()
     if name not in known:
         raise UsageError(f"No trained network {name!r} comes with precisionkit: there is {', '.join(known) or 'none'}.")
-    return path
+    return _WEIGHTS / f"{name}.pt"

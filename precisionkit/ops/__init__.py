@@ -12,6 +12,7 @@ from precisionkit.ops.conv import CONV1D, CONV2D, CONV3D, CONV_TRANSPOSES
 from precisionkit.ops.elementwise import ADD, DIV, MUL, RSUB, SUB
 from precisionkit.ops.functions import FUNCTIONS
 from precisionkit.ops.linear import ADDMM, LINEAR, MM
+from precisionkit.ops.masked import MASKED
 from precisionkit.ops.matmul import MATMUL
 from precisionkit.ops.normalise import NORMALISATIONS
 from precisionkit.ops.pool import ADAPTIVE_AVG_POOL2D, AVG_POOL2D, MAX_POOL2D, MEAN, SUM
@@ -54,6 +55,7 @@ OPERATORS: tuple[Operator, ...] = (
     DIV,
     BILINEAR,
     *SELECTIONS,
+    MASKED,
     REARRANGE,
     *SHAPE_OPERATORS,
 )

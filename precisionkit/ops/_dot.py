@@ -147,8 +147,8 @@ def any_order(arithmetic: Arithmetic, sums: Sums) -> SumErrors:
     Every partial sum is the sum of a subset of the terms, so it lies in [-N, P], where P and N are the sums of the positive and
     of the negated negative terms: ``P + N = S`` and ``P - N = W c + b`` at the centre, and neither moves by more than ``|W| e``
     over the enclosure.  Each of the m - 1 additions then errs by at most ``v ufp(max(P, N) + (m - 1) v S)``, or by
-    ``(m - 1) v S`` in all.  Zero products do not count in m.  Squares of numbers of at most d with the sum s add up to ``d s``
-    at most, so the additions have the spread ``sqrt(d s)``, and the rounded products no more than their sum.
+    ``(m - 1) v S`` in all.  Zero products do not count in m.  The additions, each of which errs by at most d, have the
+    spread ``sqrt(m - 1) d``, and the rounded products no more than their sum.
     """
     v = arithmetic.accumulate.unit_roundoff
     underflow = sums.count * arithmetic.product_underflow
@@ -160,7 +160,7 @@ def any_order(arithmetic: Arithmetic, sums: Sums) -> SumErrors:
     classical = mul_up(add_up(magnitude, product_error), sums.additions * v)
     each = ufp(add_up(largest, classical)) * v
     additions = torch.minimum(classical, mul_up(each, sums.additions))
-    spread = root_sum_up(mul_up(each, additions), mul_up(rounded, rounded))
+    spread = root_sum_up(mul_up(mul_up(each, each), sums.additions), mul_up(rounded, rounded))
     return SumErrors(add_up(product_error, additions), add_up(largest, additions), spread, underflow.expand_as(spread))
 
 

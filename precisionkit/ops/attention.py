@@ -21,6 +21,7 @@ from precisionkit.enclosure import Bounded, Enclosure
 from precisionkit.formats import BINARY64
 from precisionkit.ops import matmul
 from precisionkit.ops._store import internal_error
+from precisionkit.ops.adjoint import at_rows
 from precisionkit.ops.record import Attributes, Operator, Statistic, several_activations
 from precisionkit.ops.softmax import KEYS_A_BLOCK, SOFTMAX, blocks_of, exact_softmax, masked_out, softmax_rule
 from precisionkit.outward import add_up, mul_up, root_sum_up
@@ -38,21 +39,31 @@ def _scale(attributes: Attributes, query: Any) -> float:
 
 
 # --------------------------------------------------------------------------------------------------------------- scores
+def _known(mask: Any) -> Any:
+    """A mask that is another one for each image, as one of tokens, is the same in every run."""
+    return mask.centre if isinstance(mask, Enclosure) else mask
+
+
+def _hidden(mask: Any, rows: Tensor) -> Tensor:
+    """What a mask takes out, for each row."""
+    return torch.isinf(at_rows(mask.centre, rows) if isinstance(mask, Enclosure) else mask)
+
+
 def _scores(attributes: Attributes, query: Tensor, key: Tensor, mask: Tensor | None = None) -> Tensor:
     scores = (query @ key.transpose(-1, -2)) * _scale(attributes, query)
     return scores if mask is None else scores + mask
 
 
-def _scaled_product(arithmetic: Arithmetic, a: Enclosure, b: Enclosure, *, homogeneous: bool) -> Bounded:
-    """A product of matrices whose sums a kernel may compute of scaled numbers.
+_ROOM = 1 + 2.0**-16
+"""More than the relative rounding of scaled factors, and of this bound's own."""
 
-    Half an ulp of a partial sum is relative to a power of two, and so up to twice as much behind another scale; a tree of known
-    numbers rounds otherwise altogether, so the bound is that of any order.
-    """
-    general = replace(arithmetic, order=ANY) if arithmetic.order.is_tree and not homogeneous else arithmetic
-    product = matmul.matmul_rule(general, {}, a, b)
-    assert product.fresh is not None
-    return product if homogeneous else _errors_times(product, 2.0)
+
+def _product(arithmetic: Arithmetic, a: Enclosure, b: Enclosure, most: float = 1.0) -> Bounded:
+    """A product of matrices for a kernel that may sum scaled numbers: a tree of known numbers rounds otherwise, so in any order."""
+    tree = arithmetic.order.is_tree
+    found = matmul.matmul_rule(replace(arithmetic, order=ANY) if tree else arithmetic, {}, a, b, most)
+    assert found.fresh is not None
+    return replace(found, spread=torch.zeros_like(found.fresh), bias=found.fresh) if tree else found
 
 
 def _errors_times(product: Bounded, factor: float) -> Bounded:
@@ -60,20 +71,40 @@ def _errors_times(product: Bounded, factor: float) -> Bounded:
     return replace(product, fresh=fresh, spread=spread, bias=bias)
 
 
+def _product_of_scaled(arithmetic: Arithmetic, query: Enclosure, key: Enclosure, scale: float) -> Bounded:
+    """``s q k`` before the scale is rounded: scaled behind the sum, or in front of it, by s or by its root on both factors.
+
+    Errors below the normal range do not scale, and half an ulp is relative to a power of two; so both ways are bounded.
+    """
+    behind = _errors_times(_product(arithmetic, query, key), scale * (1 + 2.0**-50))
+    scaled = Enclosure(query.centre * (scale * _ROOM), mul_up(query.radius, scale * _ROOM))
+    front = _product(arithmetic, scaled, key, max(1.0, scale, 1 / scale))
+    errors = (_larger(a, b) for a, b in ((behind.fresh, front.fresh), (behind.spread, front.spread), (behind.bias, front.bias)))
+    fresh, spread, bias = errors
+    return replace(behind, fresh=fresh, spread=spread, bias=bias, peak=_larger(behind.peak, front.peak))
+
+
+def _larger(a: Tensor | None, b: Tensor | None) -> Tensor:
+    assert a is not None
+    assert b is not None
+    return torch.maximum(a, b)
+
+
 def _turned(key: Enclosure) -> Enclosure:
     return Enclosure(key.centre.transpose(-1, -2), key.radius.transpose(-1, -2))
 
 
-def _score_rule(arithmetic: Arithmetic, attributes: Attributes, query: Enclosure, key: Enclosure, mask: Tensor | None = None) -> Bounded:
+def _score_rule(arithmetic: Arithmetic, attributes: Attributes, query: Enclosure, key: Enclosure, given: Any = None) -> Bounded:
     """A product of matrices, times the scale, in any order of the two, and the mask: six roundings beside those of the sums."""
+    mask = _known(given)
     scale = _scale(attributes, query.centre)
-    product = _scaled_product(arithmetic, query, _turned(key), homogeneous=math.frexp(scale)[0] == 0.5)
+    product = _product_of_scaled(arithmetic, matmul.enclosed(query), _turned(key), scale)
     assert product.fresh is not None
     centre = product.centre * scale
     factor = abs(scale) * (1 + 2.0**-50)
     reach, second = mul_up(product.carried, factor), mul_up(product.second_order, factor)  # type: ignore[arg-type]
     magnitude = mul_up(matmul.enclosed(query).centre.abs() @ key.centre.abs().transpose(-1, -2), factor * (1 + 2.0**-30))
-    largest = add_up(magnitude, reach, mul_up(product.fresh, factor))
+    largest = add_up(magnitude, reach, product.fresh)
     added = torch.zeros_like(centre[:1]) if mask is None else mask.abs()
     masked = torch.isinf(added)
     added = added.masked_fill(masked, 0.0)
@@ -81,8 +112,6 @@ def _score_rule(arithmetic: Arithmetic, attributes: Attributes, query: Enclosure
     chain = internal_error(arithmetic.internal, largest, 5, 6 * arithmetic.internal.eta)
     last = internal_error(arithmetic.internal, add_up(largest, added.expand_as(largest)), 1)
     own = internal_error(BINARY64, add_up(largest, added.expand_as(largest)), 4, 2.0**-1000)
-    product = _errors_times(product, factor)
-    assert product.fresh is not None
     assert product.spread is not None
     assert product.bias is not None
     fresh, bias = add_up(product.fresh, chain, last, own), add_up(product.bias, chain, own)
@@ -90,6 +119,8 @@ def _score_rule(arithmetic: Arithmetic, attributes: Attributes, query: Enclosure
     hidden = masked.expand_as(fresh)
     centre = centre if mask is None else centre + mask
     fresh, spread, bias, reach, second = (t.masked_fill(hidden, 0.0) for t in (fresh, spread, bias, reach, second))
+    if isinstance(given, Enclosure):  # no bound where it could deviate
+        fresh, bias = (torch.where(given.radius == 0, part, torch.inf) for part in (fresh, bias))
     return Bounded(
         centre,
         reach,
@@ -108,14 +139,14 @@ def _score_linear(
 ) -> Tensor:
     turned = None if d[1] is None else d[1].transpose(-1, -2)
     image = matmul.linear(attributes, (d[0], turned), rows, query, _turned(key)) * _scale(attributes, query.centre)
-    return image if mask is None else image.masked_fill(torch.isinf(mask), 0.0)
+    return image if mask is None else image.masked_fill(_hidden(mask, rows), 0.0)
 
 
 def _score_transpose(
     attributes: Attributes, g: Tensor, rows: Tensor, query: Enclosure, key: Enclosure, mask: Any = None
 ) -> tuple[Any, ...]:
     g = g.double() * _scale(attributes, query.centre)
-    g = g if mask is None else g.masked_fill(torch.isinf(mask), 0.0)
+    g = g if mask is None else g.masked_fill(_hidden(mask, rows), 0.0)
     to_query, to_key = matmul.transpose(attributes, g, rows, query, _turned(key))
     return to_query, None if to_key is None else to_key.transpose(-1, -2), None
 
@@ -148,6 +179,7 @@ ATTENTION_SCORES = Operator(
     curved=several_activations,
     hidden=True,
     assumption=ASSUMPTION,
+    products=lambda shape, shapes: math.prod(shape) * shapes[0][-1],
     bound="as matmul, times the scale, and 8 v (|q||k| scale + |mask|)",
     source="proofs/bounds.md, theorem 26",
 )
@@ -187,7 +219,7 @@ def _value_rule(
 ) -> Bounded:
     """Probabilities times values: a dot product; rescaling its sums rounds each of them a few times for every block of keys."""
     given = matmul.enclosed(value)
-    product = _scaled_product(arithmetic, weights, given, homogeneous=False)
+    product = _errors_times(_product(arithmetic, weights, given), 2.0)  # half an ulp before the division by their sum
     assert product.fresh is not None
     assert product.peak is not None
     keys = given.centre.shape[-2]
@@ -261,6 +293,7 @@ ATTENTION = Operator(
     curved=lambda attributes, query, key, value, mask, weights: (2, 4),
     check=_check,
     assumption=ASSUMPTION,
+    products=lambda shape, shapes: math.prod(shape) * shapes[1][-2],
     bound="p e_v + e_p |v| + e_p e_v, p the probabilities, and the rounding of a dot product and of (5 + 3 keys / 16) v p |v|",
     source="proofs/bounds.md, theorem 26",
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -197,6 +198,8 @@ def _convolution(dims: int) -> Operator:
         linear=lambda attributes, d, rows, x, weight, bias=None: _convolve(attributes, d[0], weight.to(d[0].dtype)),
         linear_terms=lambda attributes, x, weight, bias=None: weight[0].numel(),
         transposed_terms=lambda attributes, x, weight, bias=None: weight[:, 0].numel() // attributes.get("groups", 1),
+        products=lambda shape, shapes: math.prod(shape) * math.prod(shapes[1][1:]),
+        ends_fused=True,
         check=lambda _, shapes: None if len(shapes[0] or ()) == dims + 2 else f"only batches of {dims + 2} dimensions are supported",
         bound="as linear, over every position; one store more, without the bias, where there is a bias",
         source="proofs/bounds.md, theorems 2 to 6 and 21",

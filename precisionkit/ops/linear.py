@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -62,6 +63,8 @@ LINEAR = Operator(
     transposed_terms=lambda _, x, weight, bias=None: weight.shape[0],
     linear=lambda attributes, d, rows, x, weight, bias=None: d[0] @ weight.T.to(d[0].dtype),
     linear_terms=lambda _, x, weight, bias=None: weight.shape[1],
+    products=lambda shape, shapes: math.prod(shapes[1]) * math.prod(shape[:-1]),
+    ends_fused=True,
     bound="|W|e + (m-1) v ufp(max(P,N) + (m-1) v S) for any order; half an ulp of every partial sum for a named tree",
     source="proofs/bounds.md, theorems 2 to 5 and 21",
 )
@@ -91,6 +94,8 @@ ADDMM = Operator(
     transposed_terms=lambda _, bias, x, weight: weight.shape[1],
     linear=lambda attributes, d, rows, bias, x, weight: d[1] @ weight.to(d[1].dtype),
     linear_terms=lambda _, bias, x, weight: weight.shape[0],
+    products=lambda shape, shapes: math.prod(shapes[2]) * math.prod(shape[:-1]),
+    ends_fused=True,
     bound="as linear",
     source="proofs/bounds.md, theorems 2 to 5 and 21",
 )
@@ -108,6 +113,8 @@ MM = Operator(
     linear=lambda attributes, d, rows, x, w: d[0] @ w.to(d[0].dtype),
     linear_terms=lambda _, x, w: w.shape[0],
     check=lambda _, shapes: None if len(shapes[1] or ()) == 2 else "only a constant matrix is supported as the second factor",
+    products=lambda shape, shapes: math.prod(shapes[1]) * math.prod(shape[:-1]),
+    ends_fused=True,
     bound="as linear",
     source="proofs/bounds.md, theorems 2 to 5 and 21",
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -59,14 +60,14 @@ def sums_of(a: Enclosure, b: Enclosure) -> tuple[Sums, Tensor]:
     return sums, sum_of_products_up(both, products)
 
 
-def matmul_rule(arithmetic: Arithmetic, attributes: Attributes, first: Any, second: Any) -> Bounded:
-    """``|a'b' - ab| <= |a| e_b + e_a |b| + e_a e_b``, and the rounding of a dot product."""
+def matmul_rule(arithmetic: Arithmetic, attributes: Attributes, first: Any, second: Any, most: float = 1.0) -> Bounded:
+    """``|a'b' - ab| <= |a| e_b + e_a |b| + e_a e_b``, and the rounding of a dot product of factors of up to `most` times that size."""
     a, b = enclosed(first), enclosed(second)
     sums, both = sums_of(a, b)
     products = a.centre.shape[-1]
     dots = _dots(a, b) if arithmetic.order.is_tree else None
     steps = tensor_core_steps(arithmetic.order, products, 1)
-    largest = torch.maximum(*((o.centre.abs() + o.radius).amax((-2, -1), keepdim=True) for o in (a, b)))
+    largest = most * torch.maximum(*((o.centre.abs() + o.radius).amax((-2, -1), keepdim=True) for o in (a, b)))
     found = bounded(arithmetic, sums, dot_errors(arithmetic, sums, dots, steps, largest))
     return replace(found, second_order=both) if isinstance(first, Enclosure) and isinstance(second, Enclosure) else found
 
@@ -131,6 +132,7 @@ MATMUL = Operator(
     linear_terms=_terms,
     curved=several_activations,
     check=_check,
+    products=lambda shape, shapes: math.prod(shape) * shapes[0][-1],
     bound="|a| e_b + e_a |b| + e_a e_b, and the rounding of linear's dot products",
     source="proofs/bounds.md, theorems 2 to 5, 21 and 23",
 )

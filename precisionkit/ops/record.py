@@ -26,6 +26,7 @@ Apply = Callable[..., Tensor]
 ErrorRule = Callable[..., Bounded]
 Exact = Callable[..., "np.ndarray[Any, Any]"]
 Rounded = Callable[..., Tensor]
+Shape = tuple[int, ...]
 Check = Callable[[Attributes, Sequence[tuple[int, ...] | None]], str | None]
 
 
@@ -35,7 +36,7 @@ def no_objection(attributes: Attributes, shapes: Sequence[tuple[int, ...] | None
 
 
 def straight(attributes: Attributes, *operands: Operand) -> tuple[int, ...]:
-    """No operand: the operator is affine."""
+    """No operand: the operator is affine, or is bounded without them."""
     return ()
 
 
@@ -107,14 +108,20 @@ class Operator:
     check : callable
         ``check(attributes, shapes) -> str | None``: why this use is not supported, if it is not.
     transpose : callable or None
-        For an affine operator: ``transpose(attributes, g, rows, *operands)`` pulls functionals back, see `precisionkit.ops.adjoint`.
+        For an operator without `relax`: ``transpose(attributes, g, rows, *operands)`` pulls functionals back, see
+        `precisionkit.ops.adjoint`.
     transposed_terms : callable
         ``transposed_terms(attributes, *operands) -> int``: an upper bound of the roundings of one entry of the transpose.
     linear : callable or None
-        For an affine operator: ``linear(attributes, deviations, rows, *operands)``, the image of deviations of the operands (None
-        for no deviation) under its linear part; row k belongs to image ``rows[k]``.
+        For an operator without `relax`: ``linear(attributes, deviations, rows, *operands)``, the image of deviations of the operands
+        (None for no deviation) under its derivative at the centre; row k belongs to image ``rows[k]``.
     linear_terms : callable
         ``linear_terms(attributes, *operands) -> int``: an upper bound of the roundings of one entry of that image.
+    products : callable or None
+        For a dot product: ``products(shape, shapes) -> int``, its multiplications for one input, from the shapes of the result and of
+        the operands; None for other operators.
+    ends_fused : bool
+        Whether kernels of ``--fuse epilogue`` compute it together with what follows.
     pointwise : bool
         Each entry of the result depends on the same entry of the operands alone, as long as these have the result's shape.
     relax : callable or None
@@ -151,6 +158,8 @@ class Operator:
     transposed_terms: Callable[..., int] = one_term
     linear: Linear | None = None
     linear_terms: Callable[..., int] = one_term
+    products: Callable[[Shape, Sequence[Shape]], int] | None = None
+    ends_fused: bool = False
     pointwise: bool = False
     relax: Relax | None = None
     curved: Callable[..., tuple[int, ...]] = straight

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from precisionkit.arithmetic import Arithmetic
 from precisionkit.enclosure import Bounded, Enclosure
+from precisionkit.errors import UnusableDataError
 from precisionkit.ops.adjoint import at_rows
 from precisionkit.ops.record import Attributes, Operator, every_activation
 from precisionkit.outward import add_up
@@ -185,6 +186,12 @@ AMIN = _extreme_along("amin", ("aten.amin.default", "aten.min.dim"), -1.0)
 
 # ------------------------------------------------------------------------------------------------------------- constants
 def _embedding(attributes: Attributes, weight: Tensor, indices: Tensor) -> Tensor:
+    outside = (indices < 0) | (indices >= len(weight))
+    if indices.device.type != "meta" and bool(outside.any()):
+        raise UnusableDataError(
+            f"An input holds the token {int(indices[outside][0])}, but the network has an embedding of {len(weight)} rows, for the tokens "
+            f"0 to {len(weight) - 1}: use the network with the vocabulary that it was trained with."
+        )
     return F.embedding(indices.long(), weight)
 
 

@@ -13,15 +13,16 @@ from precisionkit.report.records import Count, ModelInfo, _Record
 
 INSPECT_SCHEMA: Literal["precisionkit.inspect/1"] = "precisionkit.inspect/1"
 
-Kind = Literal["dot product", "entry by entry", "sum, norm or softmax", "choice or move", "not supported"]
-KINDS: tuple[Kind, ...] = ("dot product", "entry by entry", "sum, norm or softmax", "choice or move", "not supported")
+Kind = Literal["dot product", "entry by entry", "sum, norm or softmax", "choice or move", "not supported", "not looked at"]
+KINDS: tuple[Kind, ...] = ("dot product", "entry by entry", "sum, norm or softmax", "choice or move", "not supported", "not looked at")
 
 
 class Operation(_Record, frozen=True, kw_only=True):
     """One operator of the exported program.
 
     The shape is that of a batch of n.  The record is ``identity`` where nothing moves, ``constant`` where the input does not matter,
-    and null where the operator is not supported, with the reason.  Entries and multiplications are for one input, parameters the
+    ``tokens`` where they alone choose, and null where the operator is not supported, with the reason; ``unread`` in a file that cannot be
+    opened because of others.  Entries and multiplications are for one input, parameters the
     numbers in the constants that it reads, inputs the operations that it reads.
     """
 
@@ -73,6 +74,9 @@ class InspectReport(_Record, frozen=True, kw_only=True):
         count, known = len(self.operations), len(self.operations) - len(self.unsupported)
         if not count:
             return "no operators"
+        if any(operation.kind == "not looked at" for operation in self.operations):
+            left = "the others not looked at"
+            return f"{count:,} operators, {count - known:,} of them not supported, {left}; {self.model.parameters:,} parameters"
         largest = max(self.operations, key=lambda operation: operation.entries)
         return (
             f"{count:,} operators, {100 * known / count:.4g} % of them supported; {self.model.parameters:,} parameters; "
@@ -89,7 +93,7 @@ def render_inspection(report: InspectReport) -> RenderableType:
         cells = (operation.name, name, operation.size, operation.dtype, record, f"{operation.parameters:,}")
         table.add_row(*map(Text, cells), style=None if operation.record else "bold red")
     shape = "x".join(map(str, report.input_shape))
-    heading = Text(f"{report.model.arch} on inputs of {shape} ({report.input_dtype})\n")
+    heading = Text(f"{report.model.arch} on inputs of {shape or 'an open shape'} ({report.input_dtype})\n")
     return Group(heading, table, Text(), Text(report.totals), *map(Text, _verdict(report)))
 
 

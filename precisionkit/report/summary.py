@@ -49,7 +49,8 @@ def _heading(report: Report) -> Text:
     probed = flags.get("probed", "no")
     run = f"\nhalf run: {made}" if made else ""
     run += f"; kernels not refuted: {probed}" if made and probed != "no" else "; kernels not probed" if made else ""
-    inputs = f"\ninputs: {flags['inputs']}, rounded in binary32, the same for both programs" if "inputs" in flags else ""
+    inputs = f"\ninputs: {flags['inputs']}, the same for both programs" if "inputs" in flags else ""
+    inputs += f"\nweights: {flags['weights']}" if "weights" in flags else ""
     split = "" if data.split == "all" else f", {data.split} split"
     return Text(
         f"{model.arch} ({model.parameters:,} parameters) on {data.name}{split}\n"

@@ -14,6 +14,7 @@ from precisionkit.cli.shared import guarded
 from precisionkit.errors import UsageError
 from precisionkit.models import bundled_model, load_model
 from precisionkit.report.schema import published_schema
+from tests.programs import exported
 
 DIGITS = str(bundled_model("digits_cnn"))
 NETS = """
@@ -217,4 +218,98 @@ def test_pictures_of_large_networks_stay_narrow(tmp_path):
     with Image.open(tmp_path / "net.png") as picture:
         width, height = picture.size
     assert width < 16 * 1.95 * 150
-    assert height > 150 * 0.5 * 4 * 40
+    assert height > 150 * 0.5 * 4 * 40 / 2  # in two columns
+
+
+class Long(nn.Module):
+    """A chain of 400 operators with a shortcut around every 25 of them."""
+
+    def forward(self, x):
+        for _ in range(16):
+            start = x
+            for _ in range(24):
+                x = torch.relu(x)
+            x = x + start
+        return x
+
+
+def test_pictures_of_long_networks_go_on_in_further_columns(tmp_path):
+    Image = pytest.importorskip("PIL.Image")
+    pytest.importorskip("fast_sugiyama")
+    import dataclasses
+
+    from precisionkit.figures import network_figure
+    from precisionkit.inspection import inspect
+
+    report = inspect(dataclasses.replace(load_model(DIGITS), module=Long()), (2,))
+    network_figure(report, tmp_path / "net.png")
+    network_figure(report, tmp_path / "net.svg")
+    with Image.open(tmp_path / "net.png") as picture:
+        width, height = picture.size
+    assert 0.5 < height / width < 2
+    assert height < 45 * 150
+    text = (tmp_path / "net.svg").read_text()
+    assert all(f"{operation.name}  nx2" in text for operation in report.operations)
+
+
+class Unlisted(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Linear(4, 5), nn.Linear(5, 3)
+
+    def forward(self, x):
+        return self.last(torch.lgamma(torch.relu(self.first(x))) + torch.erfinv(x[:, :1]))
+
+
+def test_operators_of_exported_programs_that_cannot_be_called_are_marked(tmp_path):
+    (tmp_path / "net.pt2").write_bytes(exported(Unlisted().eval(), (4,)))
+    result = run(tmp_path / "net.pt2", "--json", tmp_path / "r.json")
+    assert result.exit_code == 1, result.stderr
+    report = json.loads((tmp_path / "r.json").read_text())
+    jsonschema.validate(report, published_schema("inspect"))
+    operations = {operation["target"]: operation for operation in report["operations"]}
+    assert [target for target, o in operations.items() if o["record"] is None] == ["aten.lgamma.default", "aten.erfinv.default"]
+    assert (operations["aten.linear.default"]["record"], operations["aten.linear.default"]["kind"]) == ("unread", "not looked at")
+    assert (operations["aten.lgamma.default"]["shape"], operations["aten.lgamma.default"]["inputs"]) == (["n", "5"], ["relu"])
+    assert (report["supported"], report["model"]["parameters"], report["input_shape"]) == (False, 4 * 5 + 5 + 15 + 3, [4])
+    said = words(result.stdout)
+    assert "2 of them not supported, the others not looked at; 43 parameters" in said
+    assert said.count("Not supported:") == 2
+    assert "calls the operator 'torch.ops.aten.erfinv.default' (node 'erfinv')" in said
+
+
+def test_operators_of_onnx_files_that_are_not_supported_are_marked(tmp_path):
+    helper, TensorProto = (getattr(pytest.importorskip("onnx"), name) for name in ("helper", "TensorProto"))
+    nodes = [helper.make_node("Relu", ["x"], ["r"]), helper.make_node("Det", ["r"], ["d"]), helper.make_node("Flatten", ["d"], ["y"])]
+    ends = [[helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)] for name, shape in (("x", ["batch", 3, 2, 2]), ("y", None))]
+    graph = helper.make_graph(nodes, "graph", *ends)
+    (tmp_path / "net.onnx").write_bytes(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8).SerializeToString()
+    )
+    result = run(tmp_path / "net.onnx", "--json", tmp_path / "r.json")
+    assert result.exit_code == 1, result.stderr
+    report = json.loads((tmp_path / "r.json").read_text())
+    jsonschema.validate(report, published_schema("inspect"))
+    assert [(o["target"], o["record"], o["inputs"]) for o in report["operations"]] == [
+        ("Relu", "unread", ["x"]),
+        ("Det", None, ["r"]),
+        ("Flatten", "unread", ["d"]),
+    ]
+    assert "the node 'd' (Det) is an operator that is not supported; certify the network" in words(result.stdout)
+
+
+def test_a_use_that_is_not_supported_is_marked(tmp_path):
+    helper, TensorProto = (getattr(pytest.importorskip("onnx"), name) for name in ("helper", "TensorProto"))
+    nodes = [helper.make_node("Relu", ["x"], ["r"]), helper.make_node("Softmax", ["r"], ["y"], axis=3)]
+    ends = [[helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)] for name, shape in (("x", ["batch", 3]), ("y", None))]
+    model = helper.make_model(helper.make_graph(nodes, "graph", *ends), opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    (tmp_path / "net.onnx").write_bytes(model.SerializeToString())
+    result = run(tmp_path / "net.onnx", "--json", tmp_path / "r.json")
+    assert result.exit_code == 1, result.stderr
+    assert [o["record"] for o in json.loads((tmp_path / "r.json").read_text())["operations"]] == ["unread", None]
+
+
+def test_files_that_are_damaged_have_no_table(tmp_path):
+    (tmp_path / "net.onnx").write_bytes(b"not ONNX")
+    result = run(tmp_path / "net.onnx")
+    assert (result.exit_code, result.stdout) == (2, "")

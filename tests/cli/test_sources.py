@@ -100,7 +100,7 @@ def test_pictures_of_several_sizes_are_certified(tmp_path, pictures):
     report = json.loads((tmp_path / "r.json").read_text())
     assert [row["label"] for row in report["inputs"]] == [0, 0, 1]
     said = "shorter side resized to 10 (bilinear, Pillow), middle 8x8, divided by 255"
-    assert report["environment"]["flags"]["inputs"] == said
+    assert report["environment"]["flags"]["inputs"] == f"{said}, rounded in binary32"
     assert f"inputs: {said}, rounded in binary32, the same for both programs" in " ".join(result.stdout.split())
 
 
@@ -148,3 +148,29 @@ def test_text_models_take_tokens_alone(tmp_path):
     refused("gives images or numbers, but the model 'hf:BertForSequenceClassification' takes integer tokens", f"hf:{tmp_path}/bert",
             "--data", "digits")  # fmt: skip
     assert load_model(f"hf:{tmp_path}/bert").input_dtype == torch.int64
+
+
+def test_tokens_are_not_rounded_and_have_a_vocabulary(tmp_path, monkeypatch):
+    (tmp_path / "tokens_for_test.py").write_text(
+        "from torch import nn\ndef make():\n    return nn.Sequential(nn.Embedding(9, 4), nn.Flatten(), nn.Linear(12, 3))\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    arguments = ("tokens_for_test:make", "--weights", "random", "--data", "t.npz")
+    np.savez("t.npz", images=np.array([[1, 2, 3], [0, 8, 4]]))
+    result = run(*arguments)
+    assert result.exit_code == 0, result.stderr
+    assert "inputs: tokens as they are, the same for both programs" in " ".join(result.stdout.split())
+    np.savez("t.npz", images=np.array([[1, 2, 3], [0, 9, 4]]))
+    refused("An input holds the token 9, but the network has an embedding of 9 rows, for the tokens 0 to 8", *arguments)
+
+
+def test_weights_of_another_format_are_told_and_nothing_is_written_aloud(tmp_path):
+    state = {key: value.half() for key, value in load_model(DIGITS).module.state_dict().items() if value.is_floating_point()}
+    torch.save(state, tmp_path / "half.pt")
+    options = ("--arch", "digits_cnn", "--data", "digits", "--limit", 2, "-q", "--json", tmp_path / "r.json")
+    result = run(tmp_path / "half.pt", *options)
+    assert result.exit_code == 0
+    assert "weights: float16 in the file, converted to binary32" in result.stdout
+    assert result.stderr == ""
+    flags = json.loads((tmp_path / "r.json").read_text())["environment"]["flags"]
+    assert flags["weights"] == "float16 in the file, converted to binary32"

@@ -81,7 +81,7 @@ class TestDigits:
 
     def test_without_scikit_learn(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
-        _refused("digits", r"scikit-learn, which is not installed: pip install precisionkit\[digits\]")
+        _refused("digits", r"scikit-learn, which is not installed: pip install 'precisionkit\[digits\]'")
 
 
 class TestMnist:
@@ -219,7 +219,7 @@ class TestCifar10:
     def test_pickles_without_torchvision(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (tmp_path / "cifar-10-batches-py").mkdir()
         monkeypatch.setitem(sys.modules, "torchvision.datasets", None)
-        _refused("cifar10", r"which only torchvision opens here.*pip install precisionkit\[vision\]", root=tmp_path)
+        _refused("cifar10", r"which only torchvision opens here.*pip install 'precisionkit\[vision\]'", root=tmp_path)
 
 
 class TestDownload:
@@ -465,7 +465,7 @@ class TestFolder:
     def test_without_pillow(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self._write(tmp_path / "a" / "1.png", _images(5, 6))
         monkeypatch.setitem(sys.modules, "PIL", None)
-        _refused(str(tmp_path), r"Reading the image .*1\.png needs Pillow: pip install precisionkit\[vision\]")
+        _refused(str(tmp_path), r"Reading the image .*1\.png needs Pillow: pip install 'precisionkit\[vision\]'")
 
 
 class TestArguments:

@@ -205,7 +205,7 @@ def test_missing_file_and_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     _refused(tmp_path / "x.parquet", r"The data file .*x\.parquet does not exist")
     parquet.write_table(FORMS["bytes"], tmp_path / "x.parquet")
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    _refused(tmp_path / "x.parquet", r"is a table, which pyarrow reads: pip install precisionkit\[parquet\]")
+    _refused(tmp_path / "x.parquet", r"is a table, which pyarrow reads: pip install 'precisionkit\[parquet\]'")
 
 
 def _save(folder: Path, table: Any, files: int = 2) -> None:
@@ -317,4 +317,4 @@ class TestHub:
 
     def test_without_the_library(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "datasets", None)
-        _refused("hf:some/set", r"which is not installed: pip install precisionkit\[datasets\]")
+        _refused("hf:some/set", r"which is not installed: pip install 'precisionkit\[datasets\]'")

@@ -266,12 +266,12 @@ def _overloads(names: frozenset[str]) -> list[Any]:
 
 
 def test_every_listed_operator_exists() -> None:
-    names = operators.FUNCTIONS | operators.IN_PLACE | operators.SKIPPED | operators.TRAINING.keys()
+    names = operators.FUNCTIONS | operators.IN_PLACE | operators.RECURRENT | operators.SKIPPED | operators.TRAINING.keys()
     assert [name for name in sorted(names) if not hasattr(torch.ops.aten, name)] == []
 
 
 def test_functions_write_nothing_and_draw_nothing() -> None:
-    overloads = _overloads(operators.FUNCTIONS)
+    overloads = _overloads(operators.FUNCTIONS | operators.RECURRENT)
     assert len(overloads) > 250
     for overload in overloads:
         assert not overload._schema.is_mutable, overload
@@ -306,6 +306,7 @@ def test_operators_in_place_write_into_their_first_argument_alone() -> None:
         "torch.ops.aten.set_.source_Storage",
         "torch.ops.aten.resize_.default",
         "torch.ops.aten.item.default",
+        "torch.ops.aten.lstm.data",
         "torch.ops.aten.__class__.default",
         "torch.ops.aten.add.__class__",
         "torch.ops.aten._assert_async.msg",
@@ -328,3 +329,70 @@ def test_programs_of_tokens_say_so(tmp_path):
     program = torch.export.export(net, (torch.zeros(2, 3, dtype=torch.int64),), dynamic_shapes=({0: torch.export.Dim("batch")},))
     torch.export.save(program, tmp_path / "tokens.pt2")
     assert load_model(tmp_path / "tokens.pt2").input_dtype == torch.int64
+
+
+class _Last(nn.Module):
+    def __init__(self, recurrent: nn.RNNBase) -> None:
+        super().__init__()
+        self.recurrent, self.linear = (
+            recurrent,
+            nn.Linear(recurrent.hidden_size * (1 + recurrent.bidirectional), 3),
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.recurrent(x if self.recurrent.batch_first else x.transpose(0, 1))[0]
+        return self.linear(y[:, -1] if self.recurrent.batch_first else y[-1])
+
+
+RECURRENT: dict[str, Callable[[], nn.RNNBase]] = {
+    "lstm": lambda: nn.LSTM(3, 4, batch_first=True),
+    "lstm, both ways, two layers": lambda: nn.LSTM(3, 4, num_layers=2, bidirectional=True, batch_first=True, dropout=0.5),
+    "lstm without bias": lambda: nn.LSTM(3, 4, bias=False, batch_first=True),
+    "gru, length first": lambda: nn.GRU(3, 4),
+    "rnn": lambda: nn.RNN(3, 4, batch_first=True),
+    "rnn, relu": lambda: nn.RNN(3, 4, nonlinearity="relu", batch_first=True),
+}
+
+
+@pytest.mark.filterwarnings("ignore:The tensor attributes self.recurrent:UserWarning")  # torch's own, of its flat weights
+@pytest.mark.parametrize("name", RECURRENT)
+def test_recurrent_layers_are_read_step_by_step(name: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net, x = _Last(RECURRENT[name]()).eval(), torch.randn(3, 2, 3)
+    found = _opened(exported(net, (2, 3)), tmp_path).module
+    torch.testing.assert_close(found(x), net(x), rtol=0, atol=1e-6)
+    assert {node.operator for node in capture(found, (2, 3)).nodes} == {node.operator for node in capture(net, (2, 3)).nodes}
+
+
+def _fewer_weights(parts: Parts) -> None:
+    node = parts.node("lstm")
+    weights = next(item for item in node["inputs"] if item["name"] == "params")
+    weights["arg"]["as_tensors"] = weights["arg"]["as_tensors"][:3]
+
+
+def _swapped_weights(parts: Parts) -> None:
+    node = parts.node("lstm")
+    weights = next(item for item in node["inputs"] if item["name"] == "params")
+    weights["arg"]["as_tensors"].reverse()
+
+
+def _many_layers(parts: Parts) -> None:
+    next(item for item in parts.node("lstm")["inputs"] if item["name"] == "num_layers")["arg"]["as_int"] = 10**12
+
+
+def _random_layer(parts: Parts) -> None:
+    next(item for item in parts.node("lstm")["inputs"] if item["name"] == "train")["arg"]["as_bool"] = True
+
+
+@pytest.mark.filterwarnings("ignore:The tensor attributes self.recurrent:UserWarning")
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (_fewer_weights, "cannot run on a batch of 3"),
+        (_swapped_weights, "cannot run on a batch of 3"),
+        (_many_layers, "cannot run on a batch of 3"),
+        (_random_layer, r"was exported in training mode .*train = True"),
+    ],
+)
+def test_recurrent_layers_that_do_not_fit_are_refused(edit: Callable[[Parts], None], message: str, tmp_path: Path) -> None:
+    _refused(spoiled(exported(_Last(nn.LSTM(3, 4, batch_first=True)).eval(), (2, 3)), edit), tmp_path, message)

@@ -256,6 +256,13 @@ class TestFactories:
             load_model(self.path, arch=arch)
 
 
+def test_checkpoints_with_weights_under_any_one_key(tmp_path: Path) -> None:
+    state = load_model(bundled_model("digits_cnn")).module.state_dict()
+    assert load_model(_saved(tmp_path, {"epoch": 3, "weights": state, "optimizer": {"lr": 0.1}}), arch="digits_cnn").classes == 10
+    with pytest.raises(UnusableModelError, match=r"holds the weights of 2 networks, under teacher, student: save those of one"):
+        load_model(_saved(tmp_path, {"teacher": state, "student": state}), arch="digits_cnn")
+
+
 class TestDamagedFiles:
     @pytest.mark.parametrize(
         ("content", "name", "message"),

@@ -18,7 +18,7 @@ from torch import nn
 from torchvision import models
 
 from precisionkit.errors import PrecisionKitError, UnusableModelError, UsageError
-from precisionkit.models import Preprocess, load_model
+from precisionkit.models import Preprocess, bundled_model, load_model
 
 Build = Callable[[], nn.Module]
 
@@ -147,7 +147,12 @@ class TestTorchvision:
         )
         _refused("torchvision:squeezenet1_1", message, UnusableModelError, weights=path)
         _refused("torchvision:squeezenet1_0", "of another shape", UnusableModelError, weights=path)
-        _refused("torchvision:squeezenet1_0", "does not exist", UnusableModelError, weights=tmp_path / "no.pth")
+        _refused(
+            "torchvision:squeezenet1_0",
+            "of torchvision:squeezenet1_0 do not exist as a file",
+            UnusableModelError,
+            weights=tmp_path / "no.pth",
+        )
 
     def test_weights_are_read_safely(self, tmp_path: Path) -> None:
         torch.save(models.squeezenet1_1(weights=None), tmp_path / "net.pt")
@@ -163,7 +168,9 @@ class TestTorchvision:
             ("torchvision:resnet18", {}, "names an architecture: give its weights with --weights FILE, default or random"),
             ("torchvision:resnet18", {"weights": "random:x"}, "The seed of --weights random:x is no number"),
             ("torchvision:resnet18", {"weights": "random", "arch": "lenet5"}, "names its architecture: leave out --arch"),
-            ("net.pt", {"weights": "random"}, "is a file with weights of its own: leave out --weights"),
+            (str(bundled_model("digits_cnn")), {"weights": "random"}, "is a file with weights of its own: leave out --weights"),
+            ("lenet5", {}, "lenet5 names an architecture: give its weights with --weights FILE, or --weights random"),
+            ("lenet5", {"weights": "random", "arch": "lenet5"}, "names its architecture: leave out --arch"),
         ],
     )
     def test_wrong_use(self, model: str, options: dict[str, Any], message: str) -> None:
@@ -172,7 +179,7 @@ class TestTorchvision:
     def test_without_torchvision(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "torchvision.models", None)
         monkeypatch.delattr("torchvision.models")
-        _refused("torchvision:resnet18", r"pip install precisionkit\[vision\]", weights="random")
+        _refused("torchvision:resnet18", r"pip install 'precisionkit\[vision\]'", weights="random")
 
 
 class TestTimm:
@@ -233,7 +240,7 @@ class TestTimm:
 
 def test_without_timm(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)
-    _refused("timm:resnet10t", r"Models of timm need it: pip install precisionkit\[timm\]", weights="random")
+    _refused("timm:resnet10t", r"Models of timm need it: pip install 'precisionkit\[timm\]'", weights="random")
 
 
 SMALL = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
@@ -399,4 +406,28 @@ class TestTransformers:
     def test_without_transformers(self, tmp_path: Path, transformers: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         self._saved(transformers, tmp_path)
         monkeypatch.setitem(sys.modules, "transformers", None)
-        _refused(f"hf:{tmp_path}", r"is read by Hugging Face's library: pip install precisionkit\[transformers\]")
+        _refused(f"hf:{tmp_path}", r"is read by Hugging Face's library: pip install 'precisionkit\[transformers\]'")
+
+
+class TestArchitectures:
+    """The zoo, and factories of the user's own, by name."""
+
+    def test_the_bundled_network(self) -> None:
+        model = load_model("digits_cnn")
+        assert (model.path, model.arch) == (str(bundled_model("digits_cnn")), "digits_cnn")
+
+    def test_random_weights(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        (tmp_path / "mine_for_test.py").write_text("from torch import nn\ndef make():\n    return nn.Linear(3, 2)\n")
+        monkeypatch.chdir(tmp_path)
+        for name, shape in (("lenet5", (1, 32, 32)), ("mine_for_test:make", None)):
+            first, again, other = (load_model(name, weights=f"random:{seed}") for seed in (1, 1, 2))
+            assert first.arch == f"{name} (random weights, seed 1)"
+            assert first.sha256 == again.sha256 != other.sha256
+            assert first.input_shape == shape
+
+    def test_weights_of_a_file(self, tmp_path: Path) -> None:
+        state = {key: value.half() for key, value in load_model("lenet5", weights="random").module.state_dict().items()}
+        model = load_model("lenet5", weights=_write(tmp_path / "w.pt", state))
+        assert (model.arch, model.stored) == ("lenet5", "float16")
+        _refused("lenet5", "The weights 'no.pt' of lenet5 do not exist as a file", UnusableModelError, weights="no.pt")
+        _refused("no.pt", "no.pt does not exist: check the path", UnusableModelError, weights="random")

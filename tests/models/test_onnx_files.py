@@ -16,7 +16,10 @@ import pytest
 import torch
 from onnx import AttributeProto, ModelProto, TensorProto, helper, numpy_helper
 
+from precisionkit.arithmetic import REFERENCE
+from precisionkit.capture import capture
 from precisionkit.errors import PrecisionKitError, UnsupportedOperatorError, UnusableModelError, UsageError
+from precisionkit.evaluate import Program, execute
 from precisionkit.models import load_model
 
 W = np.arange(12, dtype=np.float32).reshape(4, 3)
@@ -289,7 +292,7 @@ CASES: dict[str, tuple[Callable[[], ModelProto], str, type[PrecisionKitError]]] 
     ),
     "an operator that is not supported": (
         lambda: files.model([files.node("CumSum", ["x", "w"])], {"w": np.array(1)}),
-        r"the node 'y' \(CumSum\) is an operator that is not supported; supported are Abs",
+        r"the node 'y' \(CumSum\) is an operator that is not supported; certify the network that the file was exported from",
         UnsupportedOperatorError,
     ),
     "control flow": (_deep, r"\(If\), which holds a graph of its own \(control flow\)", UnsupportedOperatorError),
@@ -602,3 +605,35 @@ def test_the_importer_needs_no_checker_of_onnx(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setattr(onnx.checker, "check_model", refuse)
     monkeypatch.setattr(onnx, "load", refuse)
     assert load_model(files.saved(_net(), tmp_path)).classes == 5
+
+
+def _attention(mask: np.ndarray[Any, Any]) -> ModelProto:
+    nodes = [
+        files.node("Reshape", ["x", "pairs"], ["tokens"]),
+        files.node("MatMul", ["tokens", "tokens"], ["products"]),
+        files.node("Add", ["products", "mask"], ["scores"]),
+        files.node("Softmax", ["scores"], ["shares"], axis=-1),
+        files.node("MatMul", ["shares", "tokens"], ["mixed"]),
+        files.node("Reshape", ["mixed", "flat"]),
+    ]
+    return files.model(nodes, {"pairs": np.array([-1, 2, 2]), "flat": np.array([-1, 4]), "mask": mask.astype(np.float32)})
+
+
+def test_a_mask_of_minus_infinities_is_added(tmp_path: Path) -> None:
+    path = files.saved(_attention(np.array([[0, -np.inf], [0.5, 0]])), tmp_path)
+    model = load_model(path)
+    graph, x = capture(model.module, (4,)), torch.randn(3, 4)
+    assert torch.allclose(execute(Program.of(graph, REFERENCE), x).logits.float(), model.module(x), atol=1e-6)
+
+
+def test_a_mask_keeps_an_entry_of_every_row(tmp_path: Path) -> None:
+    path = files.saved(_attention(np.array([[-np.inf, -np.inf], [0, 0]])), tmp_path)
+    _refused(path, "holds a row of minus infinities in the tensor mask, and a mask must keep one entry of every row", UnusableModelError)
+
+
+def test_nothing_is_computed_with_minus_infinity(tmp_path: Path) -> None:
+    weight = np.ones((4, 3), np.float32)
+    weight[0, 1] = -np.inf
+    model = load_model(files.saved(files.model(NODES, {"w": weight}), tmp_path))
+    with pytest.raises(UnusableModelError, match=r"holds infinity, and the node .* computes with it; minus infinity can be a mask"):
+        capture(model.module, (4,))

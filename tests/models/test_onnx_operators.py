@@ -414,7 +414,7 @@ REFUSED = {
     "an axis that is not there": ("Softmax", 13, (4,), (), {"axis": 3}, "names the axis 3 of 2"),
     "casting to half": ("Cast", 13, (4,), (), {"to": TensorProto.FLOAT16}, "casts to the ONNX type 10, but only float32"),
     "casting to double": ("Cast", 13, (4,), (), {"to": TensorProto.DOUBLE}, r"computes in torch\.float64, but a float32 program"),
-    "sums that run on": ("CumSum", 13, (4,), (np.array(1),), {}, "is an operator that is not supported; supported are Abs"),
+    "sums that run on": ("CumSum", 13, (4,), (np.array(1),), {}, "is an operator that is not supported; certify the network that the file was exported from"),
     "a recurrent network": ("GRU", 14, (4, 4), (weights(1, 12, 4), weights(1, 12, 4)), {"hidden_size": 4}, "is an operator that is not supported"),
     "reshaping to another size": ("Reshape", 13, (4,), (ints(0, 5),), {}, "makes the shape"),
     "huge results": ("Tile", 13, (4,), (ints(1, 2**30),), {}, "makes 4294967296 batch numbers, more than the"),

@@ -210,7 +210,7 @@ def test_odd_channels_and_long_pictures_are_not_resized(monkeypatch: pytest.Monk
     with pytest.raises(UnusableDataError, match=r"An image of 70000x1 pixels .* would have 70000000x1000"):
         Preprocess(resize_shorter=1000)(_bytes(1, 1, 70_000))
     monkeypatch.setitem(sys.modules, "PIL", None)
-    with pytest.raises(UnusableDataError, match=r"Resizing images needs Pillow: pip install precisionkit\[vision\]"):
+    with pytest.raises(UnusableDataError, match=r"Resizing images needs Pillow: pip install 'precisionkit\[vision\]'"):
         Preprocess(resize=3)(_bytes(2, 4, 4))
 
 
@@ -280,5 +280,5 @@ class TestFiles:
         with pytest.raises(UsageError, match="cannot be read"):
             read_preprocess(tmp_path / "no.json")
         monkeypatch.setitem(sys.modules, "yaml", None)
-        with pytest.raises(UsageError, match=r"needs PyYAML: pip install precisionkit\[yaml\], or write it as JSON"):
+        with pytest.raises(UsageError, match=r"needs PyYAML: pip install 'precisionkit\[yaml\]', or write it as JSON"):
             self._read(tmp_path, "p.yml", "scale: 1")

@@ -92,7 +92,7 @@ def test_other_transforms_are_refused_by_name(transform: Any, message: str) -> N
 
 def test_without_torchvision(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torchvision.transforms", None)
-    with pytest.raises(UsageError, match=r"Compose can be read only beside torchvision: pip install precisionkit\[vision\]"):
+    with pytest.raises(UsageError, match=r"Compose can be read only beside torchvision: pip install 'precisionkit\[vision\]'"):
         from_transform(EXACT["usual"])
 
 

@@ -42,11 +42,21 @@ def operands(case: Case, family: str, rng: np.random.Generator, fmt: Format) -> 
             values = torch.where(values == 0, torch.ones_like(values), values)
         if values is not None and case.operator == "embedding" and place == 1:
             values = torch.from_numpy(rng.integers(0, case.constants[0][0], tuple(values.shape)).astype(np.float64))
+        if values is not None and (case.operator, place) == ("masked", 0):
+            values = torch.from_numpy(rng.integers(0, 2, tuple(values.shape)).astype(np.float64))
+        if values is not None and (case.operator, place) == ("attention", 3) and place not in case.constants:
+            values = torch.where(torch.from_numpy(rng.integers(0, 2, tuple(values.shape))) > 0, -torch.inf, 0.0).double()
+            values[..., 0] = 0.0
         found.append(values)
     return found
 
 
 POSITIVE = ("log", "sqrt", "rsqrt")
+
+
+def is_fixed(case: Case, place: int) -> bool:
+    """Whether every run has an operand, as it has constants, tokens, and masks that tokens choose."""
+    return place in case.constants or case.operator == "embedding" or (case.operator, place) in (("masked", 0), ("attention", 3))
 
 
 def enclosed(

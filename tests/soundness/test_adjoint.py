@@ -21,7 +21,6 @@ from precisionkit.bound.walk import Costs, GivenUp, bounds, row_sums, walk
 from precisionkit.capture import capture
 from precisionkit.errors import UnsupportedArithmeticError
 from precisionkit.evaluate import Program, execute
-from precisionkit.graph import DOTS
 from precisionkit.ops._dot import Sums, any_order
 
 from .test_networks import NETWORKS, adversary, assert_inside, deviation, mlp, program
@@ -200,7 +199,7 @@ def test_sketches_estimate_standard_deviations_and_worst_cases(name):
 
 def roundings(node, constants):
     """At most: products, additions and two stores of a dot product, or an operator's roundings together and a store."""
-    if node.operator not in DOTS:
+    if node.record.products is None:
         return 2
     weight = constants.get(node.operands[1])
     return 2 * (weight[0].numel() if weight is not None else 64) + 3

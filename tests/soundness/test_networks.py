@@ -26,7 +26,7 @@ from precisionkit.ops.record import straight
 from precisionkit.truth import exact_logits
 
 from .cases import CASES
-from .harness import JUDGE, MP, POSITIVE, exact, operands, statistics, violations
+from .harness import JUDGE, MP, POSITIVE, exact, is_fixed, operands, statistics, violations
 
 
 class Residual(nn.Module):
@@ -413,7 +413,8 @@ def active_operands(case, arithmetic=REFERENCE, radius=0.0):
     shapes, values = iter(case.activations), []
     for place in range(len(case.activations) + len(case.constants)):
         shape = case.constants[place] if place in case.constants else next(shapes)
-        values.append(None if shape is None else torch.from_numpy(rng.integers(1, 5, shape).astype(float)))
+        ends = (0, 2) if (case.operator, place) == ("masked", 0) else (1, 5)
+        values.append(None if shape is None else torch.from_numpy(rng.integers(*ends, shape).astype(float)))
     active = [i for i in range(len(values)) if i not in case.constants]
     given = [Enclosure(v, torch.full_like(v, radius)) if i in active else v for i, v in enumerate(values)]
     hidden, _ = statistics(case, arithmetic, given)
@@ -446,7 +447,7 @@ def test_transposes_are_transposes(case):
 def test_the_linear_part_is_the_operator_without_its_constant(case):
     record, operands, active = active_operands(case)
     values = [o.centre if i in active else o for i, o in enumerate(operands)]
-    nothing = [torch.zeros_like(v) if i in active else v for i, v in enumerate(values)]
+    nothing = [torch.zeros_like(v) if i in active and not is_fixed(case, i) else v for i, v in enumerate(values)]
     image = record.apply(case.attributes, *values) - record.apply(case.attributes, *nothing)
     moved = record.linear(
         case.attributes, tuple(v if i in active else None for i, v in enumerate(values)), torch.arange(len(image)), *operands
@@ -489,6 +490,7 @@ def test_what_is_beyond_first_order_is_bounded(case, scale):
     rng = np.random.default_rng(5)
     values = [None if v is None else v[:1] if i not in case.constants else v for i, v in enumerate(operands(case, "normal", rng, BINARY32))]
     radii = [None if v is None or i in case.constants else v.abs() * scale + scale * 2.0**-4 for i, v in enumerate(values)]
+    radii = [torch.zeros_like(r) if r is not None and is_fixed(case, i) else r for i, r in enumerate(radii)]
     if case.operator in POSITIVE:
         radii = [r.minimum(v.abs() * 0.9) for r, v in zip(radii, values, strict=True)]
     given = [v if r is None else Enclosure(v, r) for v, r in zip(values, radii, strict=True)]

@@ -1,5 +1,7 @@
 """Capture: what is kept, what is removed, and every refusal."""
 
+import warnings
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -8,6 +10,7 @@ from torch import nn
 from precisionkit.arithmetic import REFERENCE, parse_arithmetic
 from precisionkit.bound.interval import interval
 from precisionkit.capture import capture
+from precisionkit.capture.calm import as_written
 from precisionkit.errors import UnsupportedOperatorError, UnusableModelError
 from precisionkit.evaluate import Program, execute
 from precisionkit.task import arithmetic_info
@@ -302,3 +305,176 @@ def test_a_model_that_fixes_its_batch_is_captured_alone_and_says_so():
     x = torch.randn(3, 6)
     with torch.no_grad():
         assert torch.allclose(execute(Program.of(graph, REFERENCE), x).logits.float(), module(x), atol=1e-6)
+
+
+class Padded(nn.Module):
+    """Tokens of which 0 is padding."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.table, self.query, self.last, self.function = nn.Embedding(20, 8), nn.Linear(8, 1), nn.Linear(8, 3), function
+        self.places = nn.Embedding(5, 8)
+        self.layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+        self.attend = nn.MultiheadAttention(8, 2)
+
+    def forward(self, t):
+        return self.last(self.function(self, t, self.table(t) + self.places(torch.arange(5))))
+
+
+PADDED = {
+    "a layer of a transformer": lambda self, t, x: self.layer(x, src_key_padding_mask=t == 0).mean(1),
+    "attention with its weights, batch second": lambda self, t, x: self.attend(*[x.transpose(0, 1)] * 3, key_padding_mask=t.eq(0))[0].mean(
+        0
+    ),
+    "mean of what is no padding": lambda self, t, x: (x * (t != 0)[:, :, None].float()).sum(1) / (t > 0).sum(1, keepdim=True).clamp(min=1),
+    "weights by softmax": lambda self, t, x: (
+        x * self.query(x).squeeze(-1).masked_fill(~((t >= 1) & (t < 50)), -torch.inf).softmax(-1)[..., None]
+    ).sum(1),
+    "maximum": lambda self, t, x: x.masked_fill((t == 0)[:, :, None], -1e4).amax(1),
+    "choice of two": lambda self, t, x: torch.where((t == 1).unsqueeze(-1), x, self.query(x)).sum(1),
+    "an added mask": lambda self, t, x: (torch.softmax(x @ x.transpose(1, 2) + torch.where(t[:, None] == 0, -torch.inf, 0.0), -1) @ x).mean(
+        1
+    ),
+    "a mask of the end, moved": lambda self, t, x: x[:, 1:].masked_fill((t != 2).flip(1)[:, 1:, None], 0.1).sum(1),
+}
+
+
+@pytest.mark.parametrize("name", PADDED)
+def test_masks_of_tokens_are_the_same_in_every_run(name):
+    torch.manual_seed(0)
+    module = Padded(PADDED[name]).eval()
+    graph = capture(module, (5,), torch.int64)
+    tokens = torch.tensor([[1, 2, 0, 0, 3], [4, 5, 6, 7, 8], [9, 1, 0, 0, 0]])
+    with torch.no_grad():
+        assert torch.allclose(execute(Program.of(graph, REFERENCE), tokens).logits.float(), module(tokens), atol=1e-6)
+    for storage in ("fp32", "fp16"):
+        program = Program.of(graph, parse_arithmetic(storage))
+        bounds = interval(program, tokens)
+        assert (bounds.overflow < 0).all()
+        for run in (execute(program, tokens), execute(program, tokens, native=storage == "fp16")):
+            assert run.finite.all()
+            assert ((run.logits - bounds.centre).abs() <= bounds.radius).all()
+
+
+def test_an_input_that_is_all_padding_has_no_bound():
+    module = Padded(PADDED["a layer of a transformer"]).eval()
+    program = Program.of(capture(module, (5,), torch.int64), parse_arithmetic("fp16"))
+    bounds = interval(program, torch.tensor([[0, 0, 0, 0, 0], [1, 0, 0, 0, 0]]))
+    assert (bounds.overflow >= 0).tolist() == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (lambda self, t, x: x[torch.arange(len(x)), (t != 0).sum(1) - 1], "is not supported"),
+        (lambda self, t, x: torch.tanh((t == 0).float() * 0.1).sum(1, keepdim=True) * x[:, 0], None),
+        (lambda self, t, x: x[:, 0] * (t == torch.arange(5)).float()[:, :1], "compares what the tokens choose"),
+        (lambda self, t, x: x[:, 0] * (t[:, 1:] == t[:, :-1]).float()[:, :1], "compares what the tokens choose"),
+        (lambda self, t, x: x[:, 0] * ((t != 0).sum(1, keepdim=True) == 3).float(), "No error rule"),
+        (lambda self, t, x: torch.where(t == 0, x[..., 0], t).sum(1, keepdim=True) * x[:, 0], "computes with tokens"),
+        (lambda self, t, x: self.table(t.masked_fill(t == 0, 1)).sum(1) + x[:, 0], "computes with tokens"),
+        (lambda self, t, x: x[:, 0] + self.query.weight * t.clamp(max=3).sum(1, keepdim=True), "tokens can only choose embeddings"),
+        (lambda self, t, x: x[:, 0] + (t + torch.where(t == 0, -torch.inf, 0.0)).amax(1, keepdim=True), "computes with tokens"),
+        (lambda self, t, x: torch.cumsum(t != 0, 1)[:, -1:] * x[:, 0], "computes with a mask of the tokens"),
+        (lambda self, t, x: (torch.zeros(5, 5) + (t == 0)[:, None]).sum(1, keepdim=True).sum(2) * x[:, 0], "computes with a mask"),
+    ],
+)
+def test_masks_choose_and_are_counted_and_no_more(function, message):
+    module = Padded(function).eval()
+    if message is None:
+        capture(module, (5,), torch.int64)
+    else:
+        with pytest.raises(UnsupportedOperatorError, match=message):
+            capture(module, (5,), torch.int64)
+
+
+def test_the_fast_path_of_transformers_is_not_taken():
+    layers = nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), 2)
+    module = Padded(lambda self, t, x: layers(x, src_key_padding_mask=t == 0).sum(1) + layers(torch.relu(x)).sum(1)).eval()
+    layers.eval()
+    before = torch.backends.mha.get_fastpath_enabled()
+    graph = capture(module, (5,), torch.int64)
+    assert torch.backends.mha.get_fastpath_enabled() is before
+    tokens = torch.tensor([[1, 2, 0, 0, 3], [4, 5, 6, 7, 8]])
+    with torch.no_grad():
+        assert torch.allclose(execute(Program.of(graph, REFERENCE), tokens).logits.float(), module(tokens), atol=1e-5)
+
+
+def test_warnings_of_torch_itself_are_not_shown():
+    with as_written():
+        warnings.warn_explicit("old", FutureWarning, "pytree.py", 1, module="torch.utils._pytree")
+        warnings.warn_explicit("`isinstance(treespec, LeafSpec)` is deprecated", FutureWarning, "copyreg.py", 1, module="copyreg")
+        with pytest.raises(FutureWarning, match="mine"):
+            warnings.warn_explicit("mine", FutureWarning, "net.py", 1, module="net")
+        with pytest.raises(FutureWarning, match="other"):
+            warnings.warn_explicit("other", FutureWarning, "copyreg.py", 1, module="copyreg")
+
+
+def test_torch_says_nothing_of_a_model_that_cannot_be_exported(capfd):
+    class Branches(nn.Module):
+        def forward(self, x):
+            return x if x.sum() > 0 else -x
+
+    with pytest.raises(UnusableModelError, match="could not capture the model"):
+        capture(Branches(), (3,))
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (lambda self, x: F.dropout(self.linear(x), 0.5, training=True), "draws random numbers, even in evaluation mode"),
+        (lambda self, x: self.linear(x).argmax(1), "gives the place of an entry, not a number: return the logits themselves"),
+    ],
+)
+def test_what_no_record_will_be_for_is_told_with_the_way_out(function, message):
+    with pytest.raises(UnsupportedOperatorError, match=message):
+        capture(Of(function).eval(), (6,))
+
+
+COMPOSED = {
+    "amax": lambda x: x.reshape(-1, 3, 2, 2).amax((1, 3)),
+    "amin, kept": lambda x: x.reshape(-1, 3, 2, 2).amin((-1, -2), keepdim=True).reshape(-1, 3),
+    "clamp": lambda x: torch.clamp(x, torch.tensor(-0.5), torch.arange(-6, 6) / 8),
+    "whole numbers": lambda x: x * (torch.arange(-6, 6) / 8) + torch.arange(12),
+    "clamp_min": lambda x: torch.clamp_min(x, torch.arange(-6, 6) / 8),
+    "lerp": lambda x: torch.lerp(x, x.flip(1), 0.3),
+    "lerp, near the end": lambda x: torch.lerp(x, x.flip(1), 0.75),
+    "normalize": lambda x: F.normalize(x, dim=1),
+    "normalize, sum": lambda x: F.normalize(x.abs(), p=1, dim=1),
+    "powers": lambda x: (x * x + 1) ** -0.5 + (x * x + 0.5) ** 0.5 + (x * x + 2) ** -1,
+    "max_pool1d": lambda x: F.max_pool1d(x[:, None], 3, 2, 1, return_indices=True)[0][:, 0],
+    "adaptive_max_pool1d": lambda x: F.adaptive_max_pool1d(x.reshape(-1, 2, 6), 3).flatten(1),
+}
+
+
+@pytest.mark.parametrize("name", COMPOSED)
+def test_operators_that_are_read_as_several(name):
+    class Composed(nn.Module):
+        def forward(self, x):
+            return COMPOSED[name](x)
+
+    module = Composed()
+    graph, x = capture(module, (12,)), torch.randn(5, 12, generator=torch.Generator().manual_seed(3))
+    assert torch.allclose(execute(Program.of(graph, REFERENCE), x).logits.float(), module(x), atol=1e-6)
+    for storage, dtype in (("fp32", torch.float32), ("fp16", torch.float16), ("bf16", torch.bfloat16)):
+        program = Program.of(graph, parse_arithmetic(storage))
+        inputs = program.inputs(x)
+        bounds = interval(program, inputs)
+        assert (bounds.overflow < 0).all()
+        for run in (execute(program, inputs).logits, module(inputs.to(dtype)).double()):  # torch's own kernels as well
+            assert ((run - bounds.centre).abs() <= bounds.radius).all()
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (lambda self, x: torch.lerp(x, x.flip(1), 0.9), r"its weight 0\.9 is 1/2 or more, and kernels round"),
+        (lambda self, x: torch.lerp(x, x.flip(1), -1.0), "its weight -1 is not between 0 and 1"),
+        (lambda self, x: x * x.amax(), "No error rule|batch dimension|one dimension"),
+        (lambda self, x: x[:, F.max_pool1d(x[:, None], 2, 1, return_indices=True)[1][0, 0]], "only the first result"),
+    ],
+)
+def test_uses_that_no_composition_covers(function, message):
+    with pytest.raises(UnsupportedOperatorError, match=message):
+        capture(Of(function).eval(), (6,))

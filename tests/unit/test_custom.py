@@ -127,8 +127,9 @@ def test_records_are_loaded_by_name(example):
     assert load_operators(f"{NAME}:RECORDS") == example.RECORDS
     assert load_operators(f"{NAME}:QUADRATIC_RELU") == (example.QUADRATIC_RELU,)
     for name, message in [
-        (NAME, r"^The operators 'my_operators' has not the form package\.module:name\.$"),
-        (f"{NAME}:nothing", r"has no nothing"),
+        (NAME, r"^The name 'my_operators' of the operators is not of the form package\.module:name, as in mine\.records:MINE\.$"),
+        (f"{NAME}:nothing", r"has no nothing, for the operators my_operators:nothing: name something that it defines\.$"),
+        (f"{NAME}:RECORD", r"has no RECORD, for the operators my_operators:RECORD: the nearest names are RECORDS\.$"),
         ("no_such_module_here:RECORDS", r"no module no_such_module_here"),
         (f"{NAME}:Net", r"^The operators my_operators:Net hold a type: name an Operator or Custom of precisionkit\.custom"),
     ]:

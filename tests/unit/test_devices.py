@@ -23,7 +23,14 @@ KNOWN = [
 @pytest.mark.parametrize(("capability", "storage", "accumulate", "name"), KNOWN)
 def test_a_gpu_with_known_tensor_cores_has_their_order(monkeypatch, capability, storage, accumulate, name):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    monkeypatch.setattr(torch.version, "hip", None)
     assert order_of(torch.device("cuda"), storage, accumulate).name == name
+
+
+def test_units_of_others_are_not_taken_for_these(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    monkeypatch.setattr(torch.version, "hip", "6.2")
+    assert order_of(torch.device("cuda"), BINARY16, BINARY32).name == "any"
 
 
 def test_other_devices_sum_in_any_order():

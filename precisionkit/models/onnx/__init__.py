@@ -14,11 +14,12 @@ import torch
 from precisionkit.errors import UnusableModelError, first_line
 from precisionkit.models.files import ModelFile, shown
 from precisionkit.models.onnx.build import build
+from precisionkit.models.onnx.listing import list_graph
 from precisionkit.models.onnx.merge import merge
 from precisionkit.models.onnx.network import Network, Program, check_freedom
 from precisionkit.models.onnx.read import read_source
 
-__all__ = ["Imported", "open_onnx"]
+__all__ = ["Imported", "list_graph", "open_onnx"]
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,13 @@ from precisionkit.models.onnx.sizes import ON_SHAPES, Dims, Size, at_batch, betw
 OPERATORS = {**LAYERS, **MOVES, **POINTWISE, **RESIZING}
 """Lowerings of all supported operators by ONNX name; Constant, Shape and Size are part of the walk."""
 
+WALKED = ("Constant", "Shape", "Size")
+"""Operators that are part of the walk."""
+UNKNOWN = (
+    "is an operator that is not supported; certify the network that the file was exported from, as a module or as an exported program "
+    "(.pt2), or export it of other operators"
+)
+
 _BATCHES = (9973, 10007)  # primes that no layer has as its width; meta tensors of any batch are free
 _LARGEST = 2**26  # numbers of one result
 _MOST_SIZES = 1000  # entries of an array of sizes
@@ -90,7 +97,7 @@ class _Builder:
                 if name:
                     self._values[name] = value
         except Refused as reason:
-            raise UnsupportedOperatorError(f"{self._where} cannot be imported: {node} {reason}.") from None
+            raise UnsupportedOperatorError(f"{self._where} cannot be imported: {node} {reason}.", node.name) from None
         except _MISFITS as error:
             reason_ = shown(first_line(error), 200)
             raise UnusableModelError(
@@ -104,7 +111,7 @@ class _Builder:
         if node.kind in ("Shape", "Size"):
             return [_sizes(node.outputs[0], _shape_array(use))]
         if node.kind not in OPERATORS:
-            raise Refused(f"is an operator that is not supported; supported are {', '.join(sorted(OPERATORS))}")
+            raise Refused(UNKNOWN)
         if any(v is not None and v.sizes is not None for v in operands) and node.kind in ON_SHAPES and _leads(operands):
             return [_on_shapes(use)]
         lowered = on_rows(use) if counts(use) else OPERATORS[node.kind](use)

@@ -7,7 +7,10 @@ computed or computed twice, control flow, endless local functions.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
 
 from precisionkit.errors import UnsupportedOperatorError, UnusableModelError, first_line
 from precisionkit.models.files import shown
@@ -46,6 +49,45 @@ def read_source(data: bytes, path: str, where: str) -> Source:
     UnsupportedOperatorError
         It uses control flow or operators of another domain.
     """
+    found = unpack(data, path, where)
+    return Source(
+        nodes=tuple(found.reader.read(node) for node in found.needed),
+        constants=found.constants,
+        input=found.start.name,
+        output=found.end.name,
+        input_shape=shape_of(found.start),
+        floating=_is_float(found.start, where),
+        opset=found.reader.opset,
+        sha256=found.sha256,
+    )
+
+
+@dataclass(frozen=True)
+class Unpacked:
+    """What a file says, before any operator is looked at.
+
+    Attributes
+    ----------
+    graph : GraphProto
+    needed : list of NodeProto
+        Nodes that the output depends on, in order.
+    start, end : ValueInfoProto
+    constants : mapping of str to tensor
+    reader : NodeReader
+    sha256 : str
+    """
+
+    graph: GraphProto
+    needed: list[NodeProto]
+    start: ValueInfoProto
+    end: ValueInfoProto
+    constants: Mapping[str, Tensor]
+    reader: NodeReader
+    sha256: str
+
+
+def unpack(data: bytes, path: str, where: str) -> Unpacked:
+    """Unpack a file; arguments and errors as for `read_source`."""
     weights = Weights(data, path, where)
     model = _parse(data, where)
     opset = _opset(model, where)
@@ -60,18 +102,8 @@ def read_source(data: bytes, path: str, where: str) -> Source:
             f"{where} has {len(graph.node)} nodes, more than the {_MOST_NODES} that are read: no classifier needs them."
         )
     start, end = _ends(graph, constants, where)
-    reader = _Reader(opset, weights, where)
     needed = _needed(graph.node, start.name, end.name, constants, where)
-    return Source(
-        nodes=tuple(reader.read(node) for node in needed),
-        constants=constants,
-        input=start.name,
-        output=end.name,
-        input_shape=_shape(start),
-        floating=_is_float(start, where),
-        opset=opset,
-        sha256=weights.sha256,
-    )
+    return Unpacked(graph, needed, start, end, constants, NodeReader(opset, weights, where), weights.sha256)
 
 
 def _parse(data: bytes, where: str) -> ModelProto:
@@ -186,7 +218,8 @@ def _listed(names: Iterable[str]) -> str:
     return f" ({', '.join(words[:_LISTED])}{', ...' if len(words) > _LISTED else ''})" if words else ""
 
 
-def _shape(value: ValueInfoProto) -> tuple[int | None, ...] | None:
+def shape_of(value: ValueInfoProto) -> tuple[int | None, ...] | None:
+    """Shape of a value as the file describes it, None for sizes that it leaves open, or for all of it."""
     if not value.type.tensor_type.HasField("shape"):
         return None
     # exporters write a name, nothing, or a number below 1 for a size that is open
@@ -230,15 +263,16 @@ def _place(node: NodeProto) -> str:
     return f"the node {shown(node.name or next(iter(node.output), ''))!r} ({shown(node.op_type)})"
 
 
-class _Reader:
+class NodeReader:
     """Checks nodes against the definitions of their operators, and turns them into plain data."""
 
     def __init__(self, opset: int, weights: Weights, where: str) -> None:
-        self._opset = opset
+        self.opset = opset
         self._weights = weights
         self._where = where
 
     def read(self, proto: NodeProto) -> Node:
+        """Read a node; UnsupportedOperatorError where it is none of ONNX's own without a graph in it."""
         place = _place(proto)
         if proto.domain not in _OWN_DOMAINS:
             raise UnsupportedOperatorError(
@@ -258,10 +292,10 @@ class _Reader:
         from onnx import defs
 
         try:
-            schema = defs.get_schema(proto.op_type, self._opset, "")
+            schema = defs.get_schema(proto.op_type, self.opset, "")
         except defs.SchemaError:
             raise UnsupportedOperatorError(
-                f"{self._where} uses {place}, which version {self._opset} of the ONNX operators does not define: {_EXPORT}."
+                f"{self._where} uses {place}, which version {self.opset} of the ONNX operators does not define: {_EXPORT}."
             ) from None
         problem = _first_problem(proto, schema)
         if problem:

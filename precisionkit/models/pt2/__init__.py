@@ -4,7 +4,8 @@
 the weights are bytes, sample inputs are not opened, sizes are not expressions, and only listed operators are called.
 """
 
+from precisionkit.models.pt2.listing import list_program
 from precisionkit.models.pt2.module import ProgramModule
 from precisionkit.models.pt2.read import read_program, read_weights
 
-__all__ = ["ProgramModule", "read_program", "read_weights"]
+__all__ = ["ProgramModule", "list_program", "read_program", "read_weights"]

@@ -6,9 +6,11 @@ import math
 import operator
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
+from torch._decomp import decomposition_table
 
 
 def _listed(names: str) -> frozenset[str]:
@@ -17,6 +19,7 @@ def _listed(names: str) -> frozenset[str]:
 
 FUNCTIONS = _listed(
     """
+    __and__ __or__ __xor__
     _adaptive_avg_pool2d _convolution _log_softmax _native_batch_norm_legit _native_batch_norm_legit_no_training _prelu_kernel
     _scaled_dot_product_flash_attention_for_cpu _softmax _to_copy _unsafe_index _unsafe_view _upsample_bilinear2d_aa
     abs acos adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool1d adaptive_max_pool2d add addbmm addcdiv
@@ -71,6 +74,9 @@ ON_NUMBERS: dict[str, Callable[..., Any]] = {
 }
 """Arithmetic on sizes, by the names that torch writes."""
 
+RECURRENT = frozenset({"gru", "lstm", "rnn_relu", "rnn_tanh"})
+"""Of the namespace aten, as layers of padded batches (overload ``input``): they are run as the steps that torch decomposes them into."""
+
 TRAINING = {
     "_native_batch_norm_legit": "training",
     "alpha_dropout": "train",
@@ -80,8 +86,12 @@ TRAINING = {
     "dropout_": "train",
     "feature_dropout": "train",
     "feature_dropout_": "train",
+    "gru": "train",
+    "lstm": "train",
     "native_batch_norm": "training",
     "native_dropout": "train",
+    "rnn_relu": "train",
+    "rnn_tanh": "train",
     "_scaled_dot_product_flash_attention_for_cpu": "dropout_p",
     "scaled_dot_product_attention": "dropout_p",
 }
@@ -102,7 +112,7 @@ def find(target: str) -> Callable[..., Any] | None:
     if target in ON_NUMBERS:
         return ON_NUMBERS[target]
     match = _TARGET.fullmatch(target)
-    if match is None or match[1] not in FUNCTIONS | IN_PLACE:
+    if match is None or match[1] not in FUNCTIONS | IN_PLACE | RECURRENT or (match[1] in RECURRENT and match[2] != "input"):
         return None
     packet = getattr(torch.ops.aten, match[1], None)
     if packet is None or match[2] not in packet.overloads():
@@ -110,6 +120,21 @@ def find(target: str) -> Callable[..., Any] | None:
     overload = getattr(packet, match[2])
     allowed = match[1] in IN_PLACE or (not overload._schema.is_mutable and (match[1] in _GIVE_NUMBERS or _gives_tensors(overload)))
     return overload if allowed else None
+
+
+def implementation(target: str, operator: Callable[..., Any]) -> Callable[..., Any]:
+    """Return what computes an operator: itself, or the steps of a recurrent layer, each of which checks the sizes of its operands."""
+    return partial(_by_steps, decomposition_table[operator]) if base_name(target) in RECURRENT else operator  # type: ignore[index]
+
+
+def _by_steps(decomposition: Callable[..., Any], /, *arguments: Any, **keywords: Any) -> Any:
+    """Run a decomposition; without oneDNN, for which it would take another operator than the plain ones."""
+    before = torch._C._get_mkldnn_enabled()
+    torch._C._set_mkldnn_enabled(False)
+    try:
+        return decomposition(*arguments, **keywords)
+    finally:
+        torch._C._set_mkldnn_enabled(before)
 
 
 def _gives_tensors(overload: Any) -> bool:

@@ -20,6 +20,7 @@ from precisionkit.models.pt2.schema import (
     MAJOR,
     Header,
     InputSpec,
+    Nodes,
     OutputSpec,
     Program,
     Size,
@@ -69,6 +70,44 @@ class _Signature:
     names: Mapping[str, str]
 
 
+@dataclass(frozen=True)
+class Unpacked:
+    """What a file says, before any operator is looked at.
+
+    Attributes
+    ----------
+    archive : Archive
+    graph : Nodes
+    signature : Signature
+    dtype : torch.dtype
+    shape : tuple of int
+        Of the input, without the batch.
+    """
+
+    archive: Archive
+    graph: Nodes
+    signature: _Signature
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+
+    @property
+    def start(self) -> str:
+        """Name of the input."""
+        return self.signature.start
+
+
+def open_program(file: ModelFile, where: str) -> Unpacked:
+    """Unpack a file; UnusableModelError where it is damaged, or no program of one input and one result."""
+    archive = _archive(file, where)
+    program = _program(archive, where)
+    graph = program.graph_module.graph
+    signature = _signature(program.graph_module.signature.input_specs, program.graph_module.signature.output_specs, where)
+    dtype, shape = _input(graph.tensor_values.get(signature.start), where)
+    if not 0 < len(graph.nodes) <= _MOST_NODES:
+        raise damaged(where, f"it has {len(graph.nodes)} operators, and 1 to {_MOST_NODES} are read")
+    return Unpacked(archive, graph, signature, dtype, shape)
+
+
 def read_weights(file: ModelFile) -> dict[str, Tensor]:
     """Return the parameters and buffers of an exported program; its graph is not looked at."""
     where = f"The model file {file.path}"
@@ -78,17 +117,12 @@ def read_weights(file: ModelFile) -> dict[str, Tensor]:
 def read_program(file: ModelFile) -> OpenedProgram:
     """Return an exported program as a module; UnusableModelError in one sentence for what is not read."""
     where = f"The model file {file.path}"
-    archive = _archive(file, where)
-    program = _program(archive, where)
-    graph = program.graph_module.graph
-    signature = _signature(program.graph_module.signature.input_specs, program.graph_module.signature.output_specs, where)
-    dtype, shape = _input(graph.tensor_values.get(signature.start), where)
-    if not 0 < len(graph.nodes) <= _MOST_NODES:
-        raise damaged(where, f"it has {len(graph.nodes)} operators, and 1 to {_MOST_NODES} are read")
-    steps = read_steps(graph.nodes, (signature.start, *signature.names), where)
+    unpacked = open_program(file, where)
+    signature, dtype, shape = unpacked.signature, unpacked.dtype, unpacked.shape
+    steps = read_steps(unpacked.graph.nodes, (signature.start, *signature.names), where)
     if all(signature.output not in step.names for step in steps):
         raise damaged(where, f"its output {shown(signature.output)!r} is the result of no operator")
-    held = _named_tensors(archive, signature.names.values(), where)
+    held = _named_tensors(unpacked.archive, signature.names.values(), where)
     weights = {name: held[target] for name, target in signature.names.items()}
     runs = [dry_run(steps, signature.start, signature.output, ((n, *shape), dtype), weights, where) for n in _BATCHES]
     module = ProgramModule(

@@ -57,7 +57,7 @@ class Step:
     target : str
         Name of the operator.
     operator : callable
-        The operator itself.
+        The operator itself, or the steps of a recurrent layer.
     arguments, keywords
         May hold `Reference` and `Marker`, also in lists.
     results : tuple
@@ -116,14 +116,26 @@ def last_uses(steps: Sequence[Step], output: str) -> tuple[tuple[str, ...], ...]
     return tuple(reversed(dropped))
 
 
+def first_name(call: Call, where: str) -> str:
+    """Name of a call's first result, or nothing."""
+    return next(_flat(tuple(_names(output, call, where) for output in call.outputs)), "")
+
+
+def objection(call: Call, where: str) -> str:
+    """Why an operator cannot be called: nothing for those that are listed."""
+    if operators.find(call.target) is not None:
+        return ""
+    return (
+        f"{where} calls the operator {shown(call.target)!r} (node {shown(first_name(call, where))!r}), which is not one of those that are "
+        "known to only compute: build the layer from PyTorch's plain operators, or load the weights with --arch package.module:factory."
+    )
+
+
 def _read(call: Call, where: str) -> Step:
-    name = next(_flat(tuple(_names(output, call, where) for output in call.outputs)), "")
+    name = first_name(call, where)
     operator = operators.find(call.target)
     if operator is None:
-        raise UnusableModelError(
-            f"{where} calls the operator {shown(call.target)!r} (node {shown(name)!r}), which is not one of those that are known to only "
-            "compute: build the layer from PyTorch's plain operators, or load the weights with --arch package.module:factory."
-        )
+        raise UnusableModelError(objection(call, where))
     given: dict[str, Any] = {}
     for item in call.inputs:
         if item.name in given:
@@ -136,7 +148,7 @@ def _read(call: Call, where: str) -> Step:
     return Step(
         name=name,
         target=call.target.removeprefix("torch.ops."),
-        operator=operator,
+        operator=operators.implementation(call.target, operator),
         arguments=arguments,
         keywords=keywords,
         results=results[0] if is_list else results,
