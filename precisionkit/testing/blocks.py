@@ -87,6 +87,19 @@ class Pooled(nn.Module):
         return torch.softmax(self.score(x), 1).transpose(1, 2) @ x
 
 
+class Embedded(nn.Module):
+    """An embedding of tokens, with a number in place of padding."""
+
+    def __init__(self, words: int, width: int) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(words, width)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Embed, and fill in where the token is 0."""
+        rows: Tensor = self.embedding(tokens)
+        return rows.masked_fill((tokens == 0).unsqueeze(-1), 0.3)
+
+
 @dataclass(frozen=True)
 class Block:
     """A layer of a random network.

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from precisionkit.errors import UsageError
 from precisionkit.formats import BINARY32, Format
-from precisionkit.testing.blocks import BLOCKS, Block, Shape
+from precisionkit.testing.blocks import BLOCKS, Block, Embedded, Shape
 from precisionkit.testing.families import FAMILIES, draw
 
 _STARTS: tuple[Shape, ...] = ((6,), (4, 5), (2, 5, 4), (2, 3, 3, 2))
@@ -67,7 +67,7 @@ class Network:
         """The blocks, and the shape of what they give."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
-            layers: list[nn.Module] = [nn.Embedding(_WORDS, _WIDTH)] if self.tokens else []
+            layers: list[nn.Module] = [Embedded(_WORDS, _WIDTH)] if self.tokens else []
             value = torch.zeros(2, *self.input_shape, dtype=self.dtype)
             with torch.no_grad():
                 value = nn.Sequential(*layers)(value)
