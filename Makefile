@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test lint proofs bench limits softfloat contracts models docs clean
+.PHONY: demo test test-long lint proofs bench limits softfloat contracts models docs clean
 
 demo: $(STAMP)  ## certify the digits network that comes with the package
 	mkdir -p reports
@@ -11,6 +11,9 @@ demo: $(STAMP)  ## certify the digits network that comes with the package
 
 test: $(STAMP) lint  ## style, types, tests
 	$(BIN)/python -m pytest -q
+
+test-long: $(STAMP)  ## the property tests on random networks, about an hour
+	$(BIN)/python -m pytest -q --hypothesis-profile=long --timeout=0 tests/properties
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

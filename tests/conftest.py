@@ -7,8 +7,15 @@ import torch
 from hypothesis import HealthCheck, settings
 
 settings.register_profile("ci", derandomize=True, deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "long",
+    deadline=None,
+    max_examples=3600,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],
+)
 settings.load_profile("ci")
 torch.set_num_threads(1)
+collect_ignore = ["example_project"]
 
 
 @pytest.fixture(scope="session")

@@ -54,7 +54,9 @@ def test_a_wrong_import_is_found():
     assert not wrong_imports("graph", "from precisionkit.formats import Format")
 
 
-@pytest.mark.parametrize("name", ["precisionkit", "precisionkit.cli", *(f"precisionkit.{part}" for part in FREE_OF_TORCH)])
+@pytest.mark.parametrize(
+    "name", ["precisionkit", "precisionkit.cli", "precisionkit.pytest_plugin", *(f"precisionkit.{part}" for part in FREE_OF_TORCH)]
+)
 def test_the_light_parts_load_no_torch(name):
     code = f"import sys, {name}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -10,6 +10,7 @@ to 18.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -50,6 +51,16 @@ def pull_back_both(trace: Trace, name: str, g: Tensor, rows: Tensor, deviate: fl
     return _pull(trace, name, g, rows, deviate, symmetric=True)
 
 
+def contributions(trace: Trace, name: str, g: Tensor, rows: Tensor) -> dict[str, Tensor]:
+    """What each node adds to the upper bounds of `pull_back`, in the order of the graph; one entry a row.
+
+    The errors of a node that another one absorbs count with that one.  Not rounded up: to tell what a bound is made of.
+    """
+    reached: list[tuple[str, Tensor]] = []
+    _pull(trace, name, g, rows, None, symmetric=False, reached=reached)
+    return {node: after - before for (node, before), (_, after) in reversed(list(pairwise(reached)))}
+
+
 @dataclass
 class _Total:
     """What functionals have collected on their way, in binary64; one entry a row."""
@@ -83,7 +94,17 @@ class _Total:
         return up, down
 
 
-def _pull(trace: Trace, name: str, g: Tensor, rows: Tensor, deviate: float | None, *, symmetric: bool) -> tuple[Tensor, Tensor]:
+def _pull(
+    trace: Trace,
+    name: str,
+    g: Tensor,
+    rows: Tensor,
+    deviate: float | None,
+    *,
+    symmetric: bool,
+    reached: list[tuple[str, Tensor]] | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Pull functionals back to the input; `reached` takes each node with what was collected before it, and what was in the end."""
     pulling, prepared = trace.pulling, trace.prepared()
     functionals: dict[str, Tensor] = {name: g}
     counted: set[str] = set()
@@ -93,6 +114,8 @@ def _pull(trace: Trace, name: str, g: Tensor, rows: Tensor, deviate: float | Non
         g_here = functionals.pop(step.node.name, None)
         if g_here is None:
             continue
+        if reached is not None:
+            reached.append((step.node.name, total.common.clone()))
         lines = prepared[step.node.name].lines
         weights = lines.symmetric if symmetric and lines is not None else prepared[step.node.name].weights
         if step.node.name not in counted:
@@ -119,6 +142,8 @@ def _pull(trace: Trace, name: str, g: Tensor, rows: Tensor, deviate: float | Non
                 continue
             part = part.to(pulling.dtype)
             functionals[operand] = functionals[operand] + part if operand in functionals else part
+    if reached is not None:
+        reached.append(("", total.common))
     return total.both(trace, rows, deviate)
 
 

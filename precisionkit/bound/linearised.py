@@ -66,13 +66,13 @@ def linearised(program: Program, inputs: Tensor, classes: Tensor) -> FirstOrder:
     found = []
     with direct_sums():
         for some, c in zip(inputs.split(size), classes.split(size), strict=True):
-            trace, logits, *_ = walk(program, some, _Tangents(), IN_BINARY64)
+            trace, logits, *_ = walk(program, some, Tangents(), IN_BINARY64)
             worst, bias, both = (gap_errors(trace, logits, c, deviate, nearest) for deviate in (None, 0.0, 1.0))
             found.append((worst, (both - bias).clamp_min(0), bias))
     return FirstOrder(*(torch.cat(parts) for parts in zip(*found, strict=True)))
 
 
-class _Tangents:
+class Tangents:
     """Every run is taken to reach a nonlinear operator at its centre."""
 
     def before(self, trace: Trace, name: str, enclosure: Enclosure, kinks: tuple[float, ...]) -> Enclosure:

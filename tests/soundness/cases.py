@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 
 from precisionkit.arithmetic import Arithmetic, parse_arithmetic
-from precisionkit.formats import Format, round_to_nearest
 from precisionkit.ops import functions
+from precisionkit.testing.families import FAMILIES as FAMILIES
+from precisionkit.testing.families import draw as draw
 
 
 @dataclass(frozen=True)
@@ -137,61 +136,3 @@ ARITHMETICS: tuple[Arithmetic, ...] = (
     parse_arithmetic("bf16", "fp32", "tensorcore:ampere"),
     parse_arithmetic("fp32", "fp32", "pairwise"),
 )
-
-Draw = Callable[[np.random.Generator, tuple[int, ...], Format], np.ndarray]
-
-
-def _normal(rng: np.random.Generator, shape: tuple[int, ...], fmt: Format) -> np.ndarray:
-    return rng.standard_normal(shape)
-
-
-def _scales(rng: np.random.Generator, shape: tuple[int, ...], fmt: Format) -> np.ndarray:
-    """Magnitudes over many binades: additions lose almost everything of some terms."""
-    return rng.choice([-1.0, 1.0], shape) * 2.0 ** rng.uniform(-8, 4, shape)
-
-
-def _cancelling(rng: np.random.Generator, shape: tuple[int, ...], fmt: Format) -> np.ndarray:
-    """Neighbours of nearly equal magnitude and opposite sign."""
-    flat = np.repeat(rng.standard_normal((int(np.prod(shape)) + 1) // 2), 2)[: int(np.prod(shape))]
-    return (flat * np.where(np.arange(flat.size) % 2, -1.0, 1.0) * (1 + fmt.eps * rng.integers(0, 3, flat.size))).reshape(shape)
-
-
-def _subnormal(rng: np.random.Generator, shape: tuple[int, ...], fmt: Format) -> np.ndarray:
-    return fmt.smallest_subnormal * rng.integers(-40, 40, shape)
-
-
-def _underflowing(rng: np.random.Generator, shape: tuple[int, ...], fmt: Format) -> np.ndarray:
-    """Products fall below the normal range of the storage format."""
-    return rng.standard_normal(shape) * 2.0 ** (fmt.emin / 2)
-
-
-def _large(rng: np.random.Generator, shape: tuple[int, ...], fmt: Format) -> np.ndarray:
-    """Sums come near the overflow threshold, on both sides."""
-    return rng.choice([-1.0, 1.0], shape) * fmt.max ** float(rng.choice([0.5, 0.48, 0.44, 0.38, 0.3]))
-
-
-def _ties(rng: np.random.Generator, shape: tuple[int, ...], fmt: Format) -> np.ndarray:
-    """1, and odd multiples of u: sums and products lie halfway between numbers."""
-    u = fmt.unit_roundoff
-    return rng.choice([1.0, -1.0, 1 + 2 * u, 1 + 6 * u, u, 3 * u, -u, 0.5 + u], shape)
-
-
-def _integers(rng: np.random.Generator, shape: tuple[int, ...], fmt: Format) -> np.ndarray:
-    return rng.integers(-3, 4, shape) * rng.choice([1.0, 1 / fmt.eps], shape)
-
-
-FAMILIES: dict[str, Draw] = {
-    "normal": _normal,
-    "scales": _scales,
-    "cancelling": _cancelling,
-    "subnormal": _subnormal,
-    "underflowing": _underflowing,
-    "large": _large,
-    "ties": _ties,
-    "integers": _integers,
-}
-
-
-def draw(family: str, rng: np.random.Generator, shape: tuple[int, ...], fmt: Format) -> np.ndarray:
-    """Finite numbers of the format."""
-    return np.clip(round_to_nearest(np.asarray(FAMILIES[family](rng, shape, fmt), dtype=np.float64), fmt), -fmt.max, fmt.max)

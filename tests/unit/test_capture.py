@@ -374,7 +374,10 @@ def test_an_input_that_is_all_padding_has_no_bound():
         (lambda self, t, x: torch.where(t == 0, x[..., 0], t).sum(1, keepdim=True) * x[:, 0], "tokens can only choose embeddings"),
         (lambda self, t, x: self.table(t.masked_fill(t == 0, 1)).sum(1) + x[:, 0], "tokens can only choose embeddings"),
         (lambda self, t, x: x[:, 0] + self.query.weight * t.clamp(max=3).sum(1, keepdim=True), "tokens can only choose embeddings"),
-        (lambda self, t, x: x[:, 0] + (t + torch.where(t == 0, -torch.inf, 0.0)).amax(1, keepdim=True), "tokens can only choose embeddings"),
+        (
+            lambda self, t, x: x[:, 0] + (t + torch.where(t == 0, -torch.inf, 0.0)).amax(1, keepdim=True),
+            "tokens can only choose embeddings",
+        ),
         (lambda self, t, x: torch.cumsum(t != 0, 1)[:, -1:] * x[:, 0], "computes with a mask of the tokens"),
         (lambda self, t, x: x[:, 0] + self.table((t != 0).sum(1)), "computes with the integers"),
         (lambda self, t, x: x[:, 0] + self.table(t**1 + 0 * t), "computes with the integers"),
