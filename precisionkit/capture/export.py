@@ -34,10 +34,15 @@ def export(module: nn.Module, input_shape: tuple[int, ...], dtype: torch.dtype) 
     """
     try:
         with torch.no_grad():
-            module(batch_of(1, input_shape, dtype))
+            found = module(batch_of(1, input_shape, dtype))
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
         reason = first_line(error)
         raise UnusableModelError(f"The model does not run on an input of shape {shown(input_shape)}: {reason}") from error
+    if not isinstance(found, torch.Tensor):
+        raise UnusableModelError(
+            f"The model returns a {type(found).__name__}, and logits are needed, one tensor of the shape (batch, classes): wrap it in a "
+            "module that returns them alone."
+        )
     steps = decompositions()
     try:
         with silent_failure():

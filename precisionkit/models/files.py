@@ -169,3 +169,10 @@ def _look_into(pickle: bytes, count: int, where: str) -> tuple[str, ...]:
             f"{_DEEPEST} and {_LARGEST_OBJECT}, and is not opened; give {FORMATS}."
         )
     return contents.names
+
+
+def refuse_other_shapes(given: tuple[int, ...], wanted: tuple[int, ...]) -> None:
+    """Raise ValueError for inputs of a shape that a file was not made for."""
+    if given != wanted:
+        seen, needed = ("x".join(map(str, s)) for s in (given, wanted))
+        raise ValueError(f"the file was made for inputs of shape {needed}, not {seen}")

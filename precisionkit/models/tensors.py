@@ -111,7 +111,7 @@ def check_values(module: nn.Module, where: str) -> None:
             raise UnusableModelError(
                 f"{where} holds NaN or infinity in the tensor {shown(name)}: the network cannot be judged; train or export it again."
             )
-        if bool(hidden.any()) and bool(torch.atleast_1d(hidden).all(-1).any()):
+        if tensor.numel() > 1 and bool(hidden.any()) and bool(hidden.all(-1).any()):  # one number alone is filled in somewhere
             raise UnusableModelError(
                 f"{where} holds a row of minus infinities in the tensor {shown(name)}, and a mask must keep one entry of every row: "
                 "the softmax of nothing does not exist; correct the mask, and export the network again."

@@ -154,6 +154,13 @@ def test_integers_may_be_the_input(tmp_path: Path) -> None:
     assert torch.equal(model.module(torch.full((1, 4), 51, dtype=torch.uint8)), torch.full((1, 4), 51) / 255)
 
 
+def test_inputs_of_another_shape_are_none_of_the_program(tmp_path: Path) -> None:
+    """Sizes may stand in it as numbers, so that it would compute something else."""
+    model = _opened(exported(small_net(), (1, 8, 8)), tmp_path)
+    with pytest.raises(UnusableModelError, match=r"shape 1x9x9: the file was made for inputs of shape 1x8x8, not 1x9x9\.?$"):
+        capture(model.module, (1, 9, 9))
+
+
 class _Flagged(nn.Module):
     def forward(self, x: torch.Tensor, negate: bool) -> torch.Tensor:
         return -x if negate else x

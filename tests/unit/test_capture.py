@@ -485,3 +485,13 @@ def test_operators_that_are_read_as_several(name):
 def test_uses_that_no_composition_covers(function, message):
     with pytest.raises(UnsupportedOperatorError, match=message):
         capture(Of(function).eval(), (6,))
+
+
+@pytest.mark.parametrize(("wrap", "kind"), [(lambda y: {"logits": y}, "dict"), (lambda y: (y,), "tuple"), (lambda y: None, "NoneType")])
+def test_models_that_return_no_tensor_are_refused_in_a_sentence(wrap, kind):
+    class Wrapped(nn.Module):
+        def forward(self, x):
+            return wrap(x @ torch.ones(3, 2))
+
+    with pytest.raises(UnusableModelError, match=rf"^The model returns a {kind}, and logits are needed, one tensor"):
+        capture(Wrapped(), (3,))

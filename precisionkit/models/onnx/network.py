@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from precisionkit.models.files import refuse_other_shapes
 from precisionkit.models.onnx.graph import Node
 from precisionkit.models.onnx.sizes import Dims, at_batch
 
@@ -97,10 +98,11 @@ class Network(nn.Module):
                 self.register_buffer(self._place(name), tensor)
         self._steps = program.steps
         self._unused = _last_uses(program.steps, program.output)
-        self._input, self._output = program.input, program.output
+        self._input, self._output, self._input_shape = program.input, program.output, program.input_shape
 
     def forward(self, x: Tensor) -> Tensor:
-        """Run the steps."""
+        """Run the steps; ValueError for inputs of another shape."""
+        refuse_other_shapes(tuple(x.shape[1:]), self._input_shape)
         values = {name: getattr(self, place) for name, place in self._places.items()}
         values[self._input] = x
         batch = x.shape[0]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from precisionkit.errors import UnusableModelError
-from precisionkit.models.files import shown
+from precisionkit.models.files import refuse_other_shapes, shown
 from precisionkit.models.pt2.schema import damaged
 from precisionkit.models.pt2.steps import Marker, Names, Reference, Step, last_uses
 
@@ -33,6 +33,8 @@ class ProgramModule(nn.Module):
         Of the parameters and buffers in the graph, to those in the module.
     copies_input : bool
         Whether the program writes into its input, which the caller's tensor must not see.
+    input_shape : tuple of int
+        Of one input: the program may have its sizes as numbers.
     where : str
         Names the file in error messages.
     """
@@ -46,16 +48,19 @@ class ProgramModule(nn.Module):
         names: Mapping[str, str],
         *,
         copies_input: bool,
+        input_shape: tuple[int, ...],
         where: str,
     ) -> None:
         super().__init__()
+        self._input_shape = input_shape
         self._program = _Program(steps, start, output, names, copies_input)
         self.training = False
         for name, tensor in tensors.items():
             _place(self, name, tensor, where)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Run the program."""
+        """Run the program; ValueError for inputs of another shape."""
+        refuse_other_shapes(tuple(x.shape[1:]), self._input_shape)
         held = {**dict(self.named_buffers(remove_duplicate=False)), **dict(self.named_parameters(remove_duplicate=False))}
         return self._program.run(x, held)
 

@@ -132,6 +132,7 @@ def read_program(file: ModelFile) -> OpenedProgram:
         held,
         signature.names,
         copies_input=any(run.writes_input for run in runs),
+        input_shape=shape,
         where=where,
     )
     given = torch.float32 if dtype.is_floating_point else torch.int64
