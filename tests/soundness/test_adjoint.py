@@ -1,5 +1,6 @@
 """The model of random rounding: its bounds fail as rarely as stated, and not never; sketches, claims and verdicts that rest on it."""
 
+import importlib
 import math
 from dataclasses import replace
 
@@ -17,12 +18,12 @@ from precisionkit.bound.linearised import linearised
 from precisionkit.bound.pulling import IN_BINARY64, direct_sums
 from precisionkit.bound.sketch import CauchySketch, NormalSketch, normal_factor
 from precisionkit.bound.substitution import Settled, substitution
-from precisionkit.bound.walk import Costs, GivenUp, bounds, row_sums, walk
+from precisionkit.bound.walk import Costs, GivenUp, bounds, relied_on, row_sums, walk
 from precisionkit.capture import capture
 from precisionkit.errors import UnsupportedArithmeticError
 from precisionkit.evaluate import Program, execute
 from precisionkit.graph import DOTS
-from precisionkit.ops._dot import Sums, any_order
+from precisionkit.ops._dot import Sums, any_order, in_parts
 
 from .test_networks import NETWORKS, adversary, assert_inside, deviation, mlp, program
 
@@ -102,6 +103,22 @@ def test_the_spread_of_a_dot_product_is_what_its_roundings_can_reach(terms):
     rms = (total - x.sum()).square().mean().sqrt()
     assert 0.8 * found.spread.item() <= rms <= 1.05 * found.spread.item()  # 4000 runs scatter by 1 %
     assert found.spread.item() <= 1.1 * found.error.item() / math.sqrt(terms - 1) + 2.0**-24
+
+
+def test_the_spread_of_one_product_is_its_rounding():
+    one = torch.ones(1, dtype=torch.float64)
+    found = any_order(REFERENCE, Sums.of(one, one, 0 * one, 1, one, bias=False))
+    assert 2.0**-24 <= found.spread.item() <= 1.001 * 2.0**-24
+
+
+@pytest.mark.parametrize("parts", [2, 8])
+def test_the_spread_of_sums_in_parts_is_that_of_all_their_stores(parts):
+    """Stores of S parts and of S - 1 sums, and one more for a bias, up or down by half an ulp each, of numbers in one binade."""
+    arithmetic = parse_arithmetic("fp16", "fp32", f"splitk:{parts}")
+    size = torch.full((1,), 1.5, dtype=torch.float64)
+    found = in_parts(arithmetic, Sums.of(size, size, 0 * size, 8, 0 * size + 8, bias=False))
+    each = arithmetic.storage.unit_roundoff
+    assert math.sqrt(2 * parts) * each <= found.spread.item() <= 1.01 * math.sqrt(2 * parts) * each
 
 
 def claimed(made, row, classes, samples=FINE, deviate=6.0):
@@ -238,3 +255,35 @@ def test_biased_sums_are_refused_or_left_to_proofs(options):
     assert Ladder.of("auto", arithmetic).likely is None
     with pytest.raises(UnsupportedArithmeticError, match=r"takes rounding errors for unbiased.*or --method zonotope\."):
         Ladder.of("adjoint", arithmetic)
+
+
+def test_probabilities_of_failure_add_up():
+    made, inputs = program("relu", parse_arithmetic("fp16"), batch=2)
+    base = interval(made, inputs)
+    likely = replace(base.sharpened(torch.tensor([0, 1]), base), failure=torch.tensor([1e-7, 3e-7]).double())
+    twice = base.sharpened(torch.tensor([0, 1]), likely).sharpened(torch.tensor([1, 0]), likely)
+    assert twice.failure.tolist() == pytest.approx([4e-7, 4e-7], rel=1e-12)
+
+
+def test_each_program_gets_half_of_the_confidence():
+    made, inputs = program("relu", parse_arithmetic("fp16"), batch=2)
+    found = Ladder.of("auto", made.arithmetic, confidence=1e-4).likely(made, inputs)
+    assert found.failure.tolist() == [0.5e-4] * 2
+
+
+@pytest.mark.parametrize("name", ["residual", "transformer"])
+def test_everything_that_may_fail_is_counted(name, monkeypatch):
+    """Of one attempt: both directions of every neuron and of every gap, and all coordinates of both sketches."""
+    made, inputs = program(name, parse_arithmetic("fp16"), batch=1)
+    module, seen, neurons = importlib.import_module("precisionkit.bound.adjoint"), [], relied_on(made.graph)
+
+    def watched(program, inputs, classes, strategy, deviate):
+        seen.append((strategy, deviate))
+        raise GivenUp
+
+    monkeypatch.setattr(module, "bounds", watched)
+    assert module._claimed(made, inputs, torch.tensor([0]), Costs(made.graph), FINE, math.inf, 1e-6) is None
+    ((strategy, deviate),) = seen
+    directions = 2 * neurons * math.exp(-(strategy._deviate**2) / 2) + 2 * made.graph.classes * math.exp(-(deviate**2) / 2)
+    sketched = sum(normal_or_cauchy._failure for normal_or_cauchy in (strategy._random, strategy._worst)) * neurons
+    assert 0.99e-6 <= directions + sketched <= 1e-6
