@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 
@@ -48,7 +49,7 @@ class Mutant:
             raise ValueError(f"The mutant '{self.name}' is stale: its text is found {found} times in {self.file}, not once.")
         changed = source.replace(self.old, self.new)
         try:
-            same = ast.dump(ast.parse(changed)) == ast.dump(ast.parse(source))
+            same = ast.dump(ast.parse(changed)) == _tree(source)
         except SyntaxError as error:
             raise ValueError(f"The mutant '{self.name}' makes {self.file} no Python: {error}.") from error
         if same:
@@ -58,6 +59,11 @@ class Mutant:
     def lacking(self, tests: Path) -> list[str]:
         """Those of its tests whose file holds no function of that name."""
         return [test for test in self.tests if not _defines(tests / test.partition("::")[0], test)]
+
+
+@lru_cache(maxsize=4)
+def _tree(source: str) -> str:
+    return ast.dump(ast.parse(source))
 
 
 def _defines(path: Path, test: str) -> bool:
