@@ -287,8 +287,7 @@ SUMS = (
         "ops/conv.py",
         "return tuple((total // 2, total - total // 2) for total in totals)",
         "return tuple((total - total // 2, total // 2) for total in totals)",
-        _ERRS,
-        keyword="conv",
+        f"{_OPERATORS}::test_the_odd_zero_of_same_padding_stands_behind",
     ),
     mutant(
         "the transposed evaluation of a convolution pads like the plain one",
@@ -296,7 +295,7 @@ SUMS = (
         "padding=tuple(r - b for r, b in zip(reach, before, strict=True))",
         "padding=before",
         _ERRS,
-        keyword="conv2d",
+        keyword="[conv2d- and fp16/fp32-any",
     ),
     mutant(
         "products along a tree are not rounded",
