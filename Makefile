@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test test-long lint proofs bench limits softfloat contracts models docs clean
+.PHONY: demo test test-long lint proofs bench limits softfloat contracts mutants models docs clean
 
 demo: $(STAMP)  ## certify the digits network that comes with the package
 	mkdir -p reports
@@ -34,6 +34,9 @@ softfloat: $(STAMP)  ## every correctly rounded operation against Berkeley SoftF
 
 contracts: $(STAMP)  ## how much of its contract each elementary function uses on this CPU, on every number of the half formats
 	$(BIN)/python -m tests.contracts
+
+mutants: $(STAMP)  ## planted mistakes that the tests must catch, two at once
+	$(BIN)/python -m tests.mutants --jobs $(or $(JOBS),2)
 
 models: $(STAMP)  ## what is supported and shown of torchvision's classifiers: docs/models.md
 	$(BIN)/python -m tests.model_table --write docs/models.md

@@ -18,7 +18,7 @@ from precisionkit.arithmetic import Arithmetic, Order, TensorCore
 from precisionkit.enclosure import Bounded
 from precisionkit.formats import BINARY32, round_to_nearest, ufp
 from precisionkit.ops._store import store_error
-from precisionkit.outward import TINY, U, add_up, mul_up, own_error, root_sum_up, sum_of_products_up
+from precisionkit.outward import TINY, U, add_up, mul_up, own_error, sum_of_products_up
 
 
 class _Factors(NamedTuple):
@@ -121,7 +121,7 @@ class SumErrors(NamedTuple):
     peak : tensor
         Largest intermediate magnitude.
     spread : tensor
-        Root of the sum of squares of bounds of those roundings that the model of random rounding covers; 0 where it covers none.
+        Bound of those roundings together that the model of random rounding covers; 0 where it covers none.
     bias : tensor
         The part of `error` that it does not cover.
     """
@@ -147,8 +147,8 @@ def any_order(arithmetic: Arithmetic, sums: Sums) -> SumErrors:
     Every partial sum is the sum of a subset of the terms, so it lies in [-N, P], where P and N are the sums of the positive and
     of the negated negative terms: ``P + N = S`` and ``P - N = W c + b`` at the centre, and neither moves by more than ``|W| e``
     over the enclosure.  Each of the m - 1 additions then errs by at most ``v ufp(max(P, N) + (m - 1) v S)``, or by
-    ``(m - 1) v S`` in all.  Zero products do not count in m.  The additions, each of which errs by at most d, have the
-    spread ``sqrt(m - 1) d``, and the rounded products no more than their sum.
+    ``(m - 1) v S`` in all.  Zero products do not count in m.  The spread is the whole of it: small terms
+    that a large partial sum swallows all err in one direction, so that the roundings of one sum are not taken for independent.
     """
     v = arithmetic.accumulate.unit_roundoff
     underflow = sums.count * arithmetic.product_underflow
@@ -160,7 +160,7 @@ def any_order(arithmetic: Arithmetic, sums: Sums) -> SumErrors:
     classical = mul_up(add_up(magnitude, product_error), sums.additions * v)
     each = ufp(add_up(largest, classical)) * v
     additions = torch.minimum(classical, mul_up(each, sums.additions))
-    spread = root_sum_up(mul_up(mul_up(each, each), sums.additions), mul_up(rounded, rounded))
+    spread = add_up(rounded, additions)
     return SumErrors(add_up(product_error, additions), add_up(largest, additions), spread, underflow.expand_as(spread))
 
 
@@ -295,7 +295,7 @@ def in_parts(arithmetic: Arithmetic, sums: Sums) -> SumErrors:
     loose = mul_up(add_up(mul_up(largest, share), roundings * storage.eta), (1 / (1 - share)) * (1 + 4 * U))
     each = store_error(storage, add_up(largest, loose))
     parts = mul_up(each, float(roundings))
-    return SumErrors(add_up(error, parts), add_up(largest, parts), root_sum_up(mul_up(each, parts), mul_up(spread, spread)), bias)
+    return SumErrors(add_up(error, parts), add_up(largest, parts), add_up(spread, parts), bias)
 
 
 def dot_errors(arithmetic: Arithmetic, sums: Sums, dots: Dots | None, steps: int, operand_max: Tensor) -> SumErrors:

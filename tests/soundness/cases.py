@@ -46,6 +46,7 @@ CASES = (
     _conv((1, 2, 5, 4), (2, 2, 3, 2), (2,), stride=(2, 1), padding=(1, 2)),
     _conv((1, 4, 4, 4), (4, 2, 2, 2), (4,), groups=2, dilation=(2, 1), padding=(1, 0)),
     _conv((1, 3, 4, 4), (3, 1, 3, 3), None, groups=3, padding="same"),
+    _conv((1, 8, 3, 3), (1, 8, 2, 3), (1,), padding=(1, 0)),  # from eight channels on evaluated as a transpose
     Case("batch_norm", {"eps": 1e-5}, ((2, 3, 2, 2),), {1: (3,), 2: (3,), 3: (3,), 4: (3,)}),
     Case("batch_norm", {"eps": 1e-3}, ((2, 4),), {1: None, 2: None, 3: (4,), 4: (4,)}),
     Case("relu", {}, ((2, 12),)),

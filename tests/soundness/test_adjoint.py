@@ -1,5 +1,6 @@
 """The model of random rounding: its bounds fail as rarely as stated, and not never; sketches, claims and verdicts that rest on it."""
 
+import importlib
 import math
 from dataclasses import replace
 
@@ -9,7 +10,7 @@ from scipy import integrate, stats
 from scipy.stats import binom
 from torch import nn
 
-from precisionkit.arithmetic import REFERENCE, parse_arithmetic
+from precisionkit.arithmetic import parse_arithmetic
 from precisionkit.bound import Ladder, adjoint
 from precisionkit.bound.adjoint import FINE, Claimed, Samples
 from precisionkit.bound.interval import interval
@@ -17,11 +18,10 @@ from precisionkit.bound.linearised import linearised
 from precisionkit.bound.pulling import IN_BINARY64, direct_sums
 from precisionkit.bound.sketch import CauchySketch, NormalSketch, normal_factor
 from precisionkit.bound.substitution import Settled, substitution
-from precisionkit.bound.walk import Costs, GivenUp, bounds, row_sums, walk
+from precisionkit.bound.walk import Costs, GivenUp, bounds, relied_on, row_sums, walk
 from precisionkit.capture import capture
 from precisionkit.errors import UnsupportedArithmeticError
 from precisionkit.evaluate import Program, execute
-from precisionkit.ops._dot import Sums, any_order
 
 from .test_networks import NETWORKS, adversary, assert_inside, deviation, mlp, program
 
@@ -84,23 +84,6 @@ def test_runs_stay_inside(name, arithmetic):
         assert_inside(found, execute(made, inputs, native=True).logits)
     for seed in (1, 2):
         assert_inside(found, adversary(made, inputs, found.classes, 0, seed, likely=True))
-
-
-@pytest.mark.parametrize("terms", [5, 100, 2000])
-def test_the_spread_of_a_dot_product_is_what_its_roundings_can_reach(terms):
-    """Each addition errs by half an ulp of its result, up or down: 1, and numbers that do not leave its binade."""
-    generator = torch.Generator().manual_seed(terms)
-    x = torch.full((1, terms), 2.0**-20, dtype=torch.float64)
-    x[0, 0] = 1.0
-    found = any_order(REFERENCE, Sums.of(x.sum(1), x.sum(1), 0 * x[:, 0], terms, torch.tensor([[terms]]), bias=False))
-    total = x[:, 0].expand(4000).clone()
-    for term in x[0, 1:].tolist():
-        sign = torch.randint(0, 2, total.shape, generator=generator) * 2.0 - 1
-        total = total + term
-        total += sign * 2.0**-24 * 2.0 ** total.log2().floor()
-    rms = (total - x.sum()).square().mean().sqrt()
-    assert 0.8 * found.spread.item() <= rms <= 1.05 * found.spread.item()  # 4000 runs scatter by 1 %
-    assert found.spread.item() <= 1.1 * found.error.item() / math.sqrt(terms - 1) + 2.0**-24
 
 
 def claimed(made, row, classes, samples=FINE, deviate=6.0):
@@ -237,3 +220,35 @@ def test_biased_sums_are_refused_or_left_to_proofs(options):
     assert Ladder.of("auto", arithmetic).likely is None
     with pytest.raises(UnsupportedArithmeticError, match=r"takes rounding errors for unbiased.*or --method zonotope\."):
         Ladder.of("adjoint", arithmetic)
+
+
+def test_probabilities_of_failure_add_up():
+    made, inputs = program("relu", parse_arithmetic("fp16"), batch=2)
+    base = interval(made, inputs)
+    likely = replace(base.sharpened(torch.tensor([0, 1]), base), failure=torch.tensor([1e-7, 3e-7]).double())
+    twice = base.sharpened(torch.tensor([0, 1]), likely).sharpened(torch.tensor([1, 0]), likely)
+    assert twice.failure.tolist() == pytest.approx([4e-7, 4e-7], rel=1e-12)
+
+
+def test_each_program_gets_half_of_the_confidence():
+    made, inputs = program("relu", parse_arithmetic("fp16"), batch=2)
+    found = Ladder.of("auto", made.arithmetic, confidence=1e-4).likely(made, inputs)
+    assert found.failure.tolist() == [0.5e-4] * 2
+
+
+@pytest.mark.parametrize("name", ["residual", "transformer"])
+def test_everything_that_may_fail_is_counted(name, monkeypatch):
+    """Of one attempt: both directions of every neuron and of every gap, and all coordinates of both sketches."""
+    made, inputs = program(name, parse_arithmetic("fp16"), batch=1)
+    module, seen, neurons = importlib.import_module("precisionkit.bound.adjoint"), [], relied_on(made.graph)
+
+    def watched(program, inputs, classes, strategy, deviate):
+        seen.append((strategy, deviate))
+        raise GivenUp
+
+    monkeypatch.setattr(module, "bounds", watched)
+    assert module._claimed(made, inputs, torch.tensor([0]), Costs(made.graph), FINE, math.inf, 1e-6) is None
+    ((strategy, deviate),) = seen
+    directions = 2 * neurons * math.exp(-(strategy._deviate**2) / 2) + 2 * made.graph.classes * math.exp(-(deviate**2) / 2)
+    sketched = sum(normal_or_cauchy._failure for normal_or_cauchy in (strategy._random, strategy._worst)) * neurons
+    assert 0.99e-6 <= directions + sketched <= 1e-6

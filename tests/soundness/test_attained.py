@@ -1,5 +1,7 @@
 """Inputs that nearly attain each bound: the figure is the least share of the bound that must be reached, so a bound that is too small fails."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -71,6 +73,67 @@ def test_products_with_zero_do_not_count(storage, accumulate, zeros):
     x[0, ::3], w[0, ::3] = v / factor, factor
     x[0, 0] = w[0, 0] = 1.0
     assert dot(w, x, arithmetic) >= (0.9999 if arithmetic.product_roundoff == 0 else 0.96)
+
+
+@pytest.mark.parametrize("operator", ["linear", "conv2d"])
+@pytest.mark.parametrize(("storage", "accumulate"), [("fp16", "fp16"), ("fp16", "fp32"), ("fp32", "fp32")])
+def test_a_bias_that_swallows_every_product_attains_the_bound(operator, storage, accumulate):
+    """In any order, so perhaps the bias first: 1 + v + ... is 1, and every addition of the 32 a tie."""
+    arithmetic = replace(parse_arithmetic(storage, accumulate), fused=True)  # no store before the bias
+    v = arithmetic.accumulate.unit_roundoff
+    factor = 2.0**-12 if accumulate == "fp32" else v
+    shape = {"linear": (1, 32), "conv2d": (1, 32, 1, 1)}[operator]
+    x, w = (torch.full(shape, value, dtype=torch.float64) for value in (v / factor, factor))
+    result = BY_NAME[operator].error_rule(arithmetic, {}, Enclosure.exact(x), w, torch.ones(1, dtype=torch.float64))
+    least = 0.9999 if arithmetic.product_roundoff == 0 else 0.96
+    assert least * result.fresh.item() <= 32 * v <= result.fresh.item()
+
+
+@pytest.mark.parametrize("order", ["any", "sequential"])
+@pytest.mark.parametrize(("storage", "accumulate"), [("fp16", "fp16"), ("fp16", "fp32"), ("fp32", "fp32")])
+def test_a_sum_of_terms_that_are_known_by_their_radius_alone_attains_the_bound(storage, accumulate, order):
+    """Centres of zero; the run at the upper ends is 1 + v + ..., and carries exactly what may be carried."""
+    arithmetic = parse_arithmetic(storage, accumulate, order)
+    v = arithmetic.accumulate.unit_roundoff
+    factor = 2.0**-12 if accumulate == "fp32" else v
+    radius, w = (torch.full((1, 33), value, dtype=torch.float64) for value in (v / factor, factor))
+    radius[0, 0] = w[0, 0] = 1.0
+    case = Case("linear", {}, ((1, 33),), {1: (1, 33), 2: None})
+    result, _, _ = bounded(case, arithmetic, [Enclosure(torch.zeros_like(radius), radius), w, None])
+    run = runs(case, arithmetic, [radius, w, None], np.random.default_rng(0))[0]
+    assert share(distance(run, exact(case, [radius, w, None])), result.fresh) >= 0.9
+
+
+@pytest.mark.parametrize("storage", ["fp16", "bf16"])
+def test_the_bias_of_a_named_tree_rounds_last(storage):
+    """1 + v, a tie of the last addition; the inputs are not quite known, so that the tree's nodes are bounded one by one."""
+    arithmetic = parse_arithmetic(storage, storage, "sequential")
+    v = arithmetic.accumulate.unit_roundoff
+    one, radius = torch.ones(1, 1, dtype=torch.float64), torch.full((1, 1), 2.0**-40, dtype=torch.float64)
+    result = BY_NAME["linear"].error_rule(arithmetic, {}, Enclosure(one, radius), one * v, torch.ones(1, dtype=torch.float64))
+    assert v <= result.fresh.item() <= 1.1 * v
+
+
+def test_a_product_of_activations_along_a_tree_rounds_where_both_are_largest():
+    """Factors of (0.5 +- 0.5)(0.5 +- 0.5): partial sums reach 1 + 1, twice what one factor at its end gives."""
+    arithmetic = parse_arithmetic("fp16", "fp16", "sequential")
+    half = torch.full((1, 1, 2), 0.5, dtype=torch.float64)
+    a, b = Enclosure(half, half), Enclosure(half.transpose(1, 2), half.transpose(1, 2))
+    result = BY_NAME["matmul"].error_rule(arithmetic, {}, a, b)
+    v = arithmetic.accumulate.unit_roundoff
+    assert result.fresh.item() >= 2 * v + 2 * v  # a partial sum of 2, and two rounded products of 1
+
+
+@pytest.mark.parametrize("order", ["any", "sequential"])
+def test_a_convolution_may_be_stored_before_its_bias(order):
+    """1 + u is a tie that goes to 1, and the bias takes 1 away: u is lost of u."""
+    arithmetic = parse_arithmetic("fp16", "fp32", order)
+    u = arithmetic.storage.unit_roundoff
+    x, w = torch.ones(1, 2, 1, 1, dtype=torch.float64), torch.ones(1, 2, 1, 1, dtype=torch.float64)
+    x[0, 1] = u
+    result = BY_NAME["conv2d"].error_rule(arithmetic, {}, Enclosure.exact(x), w, torch.tensor([-1.0], dtype=torch.float64))
+    assert u <= result.fresh.item() <= 1.01 * u
+    assert u <= torch.hypot(result.spread, result.bias).item() <= 1.01 * u
 
 
 @pytest.mark.parametrize("order", ["sequential", "pairwise", "blocked:8"])
@@ -210,6 +273,11 @@ OVERFLOWS = {
         Case("conv2d", {}, ((1, 1, 1, 1),), {1: (2, 1, 1, 1), 2: (2,)}),
         ("fp16",),
         ([[[[258.0]]]], [[[[256.0]]], [[[250.0]]]], [-3000.0, 0.0]),
+    ),
+    "the store of one of several parts": (
+        Case("linear", {}, ((1, 2),), {1: (1, 2), 2: None}),
+        ("fp16", "fp32", "splitk:2"),
+        ([[258.0, 258.0]], [[256.0, -256.0]], None),
     ),
     "normalising before scaling": (
         Case("batch_norm", {"eps": 1e-5, "training": False}, ((1, 1),), {1: (1,), 2: (1,), 3: (1,), 4: (1,)}),

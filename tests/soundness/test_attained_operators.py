@@ -262,6 +262,17 @@ def test_a_run_reaches_a_share_of_what_it_may_err_by(name):
     assert shares(deviation, limits(run, arithmetic)).max() >= run.least
 
 
+@pytest.mark.parametrize("size", range(1, 10))
+def test_no_window_of_adaptive_pooling_has_more_terms_than_are_counted(size):
+    """The peak of an average of ones is their number; windows of 7 into 5 span 3, one more than 7 / 5 rounded up."""
+    record, x = BY_NAME["adaptive_avg_pool2d"], ones(1, 1, size, 1)
+    for outputs in range(1, size + 2):
+        attributes = {"output_size": (outputs, 1)}
+        units = torch.eye(size).double().reshape(size, 1, size, 1)
+        largest = (record.apply(attributes, units) != 0).sum(0).max().item()
+        assert record.error_rule(REFERENCE, attributes, Enclosure.exact(x)).peak.max().item() >= largest
+
+
 # ---------------------------------------------------------------------------------------------------------- carried errors
 @dataclass(frozen=True)
 class Move:
@@ -349,6 +360,15 @@ MOVES = {
 @pytest.mark.parametrize("name", MOVES)
 def test_the_ends_of_enclosures_reach_a_share_of_what_is_carried(name):
     assert share_carried(MOVES[name]) >= MOVES[name].least
+
+
+@pytest.mark.parametrize("e", [2.0**-20, 2.0**-6])
+def test_the_logarithm_of_a_sum_bends_most_at_equal_scores(e):
+    """Of two of them, one goes up and one down: ``log cosh e``, without any first order."""
+    centre = torch.zeros(1, 2, dtype=torch.float64)
+    result = BY_NAME["logsumexp"].error_rule(REFERENCE, {"dim": -1}, Enclosure(centre, torch.full_like(centre, e)))
+    found, least = MP.mpf(result.second_order.item()), MP.log(MP.cosh(MP.mpf(e)))
+    assert least <= found <= 1.001 * least + MP.mpf(2) ** -39 * e  # the weights' own error
 
 
 @pytest.mark.parametrize("name", ["softmax", "layer_norm", "rms_norm_inverse", "attention_scores", "amax"])

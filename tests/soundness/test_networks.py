@@ -15,8 +15,9 @@ from precisionkit.bound import Ladder
 from precisionkit.bound.interval import interval, stored
 from precisionkit.bound.linearised import linearised
 from precisionkit.bound.substitution import substitution
+from precisionkit.bound.walk import doubtful, sharpened
 from precisionkit.capture import capture
-from precisionkit.enclosure import Enclosure
+from precisionkit.enclosure import Bounded, Enclosure
 from precisionkit.evaluate import Program, execute
 from precisionkit.formats import BINARY32
 from precisionkit.graph import interpret
@@ -389,6 +390,16 @@ def test_lines_enclose_the_operator(operator, attributes, shape):
             assert (moved >= lines.upper * selected - lines.under - rounding).all()
 
 
+def test_the_upper_line_of_relu_is_its_chord():
+    """It meets ReLU at both ends of an enclosure around zero, and hardly lies above."""
+    centre, radius = torch.linspace(-1, 1, 21).double()[None], torch.full((1, 21), 1.5).double()
+    lines = BY_NAME["relu"].relax({}, Enclosure(centre, radius))
+    for d in (-radius, radius):
+        line = centre.clamp_min(0) + lines.upper * d + lines.above
+        assert (line >= (centre + d).clamp_min(0)).all()
+        assert (line <= (centre + d).clamp_min(0) + 2.0**-20).all()
+
+
 def test_lines_that_are_too_narrow_are_found():
     centre, radius = torch.tensor([[0.1]]).double(), torch.tensor([[1.0]]).double()
     lines = BY_NAME["relu"].relax({}, Enclosure(centre, radius))
@@ -527,3 +538,93 @@ def _chain(case, given, d):
     moved, lacking = first_order(record, case.attributes, taken, [deviation.get(n) for n in names], [rest.get(n) for n in names])
     second = torch.zeros_like(result.centre) if result.second_order is None else result.second_order
     return moved, lacking + second
+
+
+# --------------------------------------------------------------------------------------------- the parts, one by one
+def of_one(value, carried, fresh=0.0):
+    """A result of one number before its store, in binary32."""
+    return Bounded(*(torch.tensor([[v]], dtype=torch.float64) for v in (value, carried, fresh)), BINARY32)
+
+
+def test_a_store_rounds_what_lies_at_the_end_of_an_enclosure():
+    """0.75 +- 0.5 reaches the binade of 1."""
+    found = stored(parse_arithmetic("fp16"), of_one(0.75, 0.5))
+    assert 2.0**-11 <= found.local.item() <= 1.001 * 2.0**-11
+
+
+def test_overflow_that_is_possible_is_not_certain():
+    possible, certain = (stored(parse_arithmetic("fp16"), of_one(value, 2.0)) for value in (65519.0, 65530.0))
+    assert not possible.excluded.any()
+    assert not possible.certain.any()
+    assert certain.certain.all()
+    assert stored(parse_arithmetic("fp16"), of_one(65510.0, 2.0)).excluded.all()
+
+
+def test_the_gap_of_two_stored_logits_errs_by_both():
+    """1 + u and -1 - u are ties, which lose u each."""
+    net, u = nn.Linear(2, 2, bias=False), 2.0**-11
+    net.weight.data = torch.tensor([[1.0, 1.0], [-1.0, -1.0]])
+    made = Program.of(capture(net, (2,)), parse_arithmetic("fp16"))
+    inputs = made.inputs(torch.tensor([[1.0, u]]))
+    logits = execute(made, inputs).logits
+    for method in METHODS.values():
+        bounds = method(made, inputs, None)
+        assert_inside(bounds, logits)
+        assert deviation(bounds, logits)[0, 1] >= 0.999 * 2 * u
+        assert bounds.gap_error[0, 1] <= 1.001 * 2 * u
+
+
+def test_statistics_are_not_stored():
+    made, _ = program("normed", parse_arithmetic("fp16"))
+    hidden = {node.name for node in made.graph.nodes if node.record.hidden}
+    assert hidden
+    assert hidden <= made.unstored
+    assert not any(made.stores(node) for node in made.graph.nodes if node.record.hidden)
+
+
+class Bent(nn.Module):
+    """An exponential of a rounded number."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Linear(1, 1, bias=False), nn.Linear(1, 2, bias=False)
+        self.first.weight.data, self.last.weight.data = torch.ones(1, 1), torch.tensor([[1.0], [-1.0]])
+
+    def forward(self, x):
+        return self.last(torch.exp(self.first(x)))
+
+
+@pytest.mark.parametrize("x", [4.03125, 5.375, 7.96875])
+def test_a_bent_function_is_bounded_beyond_first_order(x):
+    """An adversary gains ``exp(c) e**2 / 2``, 2**-7 of what a tangent says."""
+    made = Program.of(capture(Bent(), (1,)), parse_arithmetic("bf16"))
+    inputs = made.inputs(torch.tensor([[x]]))
+    for method in METHODS.values():
+        bounds = method(made, inputs, None)
+        moved = [adversary(made, inputs, classes, target, 0) for classes, target in ((torch.tensor([0]), 1), (torch.tensor([1]), 0))]
+        for logits in moved:
+            assert_inside(bounds, logits)
+        assert max(deviation(bounds, logits)[0, 1] for logits in moved) >= 0.98 * bounds.gap_error[0, 1]
+
+
+def test_settled_neurons_are_intersected_with_both_bounds():
+    enclosure = Enclosure(torch.tensor([[1.0, 1.0]]).double(), torch.tensor([[4.0, 4.0]]).double())
+    up, down = torch.tensor([1.0]).double(), torch.tensor([2.0]).double()
+    low, high = sharpened(enclosure, torch.tensor([[0, 1]]), up, down).ends()
+    assert (low[0, 0], high[0, 0]) == (-3, 5)
+    assert -1 - 2.0**-40 <= low[0, 1] <= -1
+    assert 2 <= high[0, 1] <= 2 + 2.0**-40
+
+
+def test_neurons_on_both_sides_of_a_kink_are_doubtful():
+    centre = torch.tensor([[-0.5, 0.5, -2.0, 2.0, 1.0, 0.0]]).double()
+    radius = torch.tensor([[1.0, 1.0, 1.0, 1.0, torch.nan, 0.0]]).double()
+    assert doubtful(Enclosure(centre, radius), (0.0,)).tolist() == [[True, True, False, False, True, False]]
+    assert doubtful(Enclosure(centre, radius), (0.0, 2.5)).tolist() == [[True, True, False, True, True, False]]
+
+
+def test_an_input_that_may_overflow_keeps_no_class():
+    made, inputs = program("relu", parse_arithmetic("fp32"), batch=2)
+    bounds = interval(made, inputs)
+    assert bounds.keeps_class().all()
+    assert replace(bounds, overflow=torch.tensor([-1, 0])).keeps_class().tolist() == [True, False]

@@ -8,7 +8,7 @@ from precisionkit.enclosure import Enclosure
 from precisionkit.formats import BFLOAT16
 from precisionkit.ops import BY_NAME, OPERATORS
 
-from .cases import ARITHMETICS, CASES, FAMILIES
+from .cases import ARITHMETICS, CASES, FAMILIES, Case
 from .harness import around, bounded, distance, enclosed, exact, is_fixed, kept, native_runs, operands, runs, violations
 
 SEEDS = 2
@@ -72,6 +72,16 @@ def test_a_run_from_anywhere_in_the_enclosure_stays_in_the_enclosure(case, arith
         assert not violations(distance(result.centre, truth), before * (1 + 2.0**-50), excluded), f"{family}: carried"
         for run in runs(case, arithmetic, values, rng):
             assert not violations(distance(kept(case, arithmetic, run), result.centre), radius, excluded), f"{family}: stored"
+
+
+@pytest.mark.filterwarnings("ignore:Using padding='same'")  # with even kernels: torch makes a copy
+@pytest.mark.parametrize("dilation", [1, 3])
+def test_the_odd_zero_of_same_padding_stands_behind(dilation):
+    case = Case("conv2d", {"padding": "same", "dilation": dilation}, ((1, 1, 6, 3),), {1: (2, 1, 2, 3), 2: None})
+    values = operands(case, "normal", np.random.default_rng(0), BFLOAT16)
+    result, _, _ = bounded(case, ARITHMETICS[0], enclosed(case, values))
+    for computed in (result.centre, runs(case, ARITHMETICS[-1], values, np.random.default_rng(0))[0]):
+        assert max(distance(computed, exact(case, values)).flat) < 2.0**-16
 
 
 @pytest.mark.parametrize("arithmetic", ARITHMETICS, ids=lambda a: a.name)

@@ -6,7 +6,7 @@ from flint import arb, arb_mat, ctx
 
 from precisionkit.arithmetic import parse_arithmetic
 from precisionkit.bound import trace as trace_module
-from precisionkit.bound.backward import pull_back, pull_back_both
+from precisionkit.bound.backward import gap_errors, pull_back, pull_back_both
 from precisionkit.bound.pulling import IN_BINARY32, IN_BINARY64, direct_sums
 from precisionkit.bound.substitution import Settled
 from precisionkit.bound.walk import walk
@@ -110,6 +110,21 @@ def test_absorbing_local_errors_changes_no_bound(name, monkeypatch):
     monkeypatch.setattr(trace_module, "_absorbable", lambda *_: False)
     for a, b in zip(absorbed, gaps()[1], strict=True):
         torch.testing.assert_close(a, b, rtol=1e-12, atol=0.0)
+
+
+def test_gaps_are_bounded_in_both_directions():
+    """Between lines, a gap may move farther one way than the other."""
+    made, inputs = program("relu", parse_arithmetic("bf16"), batch=64)
+    with direct_sums():
+        trace, logits, *_ = walk(made, inputs, Unsettled())
+        count, classes = logits.centre.shape[1], logits.centre.argmax(1)
+        found, signs = gap_errors(trace, logits, classes), torch.eye(count, dtype=trace.pulling.dtype)
+        rows = torch.arange(len(inputs)).repeat_interleave(count)
+        g = signs[classes[rows]] - signs[torch.arange(count).repeat(len(inputs))]
+        up, down = (pull_back(trace, made.graph.output, way, rows).reshape(found.shape) for way in (g, -g))
+    assert (found >= torch.maximum(up, down)).all()
+    assert (up > 1.001 * down).any()
+    assert (down > 1.001 * up).any()
 
 
 def test_a_bound_that_is_one_part_in_a_billion_too_small_is_found():

@@ -11,10 +11,11 @@ from precisionkit.arithmetic import parse_arithmetic
 from precisionkit.bound import substitution as module_function
 from precisionkit.bound.interval import interval
 from precisionkit.bound.pulling import direct_sums
-from precisionkit.bound.sketch import CauchySketch, rank_and_factor
+from precisionkit.bound.sketch import CauchySketch, NormalSketch, _State, normal_factor, rank_and_factor
 from precisionkit.bound.substitution import CONFIRMED, FAILURE, PILOT, SAMPLES, Screened
-from precisionkit.bound.walk import Costs, bounds, row_sums
+from precisionkit.bound.walk import Costs, bounds, relied_on, row_sums
 from precisionkit.evaluate import execute
+from precisionkit.ops.adjoint import Lines
 
 from .test_networks import NETWORKS, adversary, assert_inside, program
 
@@ -160,3 +161,49 @@ def test_a_sample_of_extreme_numbers_counts_as_infinite_and_the_others_still_bou
     bound, _, exact = (torch.cat(parts) for parts in zip(*seen, strict=True))
     assert (exact * CONFIRMED <= bound).all()
     assert bound.isfinite().all()
+
+
+class Settling(Screened):
+    """Every radius that is settled is confirmed by an exact row sum, or is that of the enclosure."""
+
+    def before(self, trace, name, enclosure, kinks):
+        places = torch.ones_like(enclosure.centre, dtype=torch.bool).flatten(1).nonzero()
+        exact = torch.maximum(*row_sums(trace, name, enclosure, places, symmetric=True)).reshape(enclosure.radius.shape)
+        found = super().before(trace, name, enclosure, kinks)
+        assert (found.radius >= torch.fmin(exact * CONFIRMED, enclosure.radius)).all()
+        return found
+
+
+@pytest.mark.parametrize("name", ["relu", "sigmoid"])
+def test_a_claim_that_is_too_small_is_replaced(name, monkeypatch):
+    made, inputs = program(name, parse_arithmetic("fp16"), batch=1)
+    estimate = CauchySketch.estimate
+    monkeypatch.setattr(CauchySketch, "estimate", lambda self, name: estimate(self, name) * 2.0**-10)
+    screened(made, inputs, interval(made, inputs).classes, Settling(Costs(made.graph), math.inf))
+
+
+@pytest.mark.parametrize("name", ["relu", "sigmoid"])
+def test_every_coordinate_of_a_sketch_is_counted(name):
+    """Three layers of twelve neurons: the union bound."""
+    graph = program(name, parse_arithmetic("fp16"))[0].graph
+    assert relied_on(graph) == 36
+    cauchy, normal = CauchySketch(graph, PILOT, SAMPLES, 1e-6), NormalSketch(graph, PILOT, SAMPLES, 1e-6)
+    assert 36 * binom.sf(cauchy._rank - 1, SAMPLES, 2 / math.pi * math.atan(1 / cauchy._factor)) <= 1e-6
+    assert normal._factor == normal_factor(SAMPLES, 1e-6 / 36)
+
+
+def test_the_middle_between_lines_is_part_of_a_sketch():
+    """It is the same in every sample, and is not random: the first sample holds it."""
+    graph = program("relu", parse_arithmetic("fp16"))[0].graph
+    sketch, one = CauchySketch(graph, PILOT, SAMPLES, 1e-6), torch.ones(1, 1, dtype=torch.float64)
+    samples = torch.zeros(1 + PILOT + SAMPLES, 1, dtype=torch.float64)
+    samples[0] = -2.0
+    nothing = torch.zeros(len(samples), dtype=torch.float64)
+    sketch._states["node"] = _State(samples, 0 * one, one, nothing, nothing)
+    assert 2 <= sketch.bound("node", 0.0).item() <= 2.001
+    assert sketch.confirms("node", 2.001 * one, 0.0).all()
+    assert not sketch.confirms("node", 1.999 * one, 0.0).any()
+    above, under = torch.tensor([[3.0]]).double(), torch.tensor([[0.5]]).double()
+    radius, middle = sketch._of_lines(Lines(one, one, above, 0 * one, one, under))
+    assert (middle + radius >= above).all()
+    assert (middle - radius <= -under).all()

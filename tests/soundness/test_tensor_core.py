@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from precisionkit.arithmetic import TENSOR_CORES, parse_arithmetic
+from precisionkit.arithmetic import TENSOR_CORES, parse_arithmetic, parse_order
+from precisionkit.enclosure import Enclosure
 from precisionkit.formats import BINARY16, round_to_nearest
-from precisionkit.ops._dot import Sums, in_parts, tensor_core
+from precisionkit.ops import BY_NAME
+from precisionkit.ops._dot import Sums, in_parts, tensor_core, tensor_core_steps
 from precisionkit.ops._runs import tensor_core_step
 
 RECORDED = (
@@ -61,8 +63,9 @@ def test_constants_are_those_of_the_literature():
     assert constants == {"volta": (4, 23), "ampere": (8, 24), "ada": (8, 24), "hopper": (16, 25), "blackwell": (16, 25)}
 
 
+@pytest.mark.parametrize("known", [True, False], ids=["known", "by radius"])
 @pytest.mark.parametrize("unit", TENSOR_CORES, ids=lambda u: u.name)
-def test_truncation_in_a_step_reaches_a_good_part_of_the_bound(unit):
+def test_truncation_in_a_step_reaches_a_good_part_of_the_bound(unit, known):
     """K - 1 products that lose almost a unit of the alignment, below one large product."""
     arithmetic = parse_arithmetic("fp16", "fp32", f"tensorcore:{unit.name}")
     small = (2.0**-unit.fraction_bits) * (1 - 2.0**-10)
@@ -71,7 +74,8 @@ def test_truncation_in_a_step_reaches_a_good_part_of_the_bound(unit):
     x[0, 0] = w[0, 0] = 1.0
     run = tensor_core_step(unit, w.T, x.T, torch.zeros(1).double(), arithmetic.storage)
     centre = (w * x).sum(1)
-    sums = Sums.of(centre, centre, torch.zeros_like(centre), unit.terms, torch.full_like(centre, unit.terms), bias=False)
+    nothing, count = torch.zeros_like(centre), torch.full_like(centre, unit.terms)
+    sums = Sums.of(*((centre, centre, nothing) if known else (nothing, nothing, centre)), unit.terms, count, bias=False)
     error, _ = tensor_core(arithmetic, unit, sums, 1, torch.ones(1, dtype=torch.float64))
     share = ((centre - run.flatten()).abs() / error).item()
     least = (unit.terms - 1) / (unit.terms + 1 + 2.0 ** (unit.fraction_bits - 22)) * 0.99
@@ -135,3 +139,38 @@ def test_a_sum_of_too_many_steps_has_no_bound():
     error, peak = tensor_core(arithmetic, arithmetic.order.tensor_core, sums, 2**22, one)
     assert error.isinf().all()
     assert peak.isinf().all()
+
+
+def test_steps_that_underflow_are_counted():
+    """Each step may lose the smallest number of its accumulator, whatever the size of the sum."""
+    arithmetic = parse_arithmetic("fp16", "fp16", "tensorcore:volta")
+    nothing = torch.zeros(1, dtype=torch.float64)
+    sums = Sums.of(nothing, nothing, nothing, 4, nothing + 4, bias=False)
+    error, _ = tensor_core(arithmetic, arithmetic.order.tensor_core, sums, 10, nothing)
+    assert error.item() >= 10 * arithmetic.accumulate.smallest_subnormal
+
+
+@pytest.mark.parametrize(("order", "size"), [("tensorcore:volta", 4), ("tensorcore:hopper", 16), ("gpu:hopper", 8)])
+def test_steps_are_whole_blocks_in_every_tap(order, size):
+    """Of 9 taps, each with one channel more than a block holds, as many as it holds, and one."""
+    steps = [tensor_core_steps(parse_order(order), channels, 9) for channels in (size + 1, size, 1)]
+    assert steps == [18, 9, 9]
+    assert tensor_core_steps(parse_order("any"), size, 9) == 0
+
+
+def test_a_convolution_takes_steps_in_every_tap():
+    """Theorem 5 with 9 steps of 3 products, which would fit in two."""
+    x, w = torch.ones(1, 3, 3, 3, dtype=torch.float64), torch.ones(1, 3, 3, 3, dtype=torch.float64)
+    result = BY_NAME["conv2d"].error_rule(parse_arithmetic("fp16", "fp32", "tensorcore:hopper"), {}, Enclosure.exact(x), w, None)
+    a = (27 + 9) * 2.0**-25 + 2 * 9 * 2.0**-23
+    assert 27 * a <= result.fresh.item() <= 27.001 * a
+
+
+def test_a_library_that_chooses_its_cores_has_the_larger_error():
+    x, w = torch.ones(1, 64, dtype=torch.float64), torch.ones(1, 64, dtype=torch.float64)
+    errors = {
+        order: BY_NAME["linear"].error_rule(parse_arithmetic("fp16", "fp32", order), {}, Enclosure.exact(x), w, None).fresh.item()
+        for order in ("gpu:volta", "tensorcore:volta", "any")
+    }
+    assert errors["gpu:volta"] == max(errors.values())
+    assert errors["tensorcore:volta"] != errors["any"]

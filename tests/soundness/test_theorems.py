@@ -132,6 +132,56 @@ def test_a_normalised_number():
         assert e * (1 - SHARP) <= MP.mpf(a) <= e * (1 + MP.mpf(2) ** -9)  # above, s and m of any run, not of the centre
 
 
+def test_batch_normalisation():
+    """Theorem 7: twelve units on ``(|x| + |mean|) |a|``, three on the bias."""
+    w, b, m, var = (torch.tensor(v, dtype=torch.float32).double() for v in ((1.3, -0.4), (0.6, -30.0), (-0.7, 5.0), (0.9, 0.02)))
+    expected = []
+    for c, row in enumerate(ROWS):
+        a = abs(MP.mpf(w[c].item())) / MP.sqrt(MP.mpf(var[c].item()) + MP.mpf(1e-5))
+        rest = 3 * V * abs(MP.mpf(b[c].item()))
+        expected += [12 * V * (abs(x) + abs(MP.mpf(m[c].item()))) * a + rest for x in row]
+    near(fresh("batch_norm", {"eps": 1e-5}, Enclosure.exact(X), w, b, m, var), expected)
+
+
+def test_the_average_of_one_number():
+    """Theorem 10: no addition, and four roundings of a division, before or after the sum."""
+    found = fresh("avg_pool2d", {"kernel_size": (1, 1)}, Enclosure.exact(X[..., None]))
+    near(found, [5 * V * abs(x) for row in ROWS for x in row])
+
+
+def test_the_average_of_a_row():
+    """Theorem 10: ``(n - 1) v ufp(S + (n - 1) v S) / n`` for the sum, five units for the division."""
+    n, expected = len(ROWS[0]), []
+    for row in ROWS:
+        total = sum(abs(x) for x in row)
+        power = MP.mpf(2) ** int(MP.floor(MP.log(total * (1 + (n - 1) * V), 2)))
+        expected.append(((n - 1) * V * power + 5 * V * total) / n)
+    near(fresh("mean", {"dim": (-1,)}, Enclosure.exact(X)), expected)
+
+
+@pytest.mark.parametrize(("scale", "factor"), [(0.25, 1), (0.75, 2)])
+def test_scaled_sums_may_round_twice_as_much(scale, factor):
+    """Theorem 26: behind a scale that is no power of two, half an ulp of a partial sum is up to twice as much."""
+    q, k = Enclosure.exact(X), Enclosure.exact(torch.ones(1, 1, X.shape[-1], dtype=torch.float64))
+    sums = fresh("matmul", {}, q, Enclosure.exact(k.centre.transpose(1, 2)))
+    roundings = [8 * V * sum(abs(x) for x in row) for row in ROWS]
+    expected = [scale * (factor * MP.mpf(f) + r) for f, r in zip(sums.flatten().tolist(), roundings, strict=True)]
+    for a, e in zip(fresh("attention_scores", {"scale": scale}, q, k).flatten().tolist(), expected, strict=True):
+        assert e * (1 - SHARP) <= MP.mpf(a) <= e * (1 + 2.0**-16)  # of the sums' roundings, what the scale's do
+
+
+def test_rescaled_outputs_round_with_every_block():
+    """Theorem 26: three blocks of keys, and nine roundings for them beside five."""
+    keys = X.shape[-1]
+    value = Enclosure.exact(torch.linspace(-1, 2, keys, dtype=torch.float64).reshape(1, keys, 1))
+    scores, total = softmax_operands()
+    weights = Enclosure.exact(torch.exp(scores.centre - total.centre))
+    sums = fresh("matmul", {}, weights, value)
+    size = weights.centre @ value.centre.abs()
+    expected = [2 * MP.mpf(f) + 14 * V * MP.mpf(s) for f, s in zip(sums.flatten().tolist(), size.flatten().tolist(), strict=True)]
+    near(fresh("attention", {}, scores, scores, value, None, weights), expected)
+
+
 def test_one_part_in_a_hundred_is_found():
     assert math.isclose(float(grown(V)), float(V), rel_tol=1e-6)
     with pytest.raises(AssertionError):

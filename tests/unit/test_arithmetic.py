@@ -117,3 +117,10 @@ def test_a_run_to_emulate_is_one_that_the_arithmetic_allows():
 def test_runs_that_no_bound_speaks_of_are_refused(run, order, message):
     with pytest.raises(UnsupportedArithmeticError, match=message):
         permitted(parse_run(run), parse_arithmetic("fp16", "fp32", order))
+
+
+def test_a_library_may_take_short_steps():
+    """Of 8 products on a unit of 16; a tensor core alone takes whole ones."""
+    steps = {name: parse_order(name).least_step for name in ("tensorcore:hopper", "gpu:hopper", "tensorcore:volta", "gpu:volta", "any")}
+    assert steps == {"tensorcore:hopper": 16, "gpu:hopper": 8, "tensorcore:volta": 4, "gpu:volta": 4, "any": 0}
+    assert "whole blocks of 8 " in " ".join(parse_arithmetic("fp16", "fp32", "gpu:hopper").assumptions)

@@ -75,6 +75,16 @@ def test_a_sum_is_rounded_once():
     assert operations.fma(np.array([2.0**-60]), np.array([2.0**-60]), operations.add(a, b, BINARY64), BFLOAT16)[0] == 1 + BFLOAT16.eps
 
 
+@pytest.mark.parametrize("direction", [NEAREST, TOWARDS_ZERO], ids=lambda r: r.direction)
+def test_exact_quotients_and_roots_are_exact(direction):
+    """Which a rounded reciprocal would miss: 49 times 1/49 is below 1 in binary64, and truncated."""
+    numbers = np.arange(1.0, 65.0)
+    products = numbers[:, None] * numbers
+    quotients = operations.divide(products, np.tile(numbers, (64, 1)), BINARY32, direction)
+    np.testing.assert_array_equal(quotients, np.tile(numbers[:, None], 64))
+    np.testing.assert_array_equal(operations.sqrt(numbers * numbers, BINARY32, direction), numbers)
+
+
 @pytest.mark.parametrize("operand", [1.0, np.ones(1, dtype=np.float32), torch.ones(1)], ids=["number", "numpy", "torch"])
 def test_operands_that_are_not_binary64_are_refused(operand):
     with pytest.raises(UsageError, match=r"^Operands are numpy arrays or torch tensors of binary64"):

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from precisionkit.outward import TINY, add_up, mul_up, narrowed_up, next_up, own_error, sum_of_products_up
+from precisionkit.outward import TINY, U, add_up, mul_up, narrowed_up, next_up, own_error, sum_of_products_up
 
 positive = st.floats(min_value=0, max_value=1e150)
 tensor = lambda *values: torch.tensor(values, dtype=torch.float64)  # noqa: E731
@@ -58,3 +58,25 @@ def test_sums_of_products_are_rounded_up(pairs):
     assert exact <= bound <= exact * (1 + Fraction(4 * n + 8, 2**53)) + 3 * n * Fraction(TINY)
     computed = Fraction((a @ b).item())
     assert abs(computed - exact) <= Fraction(own_error(tensor(float(bound)), n).item())
+
+
+def test_sums_of_products_that_vanish_are_rounded_up():
+    """Each product is half the smallest number and becomes zero."""
+    for n in (1, 2, 7, 40):
+        a, b = torch.full((n,), TINY, dtype=torch.float64), torch.full((n,), 0.5, dtype=torch.float64)
+        assert (a @ b).item() == 0
+        assert n * Fraction(TINY) / 2 <= Fraction(sum_of_products_up((a @ b).reshape(1), n).item())
+        assert n * Fraction(TINY) / 2 <= Fraction(own_error(tensor(0.0), n).item())
+
+
+def test_a_binary64_sum_that_loses_every_addition_errs_by_no_more_than_its_bound():
+    """1 + u + u + ...: each addition is a tie that goes back to 1."""
+    for n in (2, 7, 40):
+        total = 1.0
+        for _ in range(n - 1):
+            total += U
+        exact = 1 + (n - 1) * Fraction(U)
+        error = exact - Fraction(total)
+        assert total == 1
+        bound = Fraction(own_error(sum_of_products_up(tensor(total), n), n).item())
+        assert error <= bound <= 2.1 * error

@@ -1,7 +1,9 @@
 """The arithmetic of pulling back: which one is chosen, what it counts, and torch's switches around it."""
 
 import dataclasses
+from fractions import Fraction
 from itertools import pairwise
+from operator import mul
 
 import pytest
 import torch
@@ -138,3 +140,26 @@ def test_slopes_become_numbers_of_binary32():
     assert found.tolist()[:2] == [0.0, 1.0]
     assert found[3] == 0
     assert abs(found[2] - slopes[2]) <= 2.0**-26
+
+
+@pytest.mark.parametrize("arithmetic", [IN_BINARY32, IN_BINARY64], ids=["binary32", "binary64"])
+@pytest.mark.parametrize("images", [1, 2])
+def test_row_sums_are_rounded_up(arithmetic, images):
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.arange(40) % images
+    for size in (1, 2, 7, 300):
+        g, values = (torch.rand(n, size, generator=generator, dtype=torch.float64).to(arithmetic.dtype) for n in (40, images))
+        found = arithmetic.sum_up(g, values, rows)
+        for row, image, bound in zip(g.tolist(), rows.tolist(), found.tolist(), strict=True):
+            assert sum(map(mul, map(Fraction, row), map(Fraction, values[image].tolist()))) <= Fraction(bound)
+
+
+def test_weights_are_rounded_up():
+    generator = torch.Generator().manual_seed(0)
+    errors = pulling.Errors(*(torch.rand(1, 100, generator=generator, dtype=torch.float64) for _ in range(3)))
+    weights = pulling.Weights.of(IN_BINARY32, errors, frozenset())
+    assert weights.error.dtype == torch.float32
+    assert (weights.error.double() >= errors.error).all()
+    assert (weights.bias.double() >= errors.bias).all()
+    assert (weights.variance.double() >= errors.unbiased.square()).all()
+    assert weights.largest >= weights.variance.double().amax() * (1 - 2.0**-22)

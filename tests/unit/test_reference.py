@@ -6,7 +6,10 @@ import pytest
 import torch
 from torch import nn
 
+from precisionkit.arithmetic import parse_arithmetic
+from precisionkit.capture import capture
 from precisionkit.errors import UnsupportedArithmeticError, UsageError
+from precisionkit.evaluate import Program, execute
 from precisionkit.reference import forward
 
 
@@ -64,3 +67,32 @@ def test_modules_that_are_not_ready_are_refused(network):
         forward(copy.deepcopy(module).train(), images)
     with pytest.raises(UsageError, match=r"^The module has parameters in torch\.float16; give binary32 ones"):
         forward(copy.deepcopy(module).half(), images)
+
+
+@pytest.fixture
+def program(network):
+    return Program.of(capture(network[0], (2, 6, 6)), parse_arithmetic("fp16"))
+
+
+def test_programs_round_their_weights_and_inputs(network, program):
+    inputs = program.inputs(network[1])
+    for stored, given in ((inputs, network[1]), *((value, program.graph.constants[name]) for name, value in program.constants.items())):
+        assert torch.equal(stored, given.half().float())
+    assert not torch.equal(inputs, network[1])
+
+
+def test_every_stored_value_is_a_number_of_the_format(network, program):
+    seen = {}
+    execute(program, program.inputs(network[1]), observe=lambda node, value: seen.setdefault(node.name, value))
+    assert len(seen) == len(program.graph.nodes)
+    assert all(torch.equal(value, value.half().float()) for value in seen.values())
+
+
+def test_infinity_on_the_way_is_noticed():
+    """The logits are finite again behind a sigmoid."""
+    net = nn.Sequential(nn.Linear(1, 1, bias=False), nn.Sigmoid(), nn.Linear(1, 2))
+    net[0].weight.data.fill_(4.0)
+    made = Program.of(capture(net, (1,)), parse_arithmetic("fp16"))
+    run = execute(made, made.inputs(torch.tensor([[60_000.0], [1.0]])))
+    assert run.logits.isfinite().all()
+    assert run.finite.tolist() == [False, True]

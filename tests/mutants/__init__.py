@@ -1,0 +1,11 @@
+"""Small wrong changes to the package, and the tests that must notice each: ``python -m tests.mutants``."""
+
+from .arithmetic import ARITHMETIC
+from .operators import OPERATORS
+from .propagation import PROPAGATION
+from .record import Mutant
+from .sums import SUMS
+
+MUTANTS: tuple[Mutant, ...] = (*ARITHMETIC, *SUMS, *OPERATORS, *PROPAGATION)
+
+__all__ = ["MUTANTS", "Mutant"]
