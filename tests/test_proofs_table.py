@@ -15,7 +15,7 @@ from precisionkit import formats
 from precisionkit.arithmetic import TENSOR_CORES, Arithmetic, parse_order
 from precisionkit.formats import BFLOAT16, BINARY16, BINARY32
 from precisionkit.lemma import keeps_argmax, published_lemma, repaired_lemma
-from precisionkit.ops._dot import Dots, Sums, any_order, named_tree, tensor_core
+from precisionkit.ops._dot import Dots, Sums, any_order, dot_errors, named_tree, tensor_core
 from precisionkit.ops._store import store_error
 from proofs.check import FOLDER, definitions, main, no_open_ends, sources, text_of, theorems
 from proofs.mutants import MUTANTS, UNCHANGED, mutated
@@ -178,8 +178,12 @@ def test_any_order_computes_the_formula(arithmetic, bias):
             classical = n * u * (m + v)
             formula = v + min(classical, n * (u * ufp(s + v + classical)))
             given = [torch.tensor([float(t)], dtype=torch.float64) for t in (centre, magnitude, carried)]
-            error, peak = any_order(arithmetic, Sums.of(*given, len(w), torch.tensor([float(count)], dtype=torch.float64), bias=bias))
+            counted = torch.tensor([float(count)], dtype=torch.float64)
+            error, peak, spread, lost = any_order(arithmetic, Sums.of(*given, len(w), counted, bias=bias))
             close += barely_above(error, formula) and barely_above(peak, s + formula)
+            each = u * ufp(s + v + classical)  # ``spread_of_a_dot_product``
+            barely_above(spread * spread, n * each * each + (r * m) ** 2)
+            assert Fraction(float(lost)) >= count * h
     assert close >= 4
 
 
@@ -213,22 +217,47 @@ def test_named_trees_compute_the_formula(arithmetic, order, bias):
     assert close >= 4
 
 
+def on_tensor_cores(unit, storage, fmt, count, steps, reach, largest):
+    """``tensor_core_steps``, M = `reach`; no factor exceeds `largest`."""
+    t = Fraction(2) ** -23 if fmt == BINARY32 else Fraction(fmt.unit_roundoff)
+    emin = Fraction(storage.smallest_normal)
+    floor_ = largest * emin + max(emin * emin, Fraction(fmt.smallest_normal))
+    a = (count + steps) * Fraction(2) ** -unit.fraction_bits + 2 * steps * t
+    return (a * (reach + floor_) + steps * 2 * Fraction(fmt.eta)) / (1 - a)
+
+
+CENTRE, MAGNITUDE, CARRIED = -3.25, 37.5, 0.125
+REACH = (Fraction(MAGNITUDE) + abs(Fraction(CENTRE))) / 2 + Fraction(CARRIED)
+
+
+def given_sums(count):
+    given = [torch.tensor([t], dtype=torch.float64) for t in (CENTRE, MAGNITUDE, CARRIED)]
+    return Sums.of(*given, 60, torch.tensor([float(count)], dtype=torch.float64), bias=False)
+
+
+@pytest.mark.parametrize("count", [1, 40, 60])
 @pytest.mark.parametrize("unit", TENSOR_CORES, ids=lambda unit: unit.name)
-def test_tensor_cores_compute_the_formula(unit):
-    magnitude, centre, carried, largest, steps = 37.5, -3.25, 0.125, 8.0, 5
+def test_tensor_cores_compute_the_formula(unit, count):
+    steps = 5
     for storage, fmt in unit.formats:
-        given = [torch.tensor([t], dtype=torch.float64) for t in (centre, magnitude, carried)]
-        sums = Sums.of(*given, 40, torch.tensor([40.0]), bias=False)
-        error, peak = tensor_core(Arithmetic(storage, fmt), unit, sums, steps, torch.tensor([largest], dtype=torch.float64))
-        t = Fraction(2) ** -23 if fmt == BINARY32 else Fraction(fmt.unit_roundoff)
-        s = 2 * Fraction(fmt.eta)
-        emin = Fraction(storage.smallest_normal)
-        floor_ = max(Fraction(largest) * emin + max(emin * emin, Fraction(fmt.smallest_normal)), Fraction(fmt.smallest_normal))
-        a = steps * ((unit.terms + 1) * Fraction(2) ** -unit.fraction_bits + 2 * t)
-        m = (Fraction(magnitude) + abs(Fraction(centre))) / 2 + Fraction(carried)
-        formula = (a * (m + floor_) + steps * s) / (1 - a)
+        error, peak = tensor_core(Arithmetic(storage, fmt), unit, given_sums(count), steps, torch.tensor([8.0], dtype=torch.float64))
+        formula = on_tensor_cores(unit, storage, fmt, count, steps, REACH, 8)
         assert barely_above(error, formula)
-        assert barely_above(peak, m + formula)
+        assert barely_above(peak, REACH + formula)
+
+
+@pytest.mark.parametrize(("count", "steps", "cores_are_worse"), [(60, 1, False), (60, 8, True)])
+def test_a_library_errs_by_the_larger_formula(count, steps, cores_are_worse):
+    """``dot_product_of_a_library``: products of binary16 are exact."""
+    arithmetic = Arithmetic(BINARY16, BINARY32, parse_order("gpu:hopper"))
+    on_cores = on_tensor_cores(arithmetic.order.tensor_core, BINARY16, BINARY32, count, steps, REACH, 8)
+    n, u = count - 1, Fraction(BINARY32.unit_roundoff)
+    classical = n * u * (Fraction(MAGNITUDE) + Fraction(CARRIED))
+    elsewhere = min(classical, n * (u * ufp(REACH + classical)))
+    assert (on_cores > elsewhere) == cores_are_worse
+    found = dot_errors(arithmetic, given_sums(count), None, steps, torch.tensor([8.0], dtype=torch.float64))
+    assert barely_above(found.error, max(on_cores, elsewhere))
+    assert barely_above(found.peak, REACH + max(on_cores, elsewhere))
 
 
 def test_a_missing_coq_is_told_clearly(monkeypatch, capsys):

@@ -175,36 +175,163 @@ End Mixed.
 
 (** ** Tensor cores that truncate to binary32 *)
 
-Lemma core_numbers : forall fraction p c,
-  (fix given c := match c with Given b => number binary32 b | Plus a b => given a /\ given b | Step _ _ a => given a end) c ->
-  number binary32 (value fraction (RZ binary32) (RZ binary32) p c) /\ sums_ok fraction (RZ binary32) (RZ binary32) p (2 * unit_roundoff binary32) c.
+(** How partial results are added in binary32. *)
+Definition truncates_or_rounds (add : R -> R) : Prop := add = RZ binary32 \/ exists choice, add = RN binary32 choice.
+
+Lemma core_numbers : forall fraction add p c, truncates_or_rounds add -> Forall (number binary32) (givens c) ->
+  number binary32 (value fraction (RZ binary32) add p c) /\ sums_ok fraction (RZ binary32) add p (2 * unit_roundoff binary32) c.
 Proof.
-  intros fraction p c. assert (N : forall y, number binary32 (RZ binary32 y)).
+  intros fraction add p c Hadd.
+  assert (N : forall y, number binary32 (RZ binary32 y)).
   { intros y. apply generic_format_round; [apply FLT_exp_valid; reflexivity | apply valid_rnd_ZR]. }
-  induction c as [b|a IHa b IHb|e ks a IHa]; intros H.
-  - split; [exact H | exact I].
-  - destruct H as [Ha Hb]. destruct (IHa Ha) as [Na Sa]. destruct (IHb Hb) as [Nb Sb]. split; [apply N|].
-    split; [exact Sa|]. split; [exact Sb|]. apply truncated_sum_error; [reflexivity | exact Na | exact Nb].
+  assert (A : forall x y, number binary32 x -> number binary32 y ->
+    number binary32 (add (x + y)) /\ Rabs (add (x + y) - (x + y)) <= 2 * unit_roundoff binary32 * Rabs (add (x + y))).
+  { intros x y Hx Hy. destruct Hadd as [->|[choice ->]].
+    - split; [apply N | apply truncated_sum_error; [reflexivity | exact Hx | exact Hy]].
+    - split; [apply generic_format_round; [apply FLT_exp_valid; reflexivity | apply valid_rnd_N]|].
+      assert (E := nearest_sum_error binary32 eq_refl choice x y Hx Hy). eapply Rle_trans. exact E.
+      apply Rmult_le_compat_r; [apply Rabs_pos|]. assert (U := unit_pos binary32). lra. }
+  induction c as [b|a IHa b IHb|e ks a IHa]; cbn [givens]; intros H.
+  - inversion H. split; [assumption | exact I].
+  - apply Forall_app in H. destruct H as [Ha Hb]. destruct (IHa Ha) as [Na Sa]. destruct (IHb Hb) as [Nb Sb].
+    destruct (A _ _ Na Nb) as [A1 A2]. split; [exact A1|]. split; [exact Sa|]. split; [exact Sb | exact A2].
   - destruct (IHa H) as [Na Sa]. split; [apply N | exact Sa].
 Qed.
 
-Theorem tensor_core_binary32 : forall fraction p c m floor terms_ most, 0 <= floor ->
-  (fix given c := match c with Given b => number binary32 b | Plus a b => given a /\ given b | Step _ _ a => given a end) c ->
-  positive p c <= m -> negative p c <= m -> obeys fraction (RZ binary32) (RZ binary32) p terms_ floor c ->
-  (steps c <= most)%nat -> (joins c <= most)%nat ->
+Theorem tensor_core_binary32 : forall fraction add p c m floor count most, truncates_or_rounds add -> 0 <= floor ->
+  Forall (number binary32) (givens c) ->
+  positive p c <= m -> negative p c <= m -> obeys fraction (RZ binary32) add p floor c ->
+  (nonzeros p (multiplied c) <= count)%nat -> (steps c <= most)%nat -> (joins c <= most)%nat ->
   let t := bpow radix2 (-23) in
   let s := bpow radix2 (-149) in
-  let a := INR most * ((INR terms_ + 1) * bpow radix2 (- fraction) + 2 * t) in a < 1 ->
-  Rabs (value fraction (RZ binary32) (RZ binary32) p c - ideal p c) <= (a * (m + floor) + INR most * s) / (1 - a).
+  let a := (INR count + INR most) * bpow radix2 (- fraction) + 2 * INR most * t in a < 1 ->
+  let error := (a * (m + floor) + INR most * s) / (1 - a) in
+  Rabs (value fraction (RZ binary32) add p c - ideal p c) <= error /\ Rabs (value fraction (RZ binary32) add p c) <= m + error.
 Proof.
-  intros fraction p c m floor terms_ most Hfl Hg Hp Hn Ho Hs Hj t s a Ha.
+  intros fraction add p c m floor count most Hadd Hfl Hg Hp Hn Ho Hc Hs Hj t s a Ha error.
   assert (Et : t = 2 * unit_roundoff binary32) by (unfold t, unit_roundoff; change 2 with (bpow radix2 1); rewrite <- bpow_plus; reflexivity).
   assert (Es : s = 2 * eta binary32) by (unfold s, eta; change 2 with (bpow radix2 1); rewrite <- bpow_plus; reflexivity).
-  destruct (core_numbers fraction p c Hg) as [_ Hok]. unfold a in *. rewrite Et in *. rewrite Es.
-  apply (tensor_core fraction (RZ binary32) (RZ binary32) p (2 * unit_roundoff binary32) (2 * eta binary32)); try assumption.
-  - left. assert (U := unit_pos binary32). lra.
-  - left. assert (U := eta_pos binary32). lra.
+  destruct (core_numbers fraction add p c Hadd Hg) as [_ Hok]. unfold error, a in *. rewrite Et in *. rewrite Es.
+  apply (tensor_core fraction (RZ binary32) add p (2 * unit_roundoff binary32) (2 * eta binary32)); try assumption.
+  - assert (U := unit_pos binary32). lra.
+  - assert (U := eta_pos binary32). lra.
   - apply truncation_error. reflexivity.
+Qed.
+
+(** ** A library that sums one dot product on tensor cores and another elsewhere *)
+
+Inductive kernel := OnCores (c : core) | Elsewhere (t : tree).
+
+(** What it computes in binary32. *)
+Definition kernel_value (fraction : Z) (add : R -> R) (choice : Z -> bool) (p : nat -> R) (k : kernel) : R :=
+  match k with OnCores c => value fraction (RZ binary32) add p c | Elsewhere t => run (RN binary32 choice) p t end.
+
+(** It sums these products and these terms, in any order; on tensor cores in at most so many steps; accumulators may start with zeros. *)
+Definition kernel_of (fraction : Z) (add : R -> R) (p : nat -> R) (floor : R) (most : nat) (ks : list nat) (bias : list R) (k : kernel) : Prop :=
+  match k with
+  | OnCores c => Permutation (multiplied c) ks /\ (exists zeros, Permutation (givens c) (bias ++ repeat 0 zeros)) /\
+      obeys fraction (RZ binary32) add p floor c /\ (steps c <= most)%nat /\ (joins c <= most)%nat
+  | Elsewhere t => Permutation (prods t) ks /\ Permutation (terms t) bias
+  end.
+
+Lemma repeated_zeros : forall (g : R -> R) n, g 0 = 0 -> list_sum (map g (repeat 0 n)) = 0.
+Proof. intros g n H. induction n as [|n IH]; simpl; [reflexivity|]. rewrite IH, H. ring. Qed.
+
+Lemma list_lipschitz : forall (g : R -> R) (p c q : nat -> R) ks, (forall a b, Rabs (g a - g b) <= Rabs (a - b)) ->
+  (forall k, In k ks -> Rabs (p k - c k) <= q k) ->
+  list_sum (map (fun k => g (p k)) ks) <= list_sum (map (fun k => g (c k)) ks) + list_sum (map q ks).
+Proof.
+  intros g p c q ks Hg. induction ks as [|k ks IH]; simpl; intros H; [lra|]. specialize (IH (fun j Hj => H j (or_intror Hj))).
+  generalize (Hg (p k) (c k)) (H k (or_introl eq_refl)) (Rle_abs (g (p k) - g (c k))). lra.
+Qed.
+
+Lemma list_halves : forall A (c : A -> R) ks,
+  list_sum (map (fun k => Rmax 0 (c k)) ks) = (list_sum (map (fun k => Rabs (c k)) ks) + list_sum (map c ks)) / 2 /\
+  list_sum (map (fun k => Rmax 0 (- c k)) ks) = (list_sum (map (fun k => Rabs (c k)) ks) - list_sum (map c ks)) / 2.
+Proof.
+  intros A c ks. induction ks as [|k ks [IHp IHn]]; simpl; [lra|]. rewrite IHp, IHn.
+  unfold Rmax, Rabs. destruct (Rle_dec 0 (c k)), (Rle_dec 0 (- c k)), (Rcase_abs (c k)); lra.
+Qed.
+
+Lemma products_listed : forall p t, products p t = nonzeros p (prods t).
+Proof.
+  induction t as [b|k|s IHs t IHt|k t IHt]; cbn [products prods].
+  - reflexivity.
+  - unfold nonzeros. simpl. destruct nonzero; reflexivity.
+  - rewrite nonzeros_app, IHs, IHt. reflexivity.
+  - rewrite IHt. unfold nonzeros. simpl. destruct nonzero; reflexivity.
+Qed.
+
+Lemma result_is_intermediate : forall rnd p t, In (run rnd p t) (intermediates rnd p t).
+Proof. destruct t; left; reflexivity. Qed.
+
+Theorem either_kernel : forall fraction add choice, truncates_or_rounds add -> forall p c q r h, 0 <= r -> 0 <= h -> forall ks bias,
+  Forall (number binary32) bias ->
+  (forall k, In k ks -> product_error binary32 choice r h (p k)) -> (forall k, In k ks -> Rabs (p k - c k) <= q k) ->
+  forall floor count most kernel, 0 <= floor -> (nonzeros p ks <= count)%nat -> kernel_of fraction add p floor most ks bias kernel ->
+  let magnitude := list_sum (map (fun k => Rabs (c k)) ks) + list_sum (map Rabs bias) in
+  let carried := list_sum (map q ks) in
+  let largest := (magnitude + Rabs (list_sum (map c ks) + list_sum bias)) / 2 + carried in
+  let a := (INR count + INR most) * bpow radix2 (- fraction) + 2 * INR most * bpow radix2 (-23) in a < 1 ->
+  let on_cores := (a * (largest + floor) + INR most * bpow radix2 (-149)) / (1 - a) in
+  let u := unit_roundoff binary32 in
+  let n := INR (count + length bias - 1) in
+  let v := r * (magnitude + carried) + INR count * h in
+  let classical := n * u * (magnitude + carried + v) in
+  let elsewhere := v + Rmin classical (n * (u * ufp (largest + v + classical))) in
+  let y := kernel_value fraction add choice p kernel in
+  Rabs (y - (list_sum (map p ks) + list_sum bias)) <= Rmax on_cores elsewhere /\ Rabs y <= largest + Rmax on_cores elsewhere.
+Proof.
+  intros fraction add choice Hadd p c q r h Hr Hh ks bias Hbias Hpro Hq floor count most kernel Hfl Hcount Hk
+    magnitude carried largest a Ha on_cores u n v classical elsewhere y.
+  destruct kernel as [core|t]; unfold y, kernel_value; clear y; cbn [kernel_of] in Hk.
+  - destruct Hk as [Pk [[zeros Pg] [Ho [Hs Hj]]]].
+    destruct (core_lists p core) as [Lp [Ln Li]].
+    assert (S : forall (f : nat -> R) g, g 0 = 0 ->
+      list_sum (map f (multiplied core)) + list_sum (map g (givens core)) = list_sum (map f ks) + list_sum (map g bias)).
+    { intros f g Hg. rewrite (list_sum_permutation _ _ (Permutation_map f Pk)), (list_sum_permutation _ _ (Permutation_map g Pg)).
+      rewrite map_app, list_sum_app, repeated_zeros by exact Hg. ring. }
+    assert (Z : Rmax 0 0 = 0) by (apply Rmax_left; lra).
+    rewrite S in Lp by exact Z. rewrite (S _ (fun b => Rmax 0 (- b))) in Ln by (rewrite Ropp_0; exact Z).
+    rewrite <- (map_id_sum (givens core)), S, map_id_sum in Li by reflexivity.
+    destruct (list_halves _ c ks) as [Cp Cn]. destruct (list_halves _ (fun b => b) bias) as [Bp Bn].
+    rewrite map_id_sum in Bp, Bn. change (map (fun k => Rabs k) bias) with (map Rabs bias) in Bp, Bn.
+    change (map (fun k => Rmax 0 k) bias) with (map (Rmax 0) bias) in Bp.
+    assert (Qp := list_lipschitz (Rmax 0) p c q ks pos_lipschitz Hq).
+    assert (Qn := list_lipschitz (fun v => Rmax 0 (- v)) p c q ks neg_lipschitz Hq). cbv beta in Qn.
+    assert (R1 := Rle_abs (list_sum (map c ks) + list_sum bias)). assert (R2 := Rle_abs (- (list_sum (map c ks) + list_sum bias))).
+    rewrite Rabs_Ropp in R2.
+    assert (Hp : positive p core <= largest) by (rewrite Lp; unfold largest, magnitude, carried; lra).
+    assert (Hn : negative p core <= largest) by (rewrite Ln; unfold largest, magnitude, carried; lra).
+    assert (Hg : Forall (number binary32) (givens core)).
+    { apply Permutation_Forall with (bias ++ repeat 0 zeros); [apply Permutation_sym; exact Pg|]. apply Forall_app. split; [exact Hbias|].
+      apply Forall_forall. intros b Hb. rewrite (repeat_spec _ _ _ Hb). apply generic_format_0. }
+    rewrite <- (nonzeros_permutation p _ _ Pk) in Hcount.
+    destruct (tensor_core_binary32 fraction add p core largest floor count most Hadd Hfl Hg Hp Hn Ho Hcount Hs Hj Ha) as [E M].
+    fold a on_cores in E, M. rewrite Li in E. assert (X := Rmax_l on_cores elsewhere). lra.
+  - destruct Hk as [Pk Pt].
+    assert (In_ks : forall k, In k (prods t) -> In k ks) by (intros k; apply Permutation_in; exact Pk).
+    assert (Ht : Forall (number binary32) (terms t)) by (apply Permutation_Forall with bias; [apply Permutation_sym; exact Pt | exact Hbias]).
+    assert (Hprod : products p t = nonzeros p ks) by (rewrite products_listed; apply nonzeros_permutation; exact Pk).
+    assert (Hn : INR (additions p t) <= n).
+    { apply le_INR. unfold additions. rewrite Hprod, (Permutation_length Pt). lia. }
+    assert (Hmag : Dot.magnitude c t = magnitude) by (unfold Dot.magnitude, magnitude; apply over_permuted; assumption).
+    assert (Hcar : Dot.carried q t = carried) by (unfold Dot.carried, carried; rewrite (over_permuted _ _ t ks bias Pk Pt), list_zero; ring).
+    assert (Hcen : Dot.centre c t = list_sum (map c ks) + list_sum bias)
+      by (unfold Dot.centre; rewrite (over_permuted _ _ t ks bias Pk Pt), map_id_sum; reflexivity).
+    assert (Hexa : exact p t = list_sum (map p ks) + list_sum bias)
+      by (unfold exact; rewrite (over_permuted _ _ t ks bias Pk Pt), map_id_sum; reflexivity).
+    assert (Hm : Dot.magnitude c t + Dot.carried q t <= magnitude + carried) by (rewrite Hmag, Hcar; lra).
+    assert (Hs : (Dot.magnitude c t + Rabs (Dot.centre c t)) / 2 + Dot.carried q t <= largest)
+      by (rewrite Hmag, Hcar, Hcen; unfold largest; lra).
+    assert (Hv : r * (magnitude + carried) + INR (products p t) * h <= v).
+    { unfold v. rewrite Hprod. apply Rplus_le_compat_l. apply Rmult_le_compat_r; [exact Hh | apply le_INR; exact Hcount]. }
+    destruct (any_order binary32 eq_refl choice p c q r h Hr Hh t Ht (fun k H => Hpro k (In_ks k H)) (fun k H => Hq k (In_ks k H))
+      (magnitude + carried) largest v n Hn Hm Hs Hv) as [E F].
+    rewrite Forall_forall in F. assert (M := F _ (result_is_intermediate (RN binary32 choice) p t)).
+    fold u in E, M. fold classical in E, M. rewrite Hexa in E. assert (X := Rmax_r on_cores elsewhere).
+    split; [eapply Rle_trans; [exact E | exact X]|].
+    eapply Rle_trans. exact M. rewrite Rplus_assoc. apply Rplus_le_compat_l. exact X.
 Qed.
 
 (** ** Gaps bounded by backward substitution *)

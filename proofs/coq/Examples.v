@@ -97,13 +97,14 @@ Qed.
 
 (** A step of a tensor core: one product, aligned to its own exponent. *)
 Theorem one_step : let c := Step 0 [0%nat] (Given 0) in let p := fun _ : nat => 1 in
-  obeys 24 (RZ binary32) (RZ binary32) p 8 0 c /\ positive p c <= 1 /\ negative p c <= 1
-  /\ INR 1 * ((INR 8 + 1) * bpow radix2 (-24) + 2 * bpow radix2 (-23)) < 1.
+  obeys 24 (RZ binary32) (RZ binary32) p 0 c /\ positive p c <= 1 /\ negative p c <= 1 /\ nonzeros p (multiplied c) = 1%nat
+  /\ (INR 1 + INR 1) * bpow radix2 (-24) + 2 * INR 1 * bpow radix2 (-23) < 1.
 Proof.
-  intros c p. split; [|split; [|split]].
-  - simpl. split; [lia|]. split; [exact I|]. left. exists 0%nat. split; [left; reflexivity|]. unfold p. rewrite Rabs_R1. lra.
+  intros c p. split; [|split; [|split; [|split]]].
+  - simpl. split; [exact I|]. left. exists 0%nat. split; [left; reflexivity|]. unfold p. rewrite Rabs_R1. lra.
   - simpl. unfold p, Rmax. repeat destruct Rle_dec; lra.
   - simpl. unfold p, Rmax. repeat destruct Rle_dec; lra.
+  - unfold nonzeros, nonzero, p. simpl. destruct Req_EM_T; [lra | reflexivity].
   - change (bpow radix2 (-23)) with (/ IZR (2 ^ 23)). change (bpow radix2 (-24)) with (/ IZR (2 ^ 24)).
-    replace (INR 1) with 1 by reflexivity. replace (INR 8) with 8 by (simpl; lra). simpl. lra.
+    replace (INR 1) with 1 by reflexivity. simpl. lra.
 Qed.

@@ -65,13 +65,25 @@ Qed.
 
 End Pull.
 
+(** Additions that err by at most d each, and products whose errors sum to at most v: their squares. *)
+Theorem spread_of_sums : forall n m d v a b, (forall k, (k < n)%nat -> 0 <= a k <= d) -> (forall k, 0 <= b k) -> sum m b <= v ->
+  sum n (fun k => a k * a k) + sum m (fun k => b k * b k) <= INR n * (d * d) + v * v.
+Proof.
+  intros n m d v a b Ha Hb Hv. apply Rplus_le_compat.
+  - clear - Ha. induction n as [|n IH]; [simpl; lra|]. rewrite S_INR. cbn [sum].
+    specialize (IH (fun k H => Ha k ltac:(lia))). destruct (Ha n ltac:(lia)) as [A1 A2].
+    assert (A := Rmult_le_compat (a n) d (a n) d A1 A1 A2 A2). lra.
+  - eapply Rle_trans. apply squares_of_sum; exact Hb.
+    assert (P : 0 <= sum m b) by (apply sum_nonneg; auto). apply Rmult_le_compat; assumption.
+Qed.
+
 (** The k-th rounding error of a run, in the order in which roundings are made, belongs to coordinate [owner k]. *)
 Theorem probable_functional : forall outcomes weight, (forall w, 0 <= weight w) -> sum outcomes weight = 1 ->
   forall lower upper below above n m (X : nat -> nat -> R) owner r (held : nat -> (nat -> R) -> bool) (d : nat -> nat -> R) g t,
   mean_zero outcomes weight m X -> (forall k, of_past k (held k)) -> (forall k, (k < m)%nat -> (owner k < n)%nat) ->
   (forall k w, (k < m)%nat -> held k (fun j => X j w) = true -> Rabs (X k w) <= r k) -> (forall k, 0 <= r k) -> 0 <= t ->
   let rho i w := sum m (fun k => owned owner i k (X k w)) in
-  let radius i := sum m (fun k => owned owner i k (r k)) in
+  forall radius, (forall i, (i < n)%nat -> sum m (fun k => owned owner i k (r k * r k)) <= radius i * radius i) ->
   (forall w, (forall k, (k < m)%nat -> held k (fun j => X j w) = true) -> forall i, (i < n)%nat ->
      sum i (fun j => lower i j * d j w) - below i <= d i w - rho i w <= sum i (fun j => upper i j * d j w) + above i) ->
   let c i := coefficient lower upper n g i in
@@ -80,19 +92,15 @@ Theorem probable_functional : forall outcomes weight, (forall w, 0 <= weight w) 
   probability outcomes weight (fun w => (forall k, (k < m)%nat -> held k (fun j => X j w) = true) /\ sum n (fun j => g j * d j w) > level) dec
     <= exp (- (t * t) / 2).
 Proof.
-  intros outcomes weight Hw Ht lower upper below above n m X owner r held d g t HX Hheld Hown Hr Hr0 Ht0 rho radius Hl c level dec.
+  intros outcomes weight Hw Ht lower upper below above n m X owner r held d g t HX Hheld Hown Hr Hr0 Ht0 rho radius Hrad Hl c level dec.
   set (cc := fun k => c (owner k)).
   assert (Var : sum m (fun k => cc k * r k * (cc k * r k)) <= sum n (fun i => c i * radius i * (c i * radius i))).
-  { apply Rle_trans with (sum n (fun i => c i * c i * sum m (fun k => owned owner i k (r k) * owned owner i k (r k)))).
-    - right. rewrite (sum_ext n (fun i => c i * c i * sum m (fun k => owned owner i k (r k) * owned owner i k (r k)))
+  { apply Rle_trans with (sum n (fun i => c i * c i * sum m (fun k => owned owner i k (r k * r k)))).
+    - right. rewrite (sum_ext n (fun i => c i * c i * sum m (fun k => owned owner i k (r k * r k)))
         (fun i => sum m (fun k => owned owner i k (c i * c i * (r k * r k))))).
       + rewrite sum_swap. apply sum_ext. intros k Hk. rewrite (sum_owner n owner k (fun i => c i * c i * (r k * r k))) by auto. unfold cc. ring.
       + intros i Hi. rewrite <- sum_scal. apply sum_ext. intros k Hk. unfold owned. destruct Nat.eq_dec; ring.
-    - apply sum_le. intros i Hi. unfold radius.
-      assert (Sq := squares_of_sum m (fun k => owned owner i k (r k))). cbv beta in Sq.
-      assert (N : forall k, 0 <= owned owner i k (r k)) by (intros; unfold owned; destruct Nat.eq_dec; [auto | lra]).
-      specialize (Sq N). assert (C2 : 0 <= c i * c i) by apply Rle_0_sqr.
-      assert (M := Rmult_le_compat_l _ _ _ C2 Sq). lra. }
+    - apply sum_le. intros i Hi. assert (M := Rmult_le_compat_l _ _ _ (Rle_0_sqr (c i)) (Hrad i Hi)). unfold Rsqr in M. lra. }
   set (s := t * sqrt (sum m (fun k => cc k * r k * (cc k * r k)))).
   assert (Hs : s <= t * sqrt (sum n (fun i => c i * radius i * (c i * radius i)))).
   { unfold s. apply Rmult_le_compat_l; [exact Ht0|]. apply sqrt_le_1; try exact Var.

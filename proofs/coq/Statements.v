@@ -165,23 +165,46 @@ Proof. exact known_tree. Qed.
 (** * [5] Tensor cores *)
 
 Theorem tensor_core_steps : forall fraction out add p t s, 0 <= t -> 0 <= s -> (forall x, Rabs (out x - x) <= t * Rabs (out x) + s) ->
-  forall m floor terms_ most c, 0 <= floor ->
-  positive p c <= m -> negative p c <= m -> obeys fraction out add p terms_ floor c -> sums_ok fraction out add p t c ->
-  (steps c <= most)%nat -> (joins c <= most)%nat ->
-  let a := INR most * ((INR terms_ + 1) * bpow radix2 (- fraction) + 2 * t) in a < 1 ->
+  forall m floor count most c, 0 <= floor ->
+  positive p c <= m -> negative p c <= m -> obeys fraction out add p floor c -> sums_ok fraction out add p t c ->
+  (nonzeros p (multiplied c) <= count)%nat -> (steps c <= most)%nat -> (joins c <= most)%nat ->
+  let a := (INR count + INR most) * bpow radix2 (- fraction) + 2 * INR most * t in a < 1 ->
   let error := (a * (m + floor) + INR most * s) / (1 - a) in
   Rabs (value fraction out add p c - ideal p c) <= error /\ Rabs (value fraction out add p c) <= m + error.
 Proof. exact tensor_core. Qed.
 
-Theorem tensor_core_truncating_to_binary32 : forall fraction p c m floor terms_ most, 0 <= floor ->
-  (fix given c := match c with Given b => number binary32 b | Plus a b => given a /\ given b | Step _ _ a => given a end) c ->
-  positive p c <= m -> negative p c <= m -> obeys fraction (RZ binary32) (RZ binary32) p terms_ floor c ->
-  (steps c <= most)%nat -> (joins c <= most)%nat ->
+Theorem products_of_short_steps : forall p terms_ c, short terms_ c -> (nonzeros p (multiplied c) <= steps c * terms_)%nat.
+Proof. exact short_steps. Qed.
+
+Theorem tensor_core_truncating_to_binary32 : forall fraction add p c m floor count most, truncates_or_rounds add -> 0 <= floor ->
+  Forall (number binary32) (givens c) ->
+  positive p c <= m -> negative p c <= m -> obeys fraction (RZ binary32) add p floor c ->
+  (nonzeros p (multiplied c) <= count)%nat -> (steps c <= most)%nat -> (joins c <= most)%nat ->
   let t := bpow radix2 (-23) in
   let s := bpow radix2 (-149) in
-  let a := INR most * ((INR terms_ + 1) * bpow radix2 (- fraction) + 2 * t) in a < 1 ->
-  Rabs (value fraction (RZ binary32) (RZ binary32) p c - ideal p c) <= (a * (m + floor) + INR most * s) / (1 - a).
+  let a := (INR count + INR most) * bpow radix2 (- fraction) + 2 * INR most * t in a < 1 ->
+  let error := (a * (m + floor) + INR most * s) / (1 - a) in
+  Rabs (value fraction (RZ binary32) add p c - ideal p c) <= error /\ Rabs (value fraction (RZ binary32) add p c) <= m + error.
 Proof. exact tensor_core_binary32. Qed.
+
+(** On tensor cores, or elsewhere in any order: the larger of both bounds, over an enclosure. *)
+Theorem dot_product_of_a_library : forall fraction add choice, truncates_or_rounds add -> forall p c q r h, 0 <= r -> 0 <= h -> forall ks bias,
+  Forall (number binary32) bias ->
+  (forall k, In k ks -> product_error binary32 choice r h (p k)) -> (forall k, In k ks -> Rabs (p k - c k) <= q k) ->
+  forall floor count most kernel, 0 <= floor -> (nonzeros p ks <= count)%nat -> kernel_of fraction add p floor most ks bias kernel ->
+  let magnitude := list_sum (map (fun k => Rabs (c k)) ks) + list_sum (map Rabs bias) in
+  let carried := list_sum (map q ks) in
+  let largest := (magnitude + Rabs (list_sum (map c ks) + list_sum bias)) / 2 + carried in
+  let a := (INR count + INR most) * bpow radix2 (- fraction) + 2 * INR most * bpow radix2 (-23) in a < 1 ->
+  let on_cores := (a * (largest + floor) + INR most * bpow radix2 (-149)) / (1 - a) in
+  let u := unit_roundoff binary32 in
+  let n := INR (count + length bias - 1) in
+  let v := r * (magnitude + carried) + INR count * h in
+  let classical := n * u * (magnitude + carried + v) in
+  let elsewhere := v + Rmin classical (n * (u * ufp (largest + v + classical))) in
+  let y := kernel_value fraction add choice p kernel in
+  Rabs (y - (list_sum (map p ks) + list_sum bias)) <= Rmax on_cores elsewhere /\ Rabs y <= largest + Rmax on_cores elsewhere.
+Proof. exact either_kernel. Qed.
 
 Theorem tensor_core_exponent : forall emin w x m, Rabs w <= m -> Rabs x <= m ->
   bpow radix2 (exponent emin w + exponent emin x) <= Rmax (Rabs (w * x)) (Rmax (m * bpow radix2 emin) (bpow radix2 emin * bpow radix2 emin)).
@@ -457,13 +480,18 @@ Theorem signed_errors_keep_their_signs : forall lower upper below above n d rho,
   forall g, sum n (fun j => g j * d j) <= sum n (fun i => coefficient lower upper n g i * rho i) + pull lower upper below above n g.
 Proof. exact pull_signed. Qed.
 
+Theorem spread_of_a_dot_product : forall n m d v additions products, (forall k, (k < n)%nat -> 0 <= additions k <= d) ->
+  (forall k, 0 <= products k) -> sum m products <= v ->
+  sum n (fun k => additions k * additions k) + sum m (fun k => products k * products k) <= INR n * (d * d) + v * v.
+Proof. exact spread_of_sums. Qed.
+
 (** A functional of a network exceeds the worst case of what is biased, and t deviations of the rest, with probability exp(- t^2 / 2). *)
 Theorem functional_under_random_rounding : forall outcomes weight, (forall w, 0 <= weight w) -> sum outcomes weight = 1 ->
   forall lower upper below above n m (X : nat -> nat -> R) owner r (held : nat -> (nat -> R) -> bool) (d : nat -> nat -> R) g t,
   mean_zero outcomes weight m X -> (forall k, of_past k (held k)) -> (forall k, (k < m)%nat -> (owner k < n)%nat) ->
   (forall k w, (k < m)%nat -> held k (fun j => X j w) = true -> Rabs (X k w) <= r k) -> (forall k, 0 <= r k) -> 0 <= t ->
   let rho i w := sum m (fun k => owned owner i k (X k w)) in
-  let radius i := sum m (fun k => owned owner i k (r k)) in
+  forall radius, (forall i, (i < n)%nat -> sum m (fun k => owned owner i k (r k * r k)) <= radius i * radius i) ->
   (forall w, (forall k, (k < m)%nat -> held k (fun j => X j w) = true) -> forall i, (i < n)%nat ->
      sum i (fun j => lower i j * d j w) - below i <= d i w - rho i w <= sum i (fun j => upper i j * d j w) + above i) ->
   let c i := coefficient lower upper n g i in
@@ -546,6 +574,6 @@ Theorem a_certificate_by_zonotope_exists : forall choice,
 Proof. exact two_scores_by_zonotope. Qed.
 
 Theorem a_tensor_core_step_obeys : let c := Step 0 [0%nat] (Given 0) in let p := fun _ : nat => 1 in
-  obeys 24 (RZ binary32) (RZ binary32) p 8 0 c /\ TensorCore.positive p c <= 1 /\ negative p c <= 1
-  /\ INR 1 * ((INR 8 + 1) * bpow radix2 (-24) + 2 * bpow radix2 (-23)) < 1.
+  obeys 24 (RZ binary32) (RZ binary32) p 0 c /\ TensorCore.positive p c <= 1 /\ negative p c <= 1 /\ nonzeros p (multiplied c) = 1%nat
+  /\ (INR 1 + INR 1) * bpow radix2 (-24) + 2 * INR 1 * bpow radix2 (-23) < 1.
 Proof. exact one_step. Qed.

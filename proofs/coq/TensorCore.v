@@ -1,5 +1,5 @@
 (** Tensor cores: theorem 5 of bounds.md. *)
-From Coq Require Import Reals ZArith List Lia Lra Psatz.
+From Coq Require Import Reals ZArith List Lia Lra Psatz Permutation.
 From Flocq Require Import Core Plus_error.
 From PrecisionKit Require Import Model Rounding Dot.
 Import ListNotations.
@@ -10,6 +10,14 @@ Inductive core :=
   | Given (b : R)
   | Plus (a b : core)
   | Step (e : Z) (ks : list nat) (a : core).
+
+(** The products that its steps add, and what it is given: a bias, and zeros that accumulators start with. *)
+Fixpoint multiplied (c : core) : list nat :=
+  match c with Given _ => [] | Plus a b => multiplied a ++ multiplied b | Step _ ks a => ks ++ multiplied a end.
+Fixpoint givens (c : core) : list R := match c with Given b => [b] | Plus a b => givens a ++ givens b | Step _ _ a => givens a end.
+
+(** Products that are not zero. *)
+Definition nonzeros (p : nat -> R) (ks : list nat) : nat := length (filter (fun k => nonzero (p k)) ks).
 
 (** Truncation to a multiple of [2^(e - fraction)]. *)
 Definition align (fraction e : Z) (x : R) : R := round radix2 (FIX_exp (e - fraction)) Ztrunc x.
@@ -53,12 +61,12 @@ Fixpoint negative (c : core) : R :=
 Fixpoint steps (c : core) : nat := match c with Given _ => 0 | Plus a b => steps a + steps b | Step _ _ a => S (steps a) end.
 Fixpoint joins (c : core) : nat := match c with Given _ => 0 | Plus a b => S (joins a + joins b) | Step _ _ a => joins a end.
 
-(** Steps take at most [terms_] products, and align to an exponent that a product, the accumulator or [floor] has. *)
-Fixpoint obeys (terms_ : nat) (floor : R) (c : core) : Prop :=
+(** Steps, of any length, align to an exponent that a product, the accumulator or [floor] has. *)
+Fixpoint obeys (floor : R) (c : core) : Prop :=
   match c with
   | Given _ => True
-  | Plus a b => obeys terms_ floor a /\ obeys terms_ floor b
-  | Step e ks a => (length ks <= terms_)%nat /\ obeys terms_ floor a /\
+  | Plus a b => obeys floor a /\ obeys floor b
+  | Step e ks a => obeys floor a /\
       ((exists k, In k ks /\ bpow radix2 e <= Rabs (p k) + floor) \/ bpow radix2 e <= Rabs (value a) + floor)
   end.
 
@@ -138,25 +146,34 @@ Proof.
   - apply error_lt_ulp; [apply FIX_exp_valid | apply valid_rnd_ZR | assumption].
 Qed.
 
+Lemma nonzeros_app : forall ks ls, nonzeros p (ks ++ ls) = (nonzeros p ks + nonzeros p ls)%nat.
+Proof. intros. unfold nonzeros. rewrite filter_app, app_length. reflexivity. Qed.
+
+(** A zero aligns to zero and loses nothing. *)
 Lemma aligned_error : forall e ks a,
-  Rabs (aligned e ks a - (list_sum (map p ks) + a)) <= (INR (length ks) + 1) * bpow radix2 (e - fraction).
+  Rabs (aligned e ks a - (list_sum (map p ks) + a)) <= (INR (nonzeros p ks) + 1) * bpow radix2 (e - fraction).
 Proof.
   intros e ks a. unfold aligned.
-  assert (L : Rabs (list_sum (map (fun k => align fraction e (p k)) ks) - list_sum (map p ks)) <= INR (length ks) * bpow radix2 (e - fraction)).
-  { induction ks as [|k ks IH]; simpl list_sum; simpl length.
+  assert (L : Rabs (list_sum (map (fun k => align fraction e (p k)) ks) - list_sum (map p ks)) <= INR (nonzeros p ks) * bpow radix2 (e - fraction)).
+  { induction ks as [|k ks IH].
     - simpl. unfold Rminus. rewrite Rplus_opp_r, Rabs_R0. lra.
-    - rewrite S_INR. match goal with |- Rabs (?a + ?b - (?c + ?d)) <= _ => replace (a + b - (c + d)) with ((a - c) + (b - d)) by ring end.
-      eapply Rle_trans. apply Rabs_triang. generalize (align_error e (p k)). lra. }
+    - change (k :: ks) with ([k] ++ ks). rewrite nonzeros_app, plus_INR. simpl list_sum.
+      match goal with |- Rabs (?a + ?b - (?c + ?d)) <= _ => replace (a + b - (c + d)) with ((a - c) + (b - d)) by ring end.
+      eapply Rle_trans. apply Rabs_triang. rewrite Rmult_plus_distr_r. apply Rplus_le_compat; [|exact IH].
+      unfold nonzeros, nonzero. simpl. destruct Req_EM_T as [Z|Z]; simpl.
+      + rewrite Z. unfold align. rewrite round_0 by apply valid_rnd_ZR. rewrite Rminus_0_r, Rabs_R0. lra.
+      + generalize (align_error e (p k)). lra. }
   match goal with |- Rabs (?a + ?b - (?c + ?d)) <= _ => replace (a + b - (c + d)) with ((a - c) + (b - d)) by ring end.
   eapply Rle_trans. apply Rabs_triang. generalize (align_error e a). lra.
 Qed.
 
-Lemma loss_bound : forall m x floor terms_ c, 0 <= m -> 0 <= floor -> positive c <= m -> negative c <= m -> loss c <= x ->
-  obeys terms_ floor c -> sums_ok c ->
-  loss c <= INR (steps c) * ((INR terms_ + 1) * bpow radix2 (- fraction) * (m + x + floor) + t * (m + x) + s) + INR (joins c) * (t * (m + x)).
+Lemma loss_bound : forall m x floor c, 0 <= m -> 0 <= floor -> positive c <= m -> negative c <= m -> loss c <= x ->
+  obeys floor c -> sums_ok c ->
+  loss c <= (INR (nonzeros p (multiplied c)) + INR (steps c)) * (bpow radix2 (- fraction) * (m + x + floor))
+    + INR (steps c) * (t * (m + x) + s) + INR (joins c) * (t * (m + x)).
 Proof.
-  intros m x floor terms_ c Hm Hfl. set (w := (INR terms_ + 1) * bpow radix2 (- fraction)).
-  assert (Hw : 0 <= w) by (apply Rmult_le_pos; [generalize (pos_INR terms_); lra | apply bpow_ge_0]).
+  intros m x floor c Hm Hfl. set (w := bpow radix2 (- fraction)).
+  assert (Hw : 0 <= w) by apply bpow_ge_0.
   assert (V : forall c, positive c <= m -> negative c <= m -> loss c <= x -> Rabs (value c) <= m + x).
   { intros c' Hp Hn Hx. replace (value c') with (ideal c' + (value c' - ideal c')) by ring. eapply Rle_trans. apply Rabs_triang.
     generalize (ideal_within m c' Hp Hn) (value_loss c'). lra. }
@@ -165,15 +182,15 @@ Proof.
   - destruct Ho as [Hoa Hob]. destruct Hs as [Hsa [Hsb Hj]].
     assert (VV := V (Plus a b) Hp Hn Hx).
     assert (La := loss_nonneg a). assert (Lb := loss_nonneg b).
-    cbn [loss positive negative steps joins] in *.
+    cbn [loss positive negative steps joins multiplied] in *.
     assert (Ld := Rabs_pos (value (Plus a b) - (value a + value b))).
     generalize (parts_nonneg a) (parts_nonneg b). intros Pa Pb.
     specialize (IHa ltac:(lra) ltac:(lra) ltac:(lra) Hoa Hsa). specialize (IHb ltac:(lra) ltac:(lra) ltac:(lra) Hob Hsb).
-    rewrite S_INR, !plus_INR. assert (T := Rmult_le_compat_l t _ _ t_nonneg VV). lra.
-  - destruct Ho as [Hl [Hoa He]].
+    rewrite nonzeros_app, S_INR, !plus_INR. assert (T := Rmult_le_compat_l t _ _ t_nonneg VV). lra.
+  - destruct Ho as [Hoa He].
     assert (VV := V (Step e ks a) Hp Hn Hx).
     assert (La := loss_nonneg a).
-    cbn [loss positive negative steps joins sums_ok] in *.
+    cbn [loss positive negative steps joins sums_ok multiplied] in *.
     assert (Ld := Rabs_pos (value (Step e ks a) - (list_sum (map p ks) + value a))).
     assert (Qp := list_nonneg (fun k => Rmax 0 (p k)) ks (fun k => Rmax_l 0 (p k))).
     assert (Qn := list_nonneg (fun k => Rmax 0 (- p k)) ks (fun k => Rmax_l 0 (- p k))).
@@ -187,37 +204,37 @@ Proof.
       assert (Rabs (p k) <= m); [|lra]. apply Rabs_le. generalize (Rmax_r 0 (p k)) (Rmax_r 0 (- p k)). lra. }
     assert (D1 := aligned_error e ks (value a)).
     assert (D2 := out_error (aligned e ks (value a))). change (out (aligned e ks (value a))) with (value (Step e ks a)) in D2.
-    assert (W : (INR (length ks) + 1) * bpow radix2 (e - fraction) <= w * (m + x + floor)).
-    { unfold w, Zminus. rewrite bpow_plus. assert (INR (length ks) <= INR terms_) by (apply le_INR; assumption).
-      assert (G := bpow_ge_0 radix2 e). assert (G' := bpow_ge_0 radix2 (- fraction)). assert (N := pos_INR (length ks)).
-      rewrite (Rmult_comm (bpow radix2 e)), <- Rmult_assoc. apply Rmult_le_compat; try assumption.
-      - apply Rmult_le_pos; lra.
-      - apply Rmult_le_compat_r; lra. }
+    assert (W : (INR (nonzeros p ks) + 1) * bpow radix2 (e - fraction) <= (INR (nonzeros p ks) + 1) * (w * (m + x + floor))).
+    { apply Rmult_le_compat_l; [generalize (pos_INR (nonzeros p ks)); lra|].
+      unfold w, Zminus. rewrite bpow_plus, Rmult_comm. apply Rmult_le_compat_l; assumption. }
     assert (T := Rmult_le_compat_l t _ _ t_nonneg VV).
-    rewrite S_INR.
-    assert (E : Rabs (value (Step e ks a) - (list_sum (map p ks) + value a)) <= w * (m + x + floor) + t * (m + x) + s).
+    rewrite nonzeros_app, plus_INR, S_INR.
+    assert (E : Rabs (value (Step e ks a) - (list_sum (map p ks) + value a)) <= (INR (nonzeros p ks) + 1) * (w * (m + x + floor)) + t * (m + x) + s).
     { replace (value (Step e ks a) - (list_sum (map p ks) + value a))
         with ((value (Step e ks a) - aligned e ks (value a)) + (aligned e ks (value a) - (list_sum (map p ks) + value a))) by ring.
       eapply Rle_trans. apply Rabs_triang. lra. }
     lra.
 Qed.
 
-Theorem tensor_core : forall m floor terms_ most c, 0 <= floor ->
-  positive c <= m -> negative c <= m -> obeys terms_ floor c -> sums_ok c -> (steps c <= most)%nat -> (joins c <= most)%nat ->
-  let a := INR most * ((INR terms_ + 1) * bpow radix2 (- fraction) + 2 * t) in a < 1 ->
+Theorem tensor_core : forall m floor count most c, 0 <= floor ->
+  positive c <= m -> negative c <= m -> obeys floor c -> sums_ok c ->
+  (nonzeros p (multiplied c) <= count)%nat -> (steps c <= most)%nat -> (joins c <= most)%nat ->
+  let a := (INR count + INR most) * bpow radix2 (- fraction) + 2 * INR most * t in a < 1 ->
   let error := (a * (m + floor) + INR most * s) / (1 - a) in
   Rabs (value c - ideal c) <= error /\ Rabs (value c) <= m + error.
 Proof.
-  intros m floor terms_ most c Hfl Hp Hn Ho Hs Hsteps Hjoins a Ha error.
+  intros m floor count most c Hfl Hp Hn Ho Hs Hcount Hsteps Hjoins a Ha error.
   assert (Hm : 0 <= m) by (generalize (parts_nonneg c); lra).
-  assert (L := loss_bound m (loss c) floor terms_ c Hm Hfl Hp Hn (Rle_refl _) Ho Hs).
+  assert (L := loss_bound m (loss c) floor c Hm Hfl Hp Hn (Rle_refl _) Ho Hs).
   assert (X := loss_nonneg c). set (x := loss c) in *.
-  apply le_INR in Hsteps, Hjoins. assert (N1 := pos_INR (steps c)). assert (N2 := pos_INR (joins c)). assert (N3 := pos_INR most).
-  set (w := (INR terms_ + 1) * bpow radix2 (- fraction)) in *.
-  assert (Hw : 0 <= w) by (apply Rmult_le_pos; [generalize (pos_INR terms_); lra | apply bpow_ge_0]).
+  apply le_INR in Hcount, Hsteps, Hjoins. assert (N3 := pos_INR most).
+  set (w := bpow radix2 (- fraction)) in *.
+  assert (Hw : 0 <= w) by apply bpow_ge_0.
   assert (W : 0 <= w * (m + x + floor)) by (apply Rmult_le_pos; lra).
   assert (T : 0 <= t * (m + x)) by (apply Rmult_le_pos; lra).
-  assert (A1 : INR (steps c) * (w * (m + x + floor) + t * (m + x) + s) <= INR most * (w * (m + x + floor) + t * (m + x) + s)) by (apply Rmult_le_compat_r; lra).
+  assert (A0 : (INR (nonzeros p (multiplied c)) + INR (steps c)) * (w * (m + x + floor)) <= (INR count + INR most) * (w * (m + x + floor)))
+    by (apply Rmult_le_compat_r; lra).
+  assert (A1 : INR (steps c) * (t * (m + x) + s) <= INR most * (t * (m + x) + s)) by (apply Rmult_le_compat_r; lra).
   assert (A2 : INR (joins c) * (t * (m + x)) <= INR most * (t * (m + x))) by (apply Rmult_le_compat_r; lra).
   assert (T2 : t * (m + x) <= t * (m + x + floor)) by (apply Rmult_le_compat_l; lra).
   assert (A3 : INR most * (2 * (t * (m + x))) <= INR most * (2 * (t * (m + x + floor)))) by (apply Rmult_le_compat_l; lra).
@@ -227,6 +244,45 @@ Proof.
   assert (V := value_loss c). fold x in V. split; [lra|].
   replace (value c) with (ideal c + (value c - ideal c)) by ring. eapply Rle_trans. apply Rabs_triang.
   generalize (ideal_within m c Hp Hn). lra.
+Qed.
+
+(** Steps of at most so many products. *)
+Fixpoint short (length_ : nat) (c : core) : Prop :=
+  match c with
+  | Given _ => True
+  | Plus a b => short length_ a /\ short length_ b
+  | Step _ ks a => (length ks <= length_)%nat /\ short length_ a
+  end.
+
+Theorem short_steps : forall length_ c, short length_ c -> (nonzeros p (multiplied c) <= steps c * length_)%nat.
+Proof.
+  assert (F : forall ks, (nonzeros p ks <= length ks)%nat).
+  { unfold nonzeros. induction ks as [|k ks IH]; simpl; [lia|]. destruct nonzero; simpl; lia. }
+  induction c as [b|a IHa b IHb|e ks a IHa]; cbn [short multiplied steps]; intros H.
+  - apply Nat.le_0_l.
+  - destruct H as [Ha Hb]. rewrite nonzeros_app. specialize (IHa Ha). specialize (IHb Hb). lia.
+  - destruct H as [Hk Ha]. rewrite nonzeros_app. specialize (IHa Ha). specialize (F ks). simpl. lia.
+Qed.
+
+(** The order of a computation is without influence on what is summed. *)
+Lemma core_lists : forall c,
+  positive c = list_sum (map (fun k => Rmax 0 (p k)) (multiplied c)) + list_sum (map (Rmax 0) (givens c)) /\
+  negative c = list_sum (map (fun k => Rmax 0 (- p k)) (multiplied c)) + list_sum (map (fun b => Rmax 0 (- b)) (givens c)) /\
+  ideal c = list_sum (map p (multiplied c)) + list_sum (givens c).
+Proof.
+  induction c as [b|a IHa b IHb|e ks a IHa]; cbn [positive negative ideal multiplied givens].
+  - simpl. lra.
+  - rewrite !map_app, !list_sum_app. lra.
+  - rewrite !map_app, !list_sum_app. lra.
+Qed.
+
+Lemma nonzeros_permutation : forall ks ls, Permutation ks ls -> nonzeros p ks = nonzeros p ls.
+Proof.
+  unfold nonzeros. induction 1 as [|k ks ls _ IH|k l ks|]; simpl.
+  - reflexivity.
+  - destruct nonzero; simpl; rewrite IH; reflexivity.
+  - destruct (nonzero (p k)), (nonzero (p l)); reflexivity.
+  - congruence.
 Qed.
 
 End Core.
