@@ -198,7 +198,8 @@ def _embedding(attributes: Attributes, weight: Tensor, indices: Tensor) -> Tenso
 def _embedding_rule(arithmetic: Arithmetic, attributes: Attributes, weight: Tensor, indices: Enclosure) -> Bounded:
     """Rows of a table of stored numbers, chosen by tokens that every run has."""
     centre = _embedding(attributes, weight, indices.centre)
-    radius = torch.where(indices.radius == 0, 0.0, torch.inf)[..., None].expand_as(centre)  # another row could be any
+    moved = torch.where(indices.radius == 0, centre.new_zeros(()), centre.new_tensor(torch.inf))  # another row could be any
+    radius = moved[..., None].expand_as(centre)
     return Bounded(centre, radius, None, arithmetic.storage)
 
 
