@@ -218,6 +218,7 @@ def _filled(reader: Reader, node: fx.Node, kept: Any, mask: Choice, filled: Any)
     """Where the mask is true, what is filled in; else what is kept."""
     if mask.table.dtype != torch.bool:
         raise UnsupportedOperatorError(f"{reader.describe(node)} takes a mask of {mask.table.dtype}; make it a boolean one.")
+    _refuse_tokens(reader, node)
     if not isinstance(kept, (Value, Choice)):
         mask, kept, filled = Choice(mask.tokens, ~mask.table), filled, kept
     if not isinstance(kept, (Value, Choice)):
@@ -229,10 +230,17 @@ def _filled(reader: Reader, node: fx.Node, kept: Any, mask: Choice, filled: Any)
     return reader.place(node, "masked", [*values[:2], None if number is not None else values[2]], {"fill": number})
 
 
+def _refuse_tokens(reader: Reader, node: fx.Node) -> None:
+    """Tokens themselves are no numbers, wherever a mask chooses: torch's ``where`` counts as a move."""
+    if any(map(reader.is_token, node.all_input_nodes)):
+        raise UnsupportedOperatorError(f"{reader.describe(node)} computes with tokens; {ONLY}.")
+
+
 def _added(reader: Reader, node: fx.Node, given: Mapping[str, Any]) -> Any:
     """Add what is finite, then fill in the minus infinities."""
     first, second = given["self"], given["other"]
     x, mask = (second, first) if _hides(first) else (first, second)
+    _refuse_tokens(reader, node)
     if not isinstance(x, Value) or x.constant is not None or given.get("alpha", 1) != 1:
         raise UnsupportedOperatorError(
             f"{reader.describe(node)} adds a mask with infinities that tokens choose to another mask; combine them while they are boolean."
