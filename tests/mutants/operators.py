@@ -239,7 +239,7 @@ OPERATORS = (
         "ops/attention.py",
         "_errors_times(_product(arithmetic, weights, given), 2.0)",
         "_errors_times(_product(arithmetic, weights, given), 1.0)",
-        f"{_THEOREMS}::test_scaled_sums_may_round_twice_as_much",
+        f"{_THEOREMS}::test_rescaled_outputs_round_with_every_block",
     ),
     mutant(
         "scores are scaled with two roundings less",
