@@ -54,6 +54,7 @@ TENSOR_CORES = (
 )
 """For factors of 16 bits."""
 _SHORT_STEP = 8
+"""Products in a step of kernels that were made for Ampere, which run on later units as well."""
 
 
 @dataclass(frozen=True)

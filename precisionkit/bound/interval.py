@@ -20,7 +20,7 @@ from precisionkit.enclosure import Bounded, Enclosure
 from precisionkit.evaluate import Program
 from precisionkit.graph import Node, interpret
 from precisionkit.ops._store import store_error
-from precisionkit.outward import U, add_up, mul_up, sum_of_products_up
+from precisionkit.outward import U, add_up, hypot_up, mul_up, sum_of_products_up
 
 
 @dataclass(frozen=True)
@@ -86,8 +86,7 @@ def stored(arithmetic: Arithmetic, result: Bounded, *, unstored: bool = False) -
 
 def _spread(fresh: Tensor, spread: Tensor | None, store: Tensor) -> Tensor:
     """Of an operator's own roundings and of the store behind them."""
-    own = torch.fmin(fresh, spread) if spread is not None else fresh
-    return mul_up(torch.hypot(own, store), 1 + 2.0**-50)
+    return hypot_up(fresh if spread is None else torch.minimum(fresh, spread), store)  # NaN stays
 
 
 def interval(

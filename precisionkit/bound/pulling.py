@@ -16,7 +16,7 @@ from torch import Tensor
 
 from precisionkit.evaluate import Program, ieee_binary32
 from precisionkit.ops.adjoint import Lines
-from precisionkit.outward import TINY, U, add_up, mul_up, narrowed_up
+from precisionkit.outward import TINY, U, add_up, hypot_up, mul_up, narrowed_up
 
 _LARGEST = 2**16
 """Entries of a tensor up to which binary32 row sums lose little: 2**-7, and 2**-6 more with one slope.  Theorem 19 and
@@ -84,8 +84,7 @@ class Errors:
 
     def plus(self, other: Errors) -> Errors:
         """Of both, at the same coordinates."""
-        likely = mul_up(torch.hypot(self.unbiased, other.unbiased), 1 + 2.0**-50)
-        return Errors(add_up(self.error, other.error), likely, add_up(self.bias, other.bias))
+        return Errors(add_up(self.error, other.error), hypot_up(self.unbiased, other.unbiased), add_up(self.bias, other.bias))
 
     def times(self, factor: Tensor) -> Errors:
         """Times a non-negative factor."""

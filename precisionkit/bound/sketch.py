@@ -21,7 +21,7 @@ from precisionkit.bound.walk import relied_on
 from precisionkit.enclosure import Enclosure
 from precisionkit.graph import Graph, Node
 from precisionkit.ops.adjoint import Lines
-from precisionkit.outward import U, add_up, mul_up
+from precisionkit.outward import U, add_up, hypot_up, mul_up
 
 _SEED = 20230130
 _KEPT_BYTES = 3 * 2**29
@@ -346,7 +346,7 @@ class NormalSketch(Sketch):
         self._factor = normal_factor(samples, self._failure)
 
     def _joined(self, a: Tensor, b: Tensor) -> Tensor:
-        return mul_up(torch.hypot(a, b), 1 + 2.0**-50)
+        return hypot_up(a, b)
 
     def _of_lines(self, lines: Lines) -> tuple[Tensor, Tensor | None]:
         return torch.zeros_like(lines.above), None

@@ -24,7 +24,7 @@ from precisionkit.ops._store import internal_error
 from precisionkit.ops.adjoint import at_rows
 from precisionkit.ops.record import Attributes, Operator, Statistic, several_activations
 from precisionkit.ops.softmax import KEYS_A_BLOCK, SOFTMAX, blocks_of, exact_softmax, masked_out, softmax_rule
-from precisionkit.outward import add_up, mul_up, root_sum_up
+from precisionkit.outward import add_up, hypot_up, mul_up
 
 ASSUMPTION = (
     "Attention is computed by fused kernels: scores, softmax and sums in the internal format or in the accumulator's, rescaled at most "
@@ -116,7 +116,7 @@ def _score_rule(arithmetic: Arithmetic, attributes: Attributes, query: Enclosure
     assert product.spread is not None
     assert product.bias is not None
     fresh, bias = add_up(product.fresh, chain, last, own), add_up(product.bias, chain, own)
-    spread = root_sum_up(mul_up(product.spread, product.spread), mul_up(last, last))
+    spread = hypot_up(product.spread, last)
     hidden = masked.expand_as(fresh)
     centre = centre if mask is None else centre + mask
     fresh, spread, bias, reach, second = (t.masked_fill(hidden, 0.0) for t in (fresh, spread, bias, reach, second))

@@ -18,7 +18,7 @@ from precisionkit.ops._dot import Dots, SumErrors, Sums, bounded, dot_errors, te
 from precisionkit.ops._runs import run_dots
 from precisionkit.ops._store import store_error
 from precisionkit.ops.record import Attributes, Operator
-from precisionkit.outward import add_up, mul_up, root_sum_up
+from precisionkit.outward import add_up, hypot_up, mul_up
 
 _MANY = 8
 """Input channels from which on the transposed evaluation is faster."""
@@ -166,7 +166,7 @@ def _first_store(arithmetic: Arithmetic, sums: Sums, errors: SumErrors, bias: Te
     first = store_error(arithmetic.storage, magnitude)
     rest = add_up(roundings, mul_up(first, 2 * v))
     random, bias = (add_up(first, rest), errors.bias) if arithmetic.unbiased_sums else (first, add_up(errors.bias, rest))
-    spread = root_sum_up(mul_up(errors.spread, errors.spread), mul_up(random, random))
+    spread = hypot_up(errors.spread, random)
     both = SumErrors(add_up(errors.error, first, rest), errors.peak, spread, bias)
     return replace(bounded(arithmetic, sums, both), stored_before=magnitude)
 

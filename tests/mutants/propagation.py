@@ -52,8 +52,8 @@ PROPAGATION = (
     mutant(
         "the spread of an operator without its store",
         "bound/interval.py",
-        "return mul_up(torch.hypot(own, store), 1 + 2.0**-50)",
-        "return own",
+        "return hypot_up(fresh if spread is None else torch.minimum(fresh, spread), store)",
+        "return fresh if spread is None else torch.minimum(fresh, spread)",
         f"{_ADJOINT}::test_unbiased_roundings_and_the_rest_make_up_the_local_errors",
         keyword="relu or residual",
     ),
@@ -125,8 +125,8 @@ PROPAGATION = (
     mutant(
         "random errors at the same place add up by their larger one",
         "bound/pulling.py",
-        "likely = mul_up(torch.hypot(self.unbiased, other.unbiased), 1 + 2.0**-50)",
-        "likely = torch.maximum(self.unbiased, other.unbiased)",
+        "hypot_up(self.unbiased, other.unbiased)",
+        "torch.maximum(self.unbiased, other.unbiased)",
         f"{_OWN}::test_absorbing_local_errors_changes_no_bound",
     ),
     mutant(

@@ -68,7 +68,7 @@ SUMS = (
         "the roundings of one sum are independent",
         "ops/_dot.py",
         "spread = add_up(rounded, additions)",
-        "spread = root_sum_up(mul_up(each, additions), mul_up(rounded, rounded))",
+        "spread = add_up(rounded, torch.sqrt(mul_up(each, additions)))",
         "soundness/test_detectors.py::test_detectors_are_never_certified_for_any_order",
     ),
     mutant(
@@ -257,7 +257,7 @@ SUMS = (
     mutant(
         "the spread leaves out a convolution's first store",
         "ops/conv.py",
-        "spread = root_sum_up(mul_up(errors.spread, errors.spread), mul_up(random, random))",
+        "spread = hypot_up(errors.spread, random)",
         "spread = errors.spread",
         f"{_ATTAINED}::test_a_convolution_may_be_stored_before_its_bias",
     ),

@@ -11,8 +11,10 @@ from precisionkit.arithmetic import REFERENCE, parse_arithmetic
 from precisionkit.bound.interval import interval
 from precisionkit.capture import capture
 from precisionkit.capture.calm import as_written
+from precisionkit.enclosure import Enclosure
 from precisionkit.errors import UnsupportedOperatorError, UnusableModelError
 from precisionkit.evaluate import Program, execute
+from precisionkit.ops import BY_NAME
 from precisionkit.task import arithmetic_info
 
 
@@ -495,3 +497,13 @@ def test_models_that_return_no_tensor_are_refused_in_a_sentence(wrap, kind):
 
     with pytest.raises(UnusableModelError, match=rf"^The model returns a {kind}, and logits are needed, one tensor"):
         capture(Wrapped(), (3,))
+
+
+def test_rows_chosen_by_what_may_deviate_have_no_bound():
+    table, places = torch.randn(5, 3), torch.tensor([[1.0, 2.0]], dtype=torch.float64)
+    rule = BY_NAME["embedding"].error_rule
+    exact = rule(parse_arithmetic("fp16"), {}, table.double(), Enclosure.exact(places))
+    moved = rule(parse_arithmetic("fp16"), {}, table.double(), Enclosure(places, torch.tensor([[0.0, 1.0]], dtype=torch.float64)))
+    assert (exact.carried == 0).all()
+    assert moved.carried.isinf().all(-1).tolist() == [[False, True]]
+    assert moved.carried.dtype == torch.float64
