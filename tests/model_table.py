@@ -27,7 +27,7 @@ from precisionkit.devices import find_device
 from precisionkit.evaluate import Program, execute
 from precisionkit.graph import Graph
 
-from .bench import NETWORKS, loaded
+from .bench import NETWORKS, loaded, trained
 
 SEED, CLASSES = 0, 10
 
@@ -160,6 +160,7 @@ def row(name: str, given: Options) -> Row:
         module, inputs = build(name, size), torch.rand(given.images, 3, size, size)
         weights, method, effort = "random", "adjoint", given.effort
     else:
+        trained(name, NETWORKS[name])
         model, data = loaded(name, NETWORKS[name])
         module, inputs = model.module, model.preprocess(data.images)
         weights, method, effort = "trained", "auto", EFFORT

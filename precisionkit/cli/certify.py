@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
@@ -28,6 +28,10 @@ from precisionkit.cli.shared import (
 )
 from precisionkit.report import Report, check_writable, render, write_json, write_table
 
+if TYPE_CHECKING:
+    from precisionkit.data import Dataset
+    from precisionkit.models import LoadedModel
+
 _EXIT_CODES = """\b
 Exit codes:
   0    done
@@ -49,6 +53,7 @@ class _Request:
     batch_size: int | None
     json_file: Path | None
     table_file: Path | None
+    certificate_file: Path | None
     fail_under: float | None
     native: bool
     linearised: bool
@@ -86,6 +91,13 @@ class _Request:
 @click.option("--batch-size", type=click.IntRange(min=1), metavar="N", help="[default: by the size of the network]")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), metavar="FILE", help="Write the whole report as JSON.")
 @click.option("--table", "table_file", type=click.Path(path_type=Path), metavar="FILE", help="Write one row an input, .csv or .parquet.")
+@click.option(
+    "--certificate",
+    "certificate_file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write what is needed to derive the 'proved' verdicts again, for 'precisionkit check FILE'.",
+)
 @click.option("--fail-under", type=click.FloatRange(0, 100), metavar="PERCENT", help="Exit with 1 if fewer are certified.")
 @click.option("--native", is_flag=True, help="On a CPU, run the real half kernels (slow) instead of fp32 kernels with one rounding each.")
 @click.option("--linearised", is_flag=True, help="Report first-order numbers as well: how far a sharper method could get. Never a verdict.")
@@ -110,19 +122,28 @@ def _certify(source: Source, asked: Asked, request: _Request, talk: Console) -> 
     for path, table in ((request.json_file, False), (request.table_file, True)):
         if path is not None:
             check_writable(path, table=table)
-    report = _run(source, asked, request, talk)
-    show(render(report))
-    _write(report, request, talk)
+    if request.certificate_file is not None:
+        check_writable(request.certificate_file)
+    with source.registered():
+        model, data = source.load()
+        report = _run(model, data, asked, request, talk)
+        show(render(report))
+        _write(report, request, talk)
+        if request.certificate_file is not None and report.complete:
+            _write_certificate(model, data, report, request, talk)
     return _verdict(report, request, talk)
 
 
-def _run(source: Source, asked: Asked, request: _Request, talk: Console) -> Report:
-    """Load everything and certify it."""
+def _run(model: LoadedModel, data: Dataset, asked: Asked, request: _Request, talk: Console) -> Report:
+    """Certify; a certificate that cannot be written is refused before."""
     from precisionkit.bound import EFFORT
+    from precisionkit.certificates import check_certifiable
     from precisionkit.certify import Settings
     from precisionkit.certify import certify as certify_data
 
     arithmetic = asked.arithmetic(request.device)
+    if request.certificate_file is not None:
+        check_certifiable(model, data, arithmetic)
     settings = Settings(
         method=request.method,
         effort=EFFORT if request.effort is None else request.effort,
@@ -134,10 +155,25 @@ def _run(source: Source, asked: Asked, request: _Request, talk: Console) -> Repo
         emulate=asked.emulate,
         probe=request.probe,
     )
-    with source.registered():
-        model, data = source.load()
-        with memory_errors(), progress(talk, "certifying", quiet=request.quiet) as advance:
-            return certify_data(model, data, arithmetic, settings, advance)
+    with memory_errors(), progress(talk, "certifying", quiet=request.quiet) as advance:
+        return certify_data(model, data, arithmetic, settings, advance)
+
+
+def _write_certificate(model: LoadedModel, data: Dataset, report: Report, request: _Request, talk: Console) -> None:
+    """Have the checker prove what was proved, and write it down."""
+    from precisionkit.certificates import make_certificate
+    from precisionkit.checker import write
+
+    assert request.certificate_file is not None
+    with progress(talk, "deriving", quiet=request.quiet) as advance:
+        made = make_certificate(model, data, report, advance)
+    write(made.certificate, request.certificate_file)
+    if made.beyond:
+        talk.print(
+            f"{made.beyond} of {report.summary.proved} proved inputs are not in the certificate: the checker's bounds, which are simpler, "
+            "do not suffice for them."
+        )
+    tell_written(talk, request.certificate_file, quiet=request.quiet)
 
 
 def _write(report: Report, request: _Request, talk: Console) -> None:

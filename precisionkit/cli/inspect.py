@@ -79,6 +79,7 @@ def _look(source: Source, request: _Request) -> InspectReport:
         try:
             model, data = source.load() if source.data is not None else (source.load_model(shape), None)
         except (UnusableModelError, UnsupportedOperatorError) as error:
+            assert source.model is not None  # a required argument
             outline = list_model(source.model, error)
             if outline is None:
                 raise

@@ -33,7 +33,7 @@ Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 class Source:
     """Where the model and the data come from."""
 
-    model: str
+    model: str | None
     data: str | None
     arch: str | None
     data_root: Path | None
@@ -70,6 +70,7 @@ class Source:
     def _model(self, input_shape: tuple[int, ...] | None, given: Preprocess | None, changes: dict[str, Any]) -> LoadedModel:
         from precisionkit.models import load_model
 
+        assert self.model is not None  # it is required wherever this is called
         model = load_model(
             self.model,
             arch=self.arch,
@@ -213,6 +214,14 @@ _DETAILS = _together(
 source_options = _together(_MODEL, _data(required=True), _DETAILS)
 model_options = _together(_MODEL, _data(required=False), _DETAILS)
 """The same where the data set may be left out."""
+certificate_options = _together(
+    click.option("--model", metavar="MODEL", help="Compare the network with that of a model."),
+    _data(required=False),
+    _DETAILS,
+    click.option("--trust", is_flag=True, help="Load files that can run code: pickled modules, TorchScript."),
+    click.option("--download/--no-download", default=None, help="Fetch what is missing [default: only named data sets]."),
+    click.option("-q", "--quiet", is_flag=True, help="No progress on stderr."),
+)
 access_options = _together(
     click.option("--trust", is_flag=True, help="Load files that can run code: pickled modules, TorchScript."),
     click.option("--download/--no-download", default=None, help="Fetch what is missing [default: only named data sets]."),

@@ -1,0 +1,200 @@
+"""Derive the least gaps of a program: enclosures forward, functionals backward.
+
+A *run* is any execution that a `Rule` allows.  For a class c and every other class j, ``z_c - z_j`` of every run is at least the gap of
+the computed centres minus what the run's deviations can take from it; if that is positive for every j, every run predicts c (theorem 13).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from precisionkit.checker.operators import OPERATORS, Ball, Result, Rows, Rule
+from precisionkit.checker.rounding import Floats, U, add_up, mul_up, weighted_up
+
+METHODS = ("interval", "substitution", "settled")
+"""Cheapest first: radii node by node; gaps pulled back to the input; the same, with the neurons in doubt pulled back before."""
+_ROW_ENTRIES = 2**21
+"""Entries aimed at for the functionals of one node."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """One operator: its operands are the input, nodes before it, and constants (None for an absent bias)."""
+
+    name: str
+    operator: str
+    operands: tuple[str | None, ...]
+    attributes: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Network:
+    """A classifier; the last node gives the logits."""
+
+    input: str
+    nodes: tuple[Node, ...]
+    constants: Mapping[str, NDArray[Any]]
+
+    def rounded(self, rule: Rule) -> Network:
+        """With its constants in the storage format.
+
+        Raises
+        ------
+        OverflowError
+            One lies beyond its range.
+        """
+        return Network(self.input, self.nodes, {name: rule.storage.round(value) for name, value in self.constants.items()})
+
+
+@dataclass
+class _Trace:
+    """What is known of every node for one batch."""
+
+    network: Network
+    balls: dict[str, Ball]
+    results: dict[str, Result] = field(default_factory=dict)
+    local: dict[str, Floats] = field(default_factory=dict)
+    finite: NDArray[np.bool_] | None = None
+
+    def operands(self, node: Node) -> list[Any]:
+        return [None if name is None else self.balls.get(name, self.network.constants.get(name)) for name in node.operands]
+
+
+def least_gaps(network: Network, rule: Rule, inputs: NDArray[Any], classes: NDArray[np.int64], method: str) -> tuple[Floats, Floats]:
+    """Lower bounds of the gaps between a class and all others, in every run of the program.
+
+    Parameters
+    ----------
+    network : Network
+        With constants of the storage format, see `Network.rounded`.
+    inputs : (batch, ...) array
+        Of any format: they are rounded to the storage format here.
+    classes : (batch,) int array
+    method : str
+        One of `METHODS`.
+
+    Returns
+    -------
+    least : (batch,) array
+        The least of the lower bounds; NaN or -inf where nothing is proved.
+    scale : (batch,) array
+        Magnitude of the numbers that it is a difference of.
+
+    Raises
+    ------
+    OverflowError
+        An input lies beyond the range of the format.
+    ValueError
+        Shapes do not fit.
+    """
+    with np.errstate(all="ignore"):
+        trace = _forward(network, rule, rule.storage.round(inputs), settle=method == "settled")
+        logits = trace.balls[network.nodes[-1].name]
+        row = np.arange(len(classes))
+        gaps = logits.mid[row, classes][:, None] - logits.mid
+        apart = add_up(logits.down[row, classes][:, None], logits.up)
+        taken = apart if method == "interval" else _pulled_gaps(trace, classes)
+        lower = np.nextafter(np.nextafter(gaps, -np.inf) - taken, -np.inf)
+        lower[row, classes] = np.inf
+        rival = np.where(np.isnan(lower), -np.inf, lower).argmin(axis=1)
+        assert trace.finite is not None
+        least = np.where(trace.finite, lower[row, rival], -np.inf)
+        return least, np.abs(gaps[row, rival]) + taken[row, rival]
+
+
+def _forward(network: Network, rule: Rule, inputs: Floats, *, settle: bool) -> _Trace:
+    """Enclosures of every node, from its operands' (theorem 14); with `settle`, sharper ones in front of ReLU (theorem 18)."""
+    zero = np.zeros_like(inputs)
+    trace = _Trace(network, {network.input: Ball(inputs, zero, zero)})
+    trace.finite = np.ones(len(inputs), dtype=np.bool_)
+    for node in network.nodes:
+        if settle and node.operator == "relu" and node.operands[0] != network.input:
+            assert node.operands[0] is not None
+            trace.balls[node.operands[0]] = _settled(trace, node.operands[0])
+        result = OPERATORS[node.operator].forward(rule, node.attributes, *trace.operands(node))
+        trace.results[node.name] = result
+        ball, local, finite = _stored(rule, result)
+        trace.balls[node.name], trace.local[node.name] = ball, local
+        trace.finite &= finite
+    return trace
+
+
+def _stored(rule: Rule, result: Result) -> tuple[Ball, Floats, NDArray[np.bool_]]:
+    """After the store: the enclosure, the operator's local errors, and whether overflow is excluded (theorems 1 and 14)."""
+    batch = len(result.mid)
+    if result.fresh is None:
+        assert result.up is not None
+        assert result.down is not None
+        return Ball(result.mid, result.up, result.down), np.zeros_like(result.mid), np.ones(batch, dtype=np.bool_)
+    magnitude = add_up(np.abs(result.mid), result.carried, result.fresh)
+    local = result.fresh if result.form == rule.storage else add_up(result.fresh, rule.storage.store_error(magnitude))
+    radius = add_up(result.carried, local)
+    inside: NDArray[np.bool_] = (magnitude < rule.storage.overflow_threshold) & (result.peak <= result.form.largest)
+    return Ball(result.mid, radius, radius), local, np.asarray(inside.reshape(batch, -1).all(axis=1))
+
+
+def _settled(trace: _Trace, name: str) -> Ball:
+    """Pull every neuron whose sign is open back to the input, in both directions."""
+    ball = trace.balls[name]
+    up, down = ball.up.copy(), ball.down.copy()
+    doubtful = np.nonzero((ball.mid < ball.down) & (ball.mid > -ball.up))
+    size = max(1, _ROW_ENTRIES // _widest(trace))
+    for first in range(0, len(doubtful[0]), size):
+        places = tuple(part[first : first + size] for part in doubtful)
+        for sign, bound in ((1.0, up), (-1.0, down)):
+            g = np.zeros((len(places[0]), *ball.mid.shape[1:]))
+            g[(np.arange(len(g)), *places[1:])] = sign
+            bound[places] = np.fmin(bound[places], _pull_back(trace, name, g, places[0]))
+    return Ball(ball.mid, up, down)
+
+
+def _widest(trace: _Trace) -> int:
+    return max(int(np.prod(ball.mid.shape[1:])) for ball in trace.balls.values())
+
+
+def _pulled_gaps(trace: _Trace, classes: NDArray[np.int64]) -> Floats:
+    """Upper bounds of ``(d_j - d_c)`` of the logits' deviations d, for every class j.  (batch, classes)."""
+    name = trace.network.nodes[-1].name
+    count = trace.balls[name].mid.shape[1]
+    taken = np.empty((len(classes), count))
+    size = max(1, _ROW_ENTRIES // (_widest(trace) * count))
+    for first in range(0, len(classes), size):
+        images = np.arange(first, min(first + size, len(classes)))
+        g = np.repeat(np.eye(count)[None], len(images), axis=0)
+        g[np.arange(len(images)), :, classes[images]] -= 1.0
+        rows = np.repeat(images, count)
+        taken[images] = _pull_back(trace, name, g.reshape(-1, count), rows).reshape(len(images), count)
+    return taken
+
+
+def _pull_back(trace: _Trace, name: str, g: Floats, rows: Rows) -> Floats:
+    """Upper bounds of ``sum g (run - mid)`` for functionals of one node, over every run (theorems 16 and 17).
+
+    Each node on the way costs ``sum |g| local``; what rounding the functionals loses is paid for at once, with the radii.
+    """
+    total = np.zeros(len(g))
+    functionals = {name: g}
+    for node in reversed(trace.network.nodes):
+        here = functionals.pop(node.name, None)
+        if here is None:
+            continue
+        total = add_up(total, weighted_up(np.abs(here), trace.local[node.name][rows]))
+        if all(name == trace.network.input for name in node.operands if name in trace.balls):
+            continue  # every run starts from the same input
+        operator = OPERATORS[node.operator]
+        pulled, lost = operator.pull(node.attributes, here, rows, trace.results[node.name], *trace.operands(node))
+        total = add_up(total, lost)
+        for operand, part in zip(node.operands, pulled, strict=False):
+            assert operand is not None
+            if operand == trace.network.input:
+                continue
+            if operand in functionals:
+                part = functionals[operand] + part
+                total = add_up(total, mul_up(weighted_up(np.abs(part), trace.balls[operand].radius[rows]), 2 * U))
+            functionals[operand] = part
+    return total
