@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test test-long lint proofs bench limits softfloat contracts mutants models docs clean
+.PHONY: demo test test-long lint proofs bench limits softfloat contracts mutants models certificates docs clean
 
 demo: $(STAMP)  ## certify the digits network that comes with the package
 	mkdir -p reports
@@ -40,6 +40,9 @@ mutants: $(STAMP)  ## planted mistakes that the tests must catch, two at once
 
 models: $(STAMP)  ## what is supported and shown of torchvision's classifiers: docs/models.md
 	$(BIN)/python -m tests.model_table --write docs/models.md
+
+certificates: $(STAMP)  ## certificates of the MNIST networks, written and checked on all 10,000 test images
+	$(BIN)/python -m tests.certificates
 
 docs: $(STAMP)  ## write docs/operators.md from the records
 	$(BIN)/python -m precisionkit.docs > docs/operators.md

@@ -83,8 +83,6 @@ def _node(graph: Graph, node: GraphNode, constants: dict[str, NDArray[Any]]) -> 
         operator, operands = node.operator, _batch_norm_operands(graph, node, constants)
     elif len(node.operands) == 1 and _keeps_order(graph, node):
         operator, operands, attributes = "view", node.operands, {"shape": list(node.shape)}
-    elif node.operator == "add" and node.attributes.get("alpha", 1) != 1:
-        raise _unknown(node, "an alpha other than 1")
     else:
         operator, operands = node.operator, node.operands
     if operator not in checker.OPERATORS:

@@ -111,7 +111,7 @@ def write(certificate: Certificate, path: Path) -> None:
 
 def _arrays(certificate: Certificate) -> dict[str, bytes]:
     claims = (certificate.inputs, certificate.index, certificate.classes, certificate.methods, certificate.least)
-    constants = {_CONSTANT + name: np.asarray(value, dtype=np.float32) for name, value in certificate.network.constants.items()}
+    constants = {_CONSTANT + name: np.asarray(value, dtype=np.float32) for name, value in sorted(certificate.network.constants.items())}
     arrays: dict[str, NDArray[Any]] = {name: np.asarray(claim) for name, claim in zip(_CLAIMS, claims, strict=True)} | constants
     return {name: _encoded(array) for name, array in arrays.items()}
 
@@ -187,22 +187,24 @@ def read(path: Path) -> Certificate:
 def _members(path: Path) -> dict[str, bytes]:
     try:
         with zipfile.ZipFile(path) as archive:
-            infos = archive.infolist()
-            names = [info.filename for info in infos]
-            if len(set(names)) < len(names):
-                raise CertificateError("container", "two members of the archive have the same name.")
-            if missing := {_STATEMENT, _SEAL} - set(names):
-                raise CertificateError("container", f"the archive has no {sorted(missing)[0]}; it is no certificate.")
-            size = sum(info.file_size for info in infos)
-            if size > _MOST_BYTES or archive.getinfo(_STATEMENT).file_size > _MOST_STATEMENT:
-                raise CertificateError("container", f"the archive holds {size} bytes, more than the checker reads ({_MOST_BYTES}).")
-            return {name: archive.read(name) for name in names}
-    except (zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, RuntimeError, EOFError, ValueError) as error:
-        raise CertificateError("container", f"the file is no whole zip archive ({error}).") from error
-    except OSError:
+            _check_contents(archive)
+            return {name: archive.read(name) for name in archive.namelist()}
+    except (OSError, CertificateError):
         raise
-    except Exception as error:  # zlib.error, which is no subclass of anything above
-        raise CertificateError("container", f"the archive cannot be unpacked ({error}).") from error
+    except Exception as error:  # zipfile lets errors of many kinds through, those of zlib among them
+        raise CertificateError("container", f"the file is no whole zip archive ({ascii(str(error))[1:-1][:80]}).") from error
+
+
+def _check_contents(archive: zipfile.ZipFile) -> None:
+    infos = archive.infolist()
+    names = [info.filename for info in infos]
+    if len(set(names)) < len(names):
+        raise CertificateError("container", "two members of the archive have the same name.")
+    if missing := {_STATEMENT, _SEAL} - set(names):
+        raise CertificateError("container", f"the archive has no {sorted(missing)[0]}; it is no certificate.")
+    size = sum(info.file_size for info in infos)
+    if size > _MOST_BYTES or archive.getinfo(_STATEMENT).file_size > _MOST_STATEMENT:
+        raise CertificateError("container", f"the archive holds {size} bytes, more than the checker reads ({_MOST_BYTES}).")
 
 
 def _parsed(text: bytes) -> Any:

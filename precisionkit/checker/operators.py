@@ -121,10 +121,12 @@ def _dot_products(rule: Rule, x: Ball, multiply: Callable[[Floats, Floats], Floa
     """Sums of n products and a bias, m terms, in any order, with or without FMA (theorem 3).
 
     They carry ``|W| e``.  Products err by E in all; each of the m - 1 additions by ``v ufp`` of the largest sum of a subset of the terms,
-    which is at most ``(S + |c|) / 2 + |W| e + E`` and what was lost before, ``(m - 1) v (S + |W| e + E)``.
+    which is at most ``(S + |c|) / 2 + |W| e + E`` and what was lost before, ``(m - 1) v (S + |W| e + E)``.  Products that are zero in
+    every run do not count.
     """
     accumulate, m = rule.accumulate, n + (bias is not None)
-    lost = (m - 1) * accumulate.unit_roundoff
+    count = multiply(((x.mid != 0) | (x.radius != 0)).astype(np.float64), (weight != 0).astype(np.float64))  # exact: whole numbers
+    lost = np.maximum(count + (m - n - 1), 0.0) * accumulate.unit_roundoff
     size, offset = np.abs(weight), 0.0 if bias is None else np.abs(bias)
     mid = multiply(x.mid, weight) + (0.0 if bias is None else bias)
     magnitude = widened(multiply(np.abs(x.mid), size) + offset, m)
@@ -132,7 +134,7 @@ def _dot_products(rule: Rule, x: Ball, multiply: Callable[[Floats, Floats], Floa
     own = add_up(mul_up(magnitude, m * U), m * TINY)
     whole = add_up(magnitude, carried)
     exact = 2 * rule.storage.precision <= accumulate.precision
-    products = add_up(mul_up(whole, 0.0 if exact else accumulate.unit_roundoff), n * accumulate.eta)
+    products = add_up(mul_up(whole, 0.0 if exact else accumulate.unit_roundoff), count * accumulate.eta)
     largest = add_up(mul_up(add_up(magnitude, np.abs(mid), own), 0.5), carried, products)
     classical = mul_up(add_up(whole, products), lost)
     additions = np.minimum(classical, mul_up(ufp(add_up(largest, classical)), lost))

@@ -112,11 +112,11 @@ def _accepted(verified: Verified, source: Source) -> list[str]:
     from precisionkit.checker import assumptions
 
     what = "every" if len(verified.places) == len(verified.certificate.index) else "every checked"
-    compared = [name for name, given in (("network", source.model), ("inputs", source.data)) if given is not None]
-    open_ = [name for name in ("network", "inputs") if name not in compared]
     lines = [f"Accepted: for {what} input, every run of both programs predicts the same class."]
-    if compared:
-        lines.append(f"The {' and the '.join(compared)} are those of {source.model}{f' and {source.data}' if source.data else ''}.")
-    if open_:
-        lines.append(f"Not compared with files of yours: the {' and the '.join(open_)}; give --model and --data.")
+    if source.data is not None:
+        lines.append(f"The network and the inputs are those of {source.model} and {source.data}.")
+    elif source.model is not None:
+        lines.append(f"The network is that of {source.model}. Not compared with files of yours: the inputs; give --data.")
+    else:
+        lines.append("Not compared with files of yours: the network and the inputs; give --model and --data.")
     return [*lines, "Taken for granted:", *(f"  {sentence}" for sentence in assumptions(verified.certificate))]

@@ -76,7 +76,9 @@ def built(name, seed, spread=0.0):
         torch.manual_seed(seed)
         module = make().eval()
     with torch.no_grad():
-        for parameter in (*module.parameters(), *(b for n, b in module.named_buffers() if n.endswith("mean"))):
+        for buffer in (b for n, b in module.named_buffers() if n.endswith("mean")):
+            buffer.copy_(torch.from_numpy(rng.normal(size=buffer.shape)).float())
+        for parameter in module.parameters():
             scale = 2.0 ** rng.uniform(-spread, spread, parameter.shape)
             parameter.mul_(torch.from_numpy(scale).float())
         for buffer in (b for n, b in module.named_buffers() if n.endswith("var")):

@@ -1,0 +1,166 @@
+"""Certificates: what is written is accepted, every kind of tampering is refused at the step that it belongs to."""
+
+import ast
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from precisionkit import checker
+from precisionkit.checker import FORMATS, REFERENCE, Certificate, CertificateError, Rule, Source, check, derive, read, write
+
+from .networks import built, inputs_for
+from .tampering import KINDS, tampered
+
+FOLDER = Path(checker.__file__).parent
+BF16 = Rule(FORMATS["bfloat16"], FORMATS["binary32"])
+
+
+@pytest.fixture(scope="module")
+def certificate():
+    """Of a residual network in bfloat16, for inputs that every method is needed for."""
+    _, network = built("residual", 11)
+    inputs = inputs_for("residual", 12, 40, 2.0)
+    trace = checker.proof._forward(network.rounded(REFERENCE), REFERENCE, inputs.astype(np.float64), settle=False)
+    classes = trace.balls[network.nodes[-1].name].mid.argmax(1)
+    found = [derive(network, rule, inputs, classes) for rule in (REFERENCE, BF16)]
+    methods, least = (np.stack(part, axis=1) for part in zip(*found, strict=True))
+    kept = (least > 0).all(1)
+    assert set(methods[kept, 1]) >= {0, 1}
+    assert kept.sum() >= 10
+    model, data = Source("net.pt", "a" * 64), Source("noise", "b" * 64)
+    return Certificate(model, data, "test", 40, BF16, network, inputs[kept], np.nonzero(kept)[0], classes[kept], methods[kept], least[kept])
+
+
+@pytest.fixture(scope="module")
+def file(certificate, tmp_path_factory):
+    path = tmp_path_factory.mktemp("certificates") / "net.cert"
+    write(certificate, path)
+    return path
+
+
+def test_what_is_written_is_read_and_accepted(certificate, file):
+    verified = check(file)
+    assert np.array_equal(verified.places, np.arange(len(certificate.index)))
+    assert np.allclose(verified.least, certificate.least, rtol=1e-12)
+    assert verified.certificate.digest() == certificate.digest()
+    assert verified.certificate.network.nodes == certificate.network.nodes
+
+
+def test_equal_certificates_are_equal_files(certificate, file, tmp_path):
+    write(read(file), tmp_path / "again.cert")
+    assert (tmp_path / "again.cert").read_bytes() == file.read_bytes()
+    other = replace(certificate, split="train")
+    assert other.digest() != certificate.digest()
+
+
+def test_a_sample_is_drawn_from_all_inputs(certificate, file):
+    whole = check(file)
+    drawn = [check(file, sample=5, seed=seed) for seed in (0, 1)]
+    assert [len(some.places) for some in drawn] == [5, 5]
+    assert drawn[0].places.tolist() != drawn[1].places.tolist()
+    for some in drawn:
+        assert np.allclose(some.least, whole.least[some.places], rtol=1e-9)
+    assert len(check(file, sample=1000).places) == len(certificate.index)
+
+
+def test_progress_ends_with_all_inputs(file):
+    told = []
+    check(file, on_progress=lambda done, total: told.append((done, total)))
+    assert told[-1] == (told[-1][1], told[-1][1])
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.what)
+def test_tampering_is_refused(kind, file, tmp_path):
+    path = tmp_path / "forged.cert"
+    tampered(kind, file, path)
+    assert path.read_bytes() != file.read_bytes()
+    with pytest.raises(CertificateError, match=rf"^Refused at the step '{kind.step}': ") as found:
+        check(path)
+    assert found.value.step == kind.step
+    message = str(found.value)
+    assert message.isascii()
+    assert message.isprintable()
+    assert message.endswith(".")
+
+
+@pytest.mark.parametrize("where", ["constants", "inputs"])
+def test_numbers_beyond_the_half_format_are_refused(where, certificate, tmp_path):
+    """An entry that no class depends on, and that binary16 cannot hold."""
+    _, network = built("one layer", 1)
+    weight, inputs = network.constants["p_weight"].copy(), inputs_for("one layer", 2, 4)
+    inputs[:, 0], weight[:, 0] = (0.0, 1e5) if where == "constants" else (1e5, 0.0)
+    network = replace(network, constants={**network.constants, "p_weight": weight})
+    classes = (inputs @ weight.T + network.constants["p_bias"]).argmax(1)
+    methods, least = derive(network, REFERENCE, inputs, classes)
+    assert (least > 0).all()
+    fp16 = Rule(FORMATS["binary16"], FORMATS["binary32"])
+    claims = replace(certificate, rule=fp16, network=network, inputs=inputs, index=np.arange(4), classes=classes)
+    claims = replace(claims, methods=np.stack([methods] * 2, 1), least=np.stack([least] * 2, 1))
+    write(claims, tmp_path / "large.cert")
+    with pytest.raises(CertificateError, match=r"'half program': .* beyond the range of binary16, or is infinite or NaN\.$"):
+        check(tmp_path / "large.cert")
+
+
+def test_there_are_at_least_forty_kinds_of_tampering():
+    assert len({kind.what for kind in KINDS}) == len(KINDS) >= 40
+    assert sum(kind.careful for kind in KINDS) >= 40
+
+
+def test_resealing_alone_is_accepted(file, tmp_path):
+    """So that careful forgeries are refused for what they change, not for how they are packed."""
+    from .tampering import packed, resealed, unpacked
+
+    packed(resealed(unpacked(file)), tmp_path / "same.cert")
+    assert check(tmp_path / "same.cert").places.size
+
+
+def test_an_archive_that_unpacks_to_too_much_is_not_unpacked(file, monkeypatch):
+    monkeypatch.setattr(checker.certificate, "_MOST_BYTES", 1000)
+    with pytest.raises(CertificateError, match=r"^Refused at the step 'container': the archive holds \d+ bytes, more than"):
+        read(file)
+
+
+def test_a_file_that_is_not_there_is_no_refusal(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        check(tmp_path / "none.cert")
+
+
+# ----------------------------------------------------------------------------------------------------------- independence
+def imports(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0
+            yield node.module
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.py")), ids=lambda path: path.name)
+def test_the_checker_imports_numpy_and_itself_alone(path):
+    for name in imports(path):
+        top = name.split(".")[0]
+        assert top in sys.stdlib_module_names or top == "numpy" or name.startswith("precisionkit.checker"), name
+
+
+def test_the_checker_can_be_read_in_an_hour():
+    lines = [line for path in FOLDER.glob("*.py") for line in path.read_text().splitlines() if line.strip()]
+    assert len(lines) < 1200
+
+
+def test_it_runs_without_the_rest_of_the_package(file, tmp_path):
+    """Copied elsewhere, beside nothing, with nothing but numpy to import."""
+    (tmp_path / "precisionkit" / "checker").mkdir(parents=True)
+    (tmp_path / "precisionkit" / "__init__.py").touch()
+    for path in FOLDER.glob("*.py"):
+        (tmp_path / "precisionkit" / "checker" / path.name).write_text(path.read_text())
+    program = (
+        "import sys; from pathlib import Path; from precisionkit.checker import check\n"
+        f"print(len(check(Path({str(file)!r})).places)); assert not [m for m in sys.modules if m.split('.')[0] in ('torch', 'msgspec')]"
+    )
+    made = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert made.returncode == 0, made.stderr
+    assert int(made.stdout) == len(read(file).index)
