@@ -101,7 +101,7 @@ def least_gaps(network: Network, rule: Rule, inputs: NDArray[Any], classes: NDAr
         taken = apart if method == "interval" else _pulled_gaps(trace, classes)
         lower = np.nextafter(np.nextafter(gaps, -np.inf) - taken, -np.inf)
         lower[row, classes] = np.inf
-        rival = np.where(np.isnan(lower), -np.inf, lower).argmin(axis=1)
+        rival = lower.argmin(axis=1)  # which takes a NaN before everything
         assert trace.finite is not None
         least = np.where(trace.finite, lower[row, rival], -np.inf)
         return least, np.abs(gaps[row, rival]) + taken[row, rival]

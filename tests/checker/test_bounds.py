@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from precisionkit.arithmetic import REFERENCE, parse_arithmetic, parse_run
-from precisionkit.checker import FORMATS, METHODS, Rule, least_gaps
+from precisionkit.checker import FORMATS, METHODS, Network, Node, Rule, least_gaps
 from precisionkit.checker.operators import OPERATORS, Ball, Result
 from precisionkit.checker.proof import _forward, _pull_back, _pulled_gaps
 from precisionkit.checker.rounding import Format, ufp
@@ -147,6 +147,13 @@ def test_of_half_products_nothing_is_lost_but_the_additions(n):
     assert lost <= result.fresh[0, 0] <= lost * (1 + 2.0**-20)
 
 
+def test_a_rounded_product_attains_its_bound():
+    rule, x = Rule(FORMATS["binary32"], FORMATS["binary32"]), 1 + 2.0**-12
+    result = OPERATORS["linear"].forward(rule, {}, ball([[x]]), np.array([[x]]), None)
+    rounded = FORMATS["binary32"].round(np.array([x * x]))[0]
+    assert abs(rounded - x * x) == 2.0**-24 <= result.fresh[0, 0] <= 2.0**-24 * 1.001
+
+
 def test_a_bias_is_one_more_term():
     rule = Rule(FORMATS["binary16"], FORMATS["binary32"])
     result = OPERATORS["linear"].forward(rule, {}, ball([[2.0**-12]]), np.array([[2.0**-12]]), np.array([1.0]))
@@ -162,6 +169,30 @@ def test_a_convolution_may_store_before_it_adds_its_bias():
     stored = FORMATS["binary16"].round(np.array([(1 + 2.0**-10) ** 2]))[0]
     assert abs(stored - 1 - ((1 + 2.0**-10) ** 2 - 1)) <= with_bias.fresh.item() <= 2.0**-11 * 1.01
     assert without.fresh.item() < 2.0**-22
+
+
+def test_a_product_of_an_input_that_may_be_zero_counts():
+    """Inputs of centre zero that lie anywhere within v: their sum with one loses every addition."""
+    rule, v = Rule(FORMATS["binary16"], FORMATS["binary32"]), 2.0**-24
+    x = ball([[1.0] + [0.0] * 9], [[0.0] + [v] * 9])
+    result = OPERATORS["linear"].forward(rule, {}, x, np.ones((1, 10)), None)
+    assert 9 * v <= result.fresh[0, 0] <= 9 * v * (1 + 2.0**-20)
+
+
+def test_products_that_are_zero_in_every_run_do_not_count():
+    rule = Rule(FORMATS["binary16"], FORMATS["binary32"])
+    x, weight = np.array([[1.0, 2.0, 0.0, 0.0, 3.0]]), np.array([[1.0, 1.0, 1.0, 0.0, 0.0]])
+    few = OPERATORS["linear"].forward(rule, {}, ball(x), weight, None)
+    assert 2.0**-24 <= few.fresh[0, 0] <= 2.0**-23 * (1 + 2.0**-20)  # one addition, of 3 at most
+
+
+def test_batch_normalisation_rounds_as_often_as_theorem_7_says():
+    rule, v = Rule(FORMATS["binary32"], FORMATS["binary32"]), 2.0**-24
+    one = np.ones(1)
+    result = OPERATORS["batch_norm"].forward(rule, {"eps": 0.0}, ball([[3.0]]), one, one, one, one)
+    assert result.mid[0, 0] == 3.0
+    assert (12 * 4 + 3) * v <= result.fresh[0, 0] <= (12 * 4 + 3) * v * (1 + 2.0**-20)
+    assert OPERATORS["batch_norm"].forward(rule, {"eps": 0.0}, ball([[3.0]], 0.5), 2 * one, one, one, one).carried[0, 0] >= 1.0
 
 
 @given(st.integers(0, 2**32 - 1), st.booleans())
@@ -201,6 +232,17 @@ def test_relu_lies_between_its_lines_and_in_its_image(mid, up, down, place):
     assert -Fraction(result.down[0, 0]) <= moved <= Fraction(result.up[0, 0])
 
 
+def test_both_ends_of_open_neurons_lie_below_the_upper_line():
+    """The rounded slope meets one of them from above and the other from below."""
+    rng = np.random.default_rng(1)
+    mid = rng.normal(size=(1, 400))
+    up, down = np.abs(mid) * (1 + rng.random(mid.shape)), np.abs(mid) * (1 + rng.random(mid.shape))
+    result = OPERATORS["relu"].forward(Rule(FORMATS["binary16"], FORMATS["binary32"]), {}, Ball(mid, up, down))
+    for m, u, d, slope, above in zip(*(part[0].tolist() for part in (mid, up, down, result.kept[0], result.kept[2])), strict=True):
+        for end in (Fraction(u), -Fraction(d)):
+            assert max(Fraction(m) + end, 0) - max(Fraction(m), 0) <= Fraction(slope) * end + Fraction(above)
+
+
 def test_the_upper_line_of_relu_touches_it_at_both_ends():
     result = OPERATORS["relu"].forward(Rule(FORMATS["binary16"], FORMATS["binary32"]), {}, ball([[-1.0]], 3.0))
     slope, lower, above = (part[0, 0] for part in result.kept)
@@ -233,7 +275,7 @@ def test_a_maximum_lies_between_its_lines_and_in_its_image(seed):
 def test_a_functional_costs_what_it_costs_in_rational_numbers_and_hardly_more(name):
     """The cost of pulling back, computed again without rounding, from the same errors, slopes and lines."""
     _, network = built(name, 5)
-    rule = rule_of(arithmetic_of("bf16"))
+    rule = rule_of(arithmetic_of("bf16/bf16"))  # so coarse that many neurons are open
     rounded = network.rounded(rule)
     inputs = rule.storage.round(inputs_for(name, 6, 1))
     with np.errstate(all="ignore"):
@@ -302,6 +344,47 @@ def test_transposes_are_transposes(name):
         assert np.isclose(wanted, sum((a * b).sum() for a, b in zip(pulled, d, strict=True)), rtol=1e-9, atol=1e-9), node.name
 
 
+def test_settling_is_for_both_directions():
+    """``b = -relu(a)`` with a within e of 0 lies e below 0 at most, and not above: both sides are pulled back by themselves."""
+    nodes = (
+        Node("p", "linear", ("x", "w", None), {}),
+        Node("a", "linear", ("p", "v", None), {}),
+        Node("r", "relu", ("a",), {}),
+        Node("b", "linear", ("r", "m", None), {}),
+        Node("s", "relu", ("b",), {}),
+        Node("end", "linear", ("s", "e", None), {}),
+    )
+    rule = Rule(FORMATS["bfloat16"], FORMATS["binary32"])
+    constants = {"w": np.eye(2), "v": np.array([[1.0, -1.0]]), "m": np.array([[-1.0]]), "e": np.array([[1.0], [2.0]])}
+    network = Network("x", nodes, {name: value.astype(np.float32) for name, value in constants.items()})
+    trace = _forward(network.rounded(rule), rule, np.array([[1.0, 1.0]]), settle=True)
+    assert trace.balls["b"].mid[0, 0] == 0
+    assert trace.balls["a"].up[0, 0] >= 2.0**-7
+    assert trace.balls["b"].down[0, 0] >= trace.balls["a"].up[0, 0] > 100 * trace.balls["b"].up[0, 0]
+
+
+def test_a_gap_that_is_no_number_is_the_least():
+    network = Network("x", (Node("a", "linear", ("x", "w", None), {}),), {"w": np.array([[3.0], [1.0], [0.0]], dtype=np.float32)})
+    rule = Rule(FORMATS["binary16"], FORMATS["binary32"])
+    inputs = np.array([[np.inf], [1.0]])
+    broken = type("Loose", (), {"storage": Loose(), "accumulate": FORMATS["binary32"]})()
+    assert least_gaps(network, rule, inputs[1:], np.array([0]), "interval")[0][0] > 1
+    least, _ = least_gaps(network, broken, inputs, np.array([0, 0]), "substitution")
+    assert not least[0] > 0
+
+
+class Loose:
+    """A format that lets infinities in."""
+
+    precision, unit_roundoff, eta, overflow_threshold = 11, 2.0**-11, 2.0**-25, np.inf
+
+    def round(self, values):
+        return np.asarray(values, dtype=np.float64)
+
+    def store_error(self, magnitude):
+        return np.zeros_like(magnitude)
+
+
 def test_a_functional_that_cancels_pays_for_its_rounding():
     """The entries of ``W^T g`` cancel to nothing in binary64, and their rounding times the radius is what remains."""
     weight = np.array([[1.0], [2.0**-60], [-1.0]])
@@ -346,3 +429,13 @@ def test_overflow_of_a_partial_sum_leaves_nothing():
     x = np.array([[60000.0, 60000.0, -60000.0, -60000.0, 1.0]])
     result = OPERATORS["linear"].forward(rule, {}, ball(x), np.ones((1, 5)), None)
     assert result.peak[0, 0] > rule.accumulate.largest
+
+
+def test_a_partial_sum_that_may_overflow_leaves_no_gap():
+    network = Network("x", (Node("a", "linear", ("x", "w", None), {}),), {"w": np.array([[1.0] * 5, [0.0] * 5], dtype=np.float32)})
+    inputs = np.array([[60000.0, 60000.0, -60000.0, -60000.0, 1000.0]])
+    for accumulate, kept in (("binary32", True), ("binary16", False)):
+        rule = Rule(FORMATS["binary16"], FORMATS[accumulate])
+        least, _ = least_gaps(network, rule, inputs, np.array([0]), "interval")
+        assert np.isfinite(least[0]) == kept
+        assert (least[0] > 0) == kept

@@ -13,7 +13,7 @@ from precisionkit import checker
 from precisionkit.checker import FORMATS, REFERENCE, Certificate, CertificateError, Rule, Source, check, derive, read, write
 
 from .networks import built, inputs_for
-from .tampering import KINDS, tampered
+from .tampering import KINDS, encoded, packed, resealed, tampered, unpacked
 
 FOLDER = Path(checker.__file__).parent
 BF16 = Rule(FORMATS["bfloat16"], FORMATS["binary32"])
@@ -105,6 +105,38 @@ def test_numbers_beyond_the_half_format_are_refused(where, certificate, tmp_path
         check(tmp_path / "large.cert")
 
 
+def test_a_gap_that_cannot_be_derived_is_refused_as_such(certificate, tmp_path):
+    """Also where the claim is what the checker derives, save for its sign."""
+    _, network = built("residual", 11)
+    inputs = inputs_for("residual", 12, 40, 2.0)
+    others = (certificate.classes + 1) % 4
+    methods, least = derive(network, REFERENCE, inputs[certificate.index], others)
+    assert (least < 0).all()
+    claims = replace(certificate, classes=others, methods=np.stack([methods] * 2, 1), least=np.full_like(certificate.least, 1e-9))
+    write(claims, tmp_path / "other.cert")
+    with pytest.raises(CertificateError, match=r"input \d+, claimed for every run: class \d\. That cannot be derived\.$"):
+        check(tmp_path / "other.cert")
+
+
+class Runs:
+    """Unpickling it leaves a file behind."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+def test_a_pickle_is_never_run(file, tmp_path):
+    members = unpacked(file)
+    members["class.npy"] = encoded(np.array([Runs(tmp_path / "ran")], dtype=object), allow_pickle=True)
+    packed(resealed(members), tmp_path / "pickle.cert")
+    with pytest.raises(CertificateError, match="'class' is no array of numbers"):
+        check(tmp_path / "pickle.cert")
+    assert not (tmp_path / "ran").exists()
+
+
 def test_there_are_at_least_forty_kinds_of_tampering():
     assert len({kind.what for kind in KINDS}) == len(KINDS) >= 40
     assert sum(kind.careful for kind in KINDS) >= 40
@@ -112,8 +144,6 @@ def test_there_are_at_least_forty_kinds_of_tampering():
 
 def test_resealing_alone_is_accepted(file, tmp_path):
     """So that careful forgeries are refused for what they change, not for how they are packed."""
-    from .tampering import packed, resealed, unpacked
-
     packed(resealed(unpacked(file)), tmp_path / "same.cert")
     assert check(tmp_path / "same.cert").places.size
 

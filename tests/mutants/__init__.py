@@ -1,11 +1,12 @@
 """Small wrong changes to the package, and the tests that must notice each: ``python -m tests.mutants``."""
 
 from .arithmetic import ARITHMETIC
+from .checker import CHECKER
 from .operators import OPERATORS
 from .propagation import PROPAGATION
 from .record import Mutant
 from .sums import SUMS
 
-MUTANTS: tuple[Mutant, ...] = (*ARITHMETIC, *SUMS, *OPERATORS, *PROPAGATION)
+MUTANTS: tuple[Mutant, ...] = (*ARITHMETIC, *SUMS, *OPERATORS, *PROPAGATION, *CHECKER)
 
 __all__ = ["MUTANTS", "Mutant"]
