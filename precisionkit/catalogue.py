@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
+from precisionkit import theorems
 from precisionkit.capture.expansions import READ_AS
 from precisionkit.capture.export import decompositions
 from precisionkit.capture.moves import MADE, MOVES
@@ -41,6 +42,8 @@ class Entry(msgspec.Struct, frozen=True):
         Of a backend, beside the arithmetic.
     source : str
         Where the bound is proved.
+    worth : str
+        How: in Coq, in part, on paper alone; ``unproved`` where it names no theorem, as records of the user's own.
     """
 
     name: str
@@ -49,6 +52,12 @@ class Entry(msgspec.Struct, frozen=True):
     parts: tuple[Part, ...] = ()
     assumes: str = ""
     source: str = ""
+    worth: str = ""
+
+    @property
+    def proof(self) -> str:
+        """Where and how the bound is proved."""
+        return f"{self.source} ({self.worth})" if self.worth else self.source
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -98,7 +107,12 @@ def catalogue(operators: Iterable[Operator] | None = None) -> Catalogue:
 def _entry(record: Operator) -> Entry:
     parts = tuple(Part(s.operator, BY_NAME[s.operator].bound) for s in record.statistics)
     targets = tuple(target for target in record.targets if not target.startswith(_OWN) and target not in READ_AS)
-    return Entry(record.name, targets, record.bound, parts, record.assumption, record.source)
+    return Entry(record.name, targets, record.bound, parts, record.assumption, record.source, _worth(record, parts))
+
+
+def _worth(record: Operator, parts: Sequence[Part]) -> str:
+    sources = [record.source, *(BY_NAME[part.name].source for part in parts)]
+    return theorems.worth(n for source in sources for n in theorems.numbers_in(source))
 
 
 def _short(target: str) -> str:

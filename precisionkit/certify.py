@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
@@ -19,10 +19,20 @@ from precisionkit.devices import find_device
 from precisionkit.errors import UnsupportedArithmeticError, UsageError
 from precisionkit.evaluate import device_flags, has_fast_run
 from precisionkit.formats import BINARY32
+from precisionkit.graph import Graph
 from precisionkit.models import LoadedModel
 from precisionkit.probe import contradiction, torch_kernels
-from precisionkit.report import Environment, Input, Report, Timing, summarise
-from precisionkit.task import arithmetic_info, captured, data_info, describe_inputs, describe_run, describe_weights, model_info
+from precisionkit.report import ArithmeticInfo, Environment, Input, Report, Timing, summarise
+from precisionkit.task import (
+    arithmetic_info,
+    captured,
+    data_info,
+    describe_inputs,
+    describe_run,
+    describe_weights,
+    model_info,
+    theorems_used,
+)
 
 _BATCH_BYTES = 4 * 2**20
 """Size aimed at for the largest binary64 tensor of a batch: it stays in a processor's cache, and small in memory."""
@@ -121,7 +131,7 @@ def certify(
         complete=complete,
         model=model_info(model),
         data=data_info(data),
-        arithmetic=arithmetic_info(arithmetic, graph, probable=any(i.verdict == "probable" for i in inputs)),
+        arithmetic=_arithmetic(arithmetic, graph, inputs),
         method=_method(settings.method),
         confidence=settings.confidence,
         summary=summarise(inputs),
@@ -147,6 +157,14 @@ def certify(
         ),
         inputs=tuple(inputs),
     )
+
+
+def _arithmetic(arithmetic: Arithmetic, graph: Graph, inputs: Sequence[Input]) -> ArithmeticInfo:
+    """The arithmetic, with what was assumed and relied on for these inputs."""
+    methods = {i.method for i in inputs}
+    sketched = any(i.failure > 0 for i in inputs)
+    rests_on = theorems_used(arithmetic, graph, methods, sketched=sketched)
+    return arithmetic_info(arithmetic, graph, probable=any(i.verdict == "probable" for i in inputs), rests_on=rests_on)
 
 
 def _method(name: str) -> str:

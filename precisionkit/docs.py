@@ -49,7 +49,7 @@ def operator_table() -> str:
 def _row(entry: Entry) -> str:
     bound = "<br>".join([entry.bound, *(f"{part.name}: {part.bound}" for part in entry.parts)])
     targets = _listed(entry.targets) or "made while a network is read"
-    cells = (entry.name, targets, bound, entry.assumes, entry.source.removeprefix("proofs/bounds.md, "))
+    cells = (entry.name, targets, bound, entry.assumes, entry.proof.removeprefix("proofs/bounds.md, "))
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
 
 

@@ -127,7 +127,7 @@ def run_experiment(
     return LemmaReport(
         model=model_info(model),
         data=data_info(data),
-        arithmetic=arithmetic_info(arithmetic, graph, probable=False),
+        arithmetic=arithmetic_info(arithmetic, graph),
         run=describe_run(arithmetic, emulate, native=False),
         outputs=tuple(_output(kind, outcomes) for kind, outcomes in found.items() if outcomes),
         skipped=tuple(skipped),

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 import torch
 
+from precisionkit import theorems
 from precisionkit.arithmetic import ANY, REFERENCE, Arithmetic
 from precisionkit.bound.adjoint import model_of_rounding
 from precisionkit.capture import capture
@@ -109,16 +112,38 @@ def describe_run(arithmetic: Arithmetic, emulate: str | None, *, native: bool) -
     return "binary32 kernels, " + ("in another batch size" if arithmetic.storage == BINARY32 else "one rounding each")
 
 
-def arithmetic_info(arithmetic: Arithmetic, graph: Graph, *, probable: bool) -> ArithmeticInfo:
-    """Describe both programs' arithmetic, with everything that is assumed."""
+def arithmetic_info(arithmetic: Arithmetic, graph: Graph, *, probable: bool = False, rests_on: str = "") -> ArithmeticInfo:
+    """Describe both programs' arithmetic, with everything that is assumed; `rests_on` is what `theorems_used` says."""
     return ArithmeticInfo(
         storage=arithmetic.storage.name,
         accumulate=arithmetic.accumulate.name,
         order=arithmetic.order.name,
         fuse="epilogue" if arithmetic.fused else "none",
         reference=REFERENCE.name,
-        assumptions=_assumptions(arithmetic, graph, probable=probable),
+        assumptions=(*_assumptions(arithmetic, graph, probable=probable), *([rests_on] if rests_on else [])),
     )
+
+
+def theorems_used(arithmetic: Arithmetic, graph: Graph, methods: Collection[str], *, sketched: bool) -> str:
+    """Which theorems the bounds of a report rest on, and what they are worth, in one sentence.
+
+    Parameters
+    ----------
+    methods : collection of str
+        That some input was bounded by.
+    sketched : bool
+        Some bound rests on a sketch.
+    """
+    order = arithmetic.order
+    unused = {4: not order.is_tree, 5: order.tensor_core is None, 6: not arithmetic.stores_before_bias, 21: not order.parts}
+    used = set(theorems.BASIC).union(*(theorems.numbers_in(node.record.source) for node in graph.nodes))
+    used |= theorems.SUBSTITUTED if set(methods) - {"interval"} else set()
+    used |= theorems.SKETCHED if sketched else set()
+    used |= theorems.RANDOM if "adjoint" in methods else set()
+    proved = theorems.worth(number for number in used if not unused.get(number))
+    names = {node.operator for node in graph.nodes if not theorems.numbers_in(node.record.source)}
+    unproved = f"; unproved: {', '.join(sorted(names))}" if names else ""
+    return f"The bounds rest on theorems of proofs/bounds.md, proved: {proved}{unproved}."
 
 
 def _assumptions(arithmetic: Arithmetic, graph: Graph, *, probable: bool) -> tuple[str, ...]:

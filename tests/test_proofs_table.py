@@ -12,9 +12,12 @@ import pytest
 import torch
 
 from precisionkit import formats
+from precisionkit import theorems as worths
 from precisionkit.arithmetic import TENSOR_CORES, Arithmetic, parse_order
+from precisionkit.catalogue import catalogue
 from precisionkit.formats import BFLOAT16, BINARY16, BINARY32
 from precisionkit.lemma import keeps_argmax, published_lemma, repaired_lemma
+from precisionkit.ops import BY_NAME, OPERATORS
 from precisionkit.ops._dot import Dots, Sums, any_order, dot_errors, named_tree, tensor_core
 from precisionkit.ops._store import store_error
 from proofs.check import FOLDER, definitions, main, no_open_ends, sources, text_of, theorems
@@ -47,6 +50,43 @@ def test_the_theorem_the_proof_and_the_function_exist(row):
     parts = code.split(".")
     found = next(i for i in range(len(parts), 0, -1) if is_module(".".join(["precisionkit", *parts[:i]])))
     functools.reduce(getattr, parts[found:], importlib.import_module(".".join(["precisionkit", *parts[:found]])))
+
+
+def test_what_theorems_are_worth_is_what_the_table_says():
+    """Every theorem of bounds.md is in one class; those on paper alone have no row, and README names them."""
+    numbers = {int(n) for n in re.findall(r"^## (\d+)\. ", BOUNDS, re.MULTILINE)}
+    classes = (worths.IN_COQ, worths.IN_PART, worths.ON_PAPER)
+    assert sorted(n for group in classes for n in group) == sorted(numbers)
+    in_table = {int(n) for row in ROWS for n in row[0].split(", ")}
+    assert numbers - in_table <= worths.ON_PAPER
+    said = README.partition("## Not machine-checked")[2]
+    for number in worths.ON_PAPER | worths.IN_PART:
+        assert re.search(rf"\b{number}\b", said), number
+    for number in worths.IN_COQ - {5}:
+        assert not re.search(
+            rf"[Tt]heorems? {number}\b",
+            said.replace("theorem 15 and the rounded functionals of theorem 16", "").replace("the proof of theorem 3", ""),
+        ), number
+
+
+@pytest.mark.parametrize(
+    "record", [*OPERATORS, *(BY_NAME[s.operator] for o in OPERATORS for s in o.statistics)], ids=lambda record: record.name
+)
+def test_every_bound_names_its_theorem_and_reports_say_what_it_is_worth(record):
+    numbers = worths.numbers_in(record.source)
+    assert numbers
+    assert all(f"\n## {number}. " in BOUNDS for number in numbers)
+    entry = next(e for e in catalogue().operators if record.name in (e.name, *(part.name for part in e.parts)))
+    assert " in Coq" in entry.worth or "on paper alone" in entry.worth
+    assert record.hidden or record.source in entry.proof
+
+
+def test_worth_in_words():
+    assert worths.numbers_in("proofs/bounds.md, theorems 2 to 5, 21 and 23") == {2, 3, 4, 5, 21, 23}
+    assert worths.worth({2, 3, 4, 5, 6, 21, 1, 13}) == "1 to 5 and 13 in Coq, 21 in Coq in part, 6 on paper alone"
+    assert worths.worth({13, 14}) == "13 and 14 in Coq"
+    assert worths.numbers_in("one sum and theorem 5 of my thesis") == frozenset()
+    assert worths.worth([]) == "unproved"
 
 
 def is_module(name):

@@ -68,6 +68,6 @@ def _rendered(known: Catalogue, *, brief: bool) -> RenderableType:
 
 def _described(entry: Entry) -> Text:
     """A line for each thing to say."""
-    said = {"bound": entry.bound} | {part.name: part.bound for part in entry.parts} | {"assumes": entry.assumes, "proof": entry.source}
+    said = {"bound": entry.bound} | {part.name: part.bound for part in entry.parts} | {"assumes": entry.assumes, "proof": entry.proof}
     targets = ", ".join(entry.targets) or "made while a network is read"
     return Text("\n".join([targets, *(f"{label}: {text}" for label, text in said.items() if text)]))
