@@ -72,7 +72,12 @@ def check_network(graph: Graph) -> Network:
     nodes = tuple(_node(graph, node, constants) for node in graph.nodes)
     if not nodes or nodes[-1].name != graph.output:
         raise UnsupportedOperatorError("No certificate can be written: the network has nodes behind its logits.")
-    return Network(graph.input, nodes, constants)
+    network = Network(graph.input, nodes, constants)
+    try:
+        network.shapes(graph.input_shape)
+    except ValueError as error:
+        raise UnsupportedOperatorError(f"No certificate can be written: {error}; leave out --certificate.") from error
+    return network
 
 
 def _node(graph: Graph, node: GraphNode, constants: dict[str, NDArray[Any]]) -> Node:
@@ -239,7 +244,11 @@ def differences(certificate: Certificate, model: LoadedModel, data: Dataset | No
     UnsupportedOperatorError
         The model has an operator that the checker does not know.
     """
-    shape = tuple(certificate.inputs.shape[1:])
+    shape = tuple(certificate.inputs.shape[1:] if data is None else model.preprocess(data.images[:1]).shape[1:])
+    if shape != certificate.inputs.shape[1:]:
+        return (
+            f"inputs of {data.name if data else model.path} have the shape {shape}, those of the certificate {certificate.inputs.shape[1:]}"
+        )
     network = check_network(capture(model.module, shape) if data is None else captured(model, data, shape))
     mine, theirs = (replace(n, constants={}) for n in (network, certificate.network))
     if mine != theirs:

@@ -9,6 +9,7 @@ Its bounds are those of proofs/bounds.md, theorems 1, 2, 6 to 8, 11 and 13 to 18
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from precisionkit.checker.certificate import Certificate, CertificateError, Source, read, write
+from precisionkit.checker.certificate import Certificate, CertificateError, Source, parse, read, write
 from precisionkit.checker.operators import OPERATORS, REFERENCE, Rule
 from precisionkit.checker.proof import METHODS, Network, Node, least_gaps
 from precisionkit.checker.rounding import FORMATS
@@ -24,7 +25,6 @@ from precisionkit.checker.rounding import FORMATS
 __all__ = ["FORMATS", "METHODS", "OPERATORS", "REFERENCE", "Certificate", "CertificateError", "Network", "Node", "Rule", "Source"]
 __all__ += ["Verified", "assumptions", "check", "derive", "read", "write"]
 
-_BATCH = 32
 _SAME = 2.0**-20
 """Claims are those of the network if they agree so far with what is derived, in units of what they are a difference of; libraries differ
 in the last bits.  Nothing is proved by it: what is derived has to be positive by itself."""
@@ -41,11 +41,14 @@ class Verified:
         Rows of the certificate that were checked.
     least : (k, 2) array
         The least gap of each, in every run of the reference and of the half program.
+    sha256 : str
+        Of the file.
     """
 
     certificate: Certificate
     places: NDArray[np.int64]
     least: NDArray[np.float64]
+    sha256: str
 
 
 def check(path: Path, sample: int | None = None, seed: int = 0, on_progress: Callable[[int, int], None] | None = None) -> Verified:
@@ -77,7 +80,9 @@ def check(path: Path, sample: int | None = None, seed: int = 0, on_progress: Cal
     Accepted: for every input that was checked, every run of the reference program (binary32, sums in any order) and every run of the half
     program that the arithmetic allows predicts the same class, the claimed one.
     """
-    certificate = read(path)
+    data = path.read_bytes()
+    certificate = parse(data)
+    size = certificate.network.batch(certificate.inputs.shape[1:])
     total = len(certificate.index)
     places = np.arange(total)
     if sample is not None and sample < total:
@@ -89,13 +94,13 @@ def check(path: Path, sample: int | None = None, seed: int = 0, on_progress: Cal
         network = _rounded(certificate.network, rule, step)
         for method in range(len(METHODS)):
             (mine,) = np.nonzero(certificate.methods[places, program] == method)
-            for chunk in _chunks(mine):
+            for chunk in _chunks(mine, size):
                 rows = places[chunk]
                 least[chunk, program] = _confirmed(certificate, network, rule, rows, program, step)
                 done += len(chunk)
                 if on_progress is not None:
                     on_progress(done // 2, len(places))
-    return Verified(certificate, places, least)
+    return Verified(certificate, places, least, hashlib.sha256(data).hexdigest())
 
 
 def assumptions(certificate: Certificate) -> tuple[str, ...]:
@@ -105,8 +110,8 @@ def assumptions(certificate: Certificate) -> tuple[str, ...]:
     accumulate = certificate.rule.accumulate.name
     sentences = [
         f"Both programs start from the inputs and weights of the certificate; the half program rounds them to {half}, to nearest even.",
-        f"Every operator stores its result, rounded to nearest even, in binary32 or {half}; kernels that store less often are covered, "
-        "and so is a convolution that stores its sum once more before it adds its bias. Subnormal numbers are kept.",
+        f"Every operator stores its result, rounded to nearest even, in binary32 or {half}, with subnormal numbers kept. So it may be that "
+        "kernels store less often, except in front of a dot product, or a convolution once more before it adds its bias.",
         f"Dot products are summed in binary32 in the reference program and in {accumulate} in the half program, in any order, with or "
         "without FMA, rounded to nearest: no truncating tensor cores, and no Winograd, FFT or Strassen algorithms.",
         "Additions of tensors are computed in binary32, then stored.",
@@ -123,7 +128,7 @@ def _confirmed(
     method = METHODS[certificate.methods[rows[0], program]]
     try:
         least, scale = least_gaps(network, rule, certificate.inputs[rows], certificate.classes[rows], method)
-    except (ValueError, IndexError, OverflowError) as error:
+    except OverflowError as error:
         raise CertificateError(step, f"the network cannot be run on the inputs: {error}.") from error
     claimed = certificate.least[rows, program]
     for bad in np.nonzero(~(least > 0))[0]:
@@ -152,21 +157,23 @@ def derive(
     ------
     OverflowError
         A constant or an input lies beyond the range of the storage format.
+    ValueError
+        Shapes do not fit.
     """
-    network = network.rounded(rule)
+    network, size = network.rounded(rule), network.batch(inputs.shape[1:])
     methods = np.zeros(len(inputs), dtype=np.uint8)
     least = np.full(len(inputs), -np.inf)
     for method, name in enumerate(METHODS):
         (left,) = np.nonzero(~(least > 0))
-        for rows in _chunks(left):
+        for rows in _chunks(left, size):
             least[rows], _ = least_gaps(network, rule, inputs[rows], classes[rows], name)
             methods[rows] = method
     return methods, least
 
 
-def _chunks(rows: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
-    for first in range(0, len(rows), _BATCH):
-        yield rows[first : first + _BATCH]
+def _chunks(rows: NDArray[np.int64], size: int) -> Iterator[NDArray[np.int64]]:
+    for first in range(0, len(rows), size):
+        yield rows[first : first + size]
 
 
 def _rounded(network: Network, rule: Rule, step: str) -> Network:

@@ -29,7 +29,9 @@ FORMAT = "precisionkit.certificate/1"
 _STATEMENT, _SEAL = "statement.json", "seal.txt"
 _CLAIMS = {"inputs": "float32", "index": "int64", "class": "int64", "method": "uint8", "least_gap": "float64"}
 _CONSTANT = "constant/"
-_MOST_BYTES = 2**33
+_MAGIC = b"\x93NUMPY\x01\x00"
+_HEADER = rb"\{'descr': '([<|]\w\d)', 'fortran_order': False, 'shape': \(((?:\d{1,10}, ?)*(?:\d{1,10})?)\), \} *\n"
+_MOST_BYTES = 2**32
 _MOST_STATEMENT = 2**24
 _DATE = (1980, 1, 1, 0, 0, 0)
 
@@ -93,10 +95,6 @@ class Certificate:
     methods: NDArray[np.uint8]
     least: NDArray[np.float64]
 
-    def digest(self) -> str:
-        """SHA-256 of the statement, and so of everything."""
-        return hashlib.sha256(_statement(self, _arrays(self))).hexdigest()
-
 
 # ------------------------------------------------------------------------------------------------------------------- writing
 def write(certificate: Certificate, path: Path) -> None:
@@ -117,9 +115,11 @@ def _arrays(certificate: Certificate) -> dict[str, bytes]:
 
 
 def _encoded(array: NDArray[Any]) -> bytes:
-    buffer = io.BytesIO()
-    np.lib.format.write_array(buffer, np.ascontiguousarray(array), version=(1, 0), allow_pickle=False)
-    return buffer.getvalue()
+    """In numpy's format, version 1.0: little-endian, in C's order."""
+    kind = array.dtype.newbyteorder("<").str
+    header = f"{{'descr': '{kind}', 'fortran_order': False, 'shape': {array.shape}, }}"
+    header += " " * (-(len(_MAGIC) + 3 + len(header)) % 64) + "\n"
+    return _MAGIC + len(header).to_bytes(2, "little") + header.encode() + np.ascontiguousarray(array, dtype=kind).tobytes()
 
 
 def _statement(certificate: Certificate, arrays: Mapping[str, bytes]) -> bytes:
@@ -157,25 +157,28 @@ def read(path: Path) -> Certificate:
     OSError
         There is no such file.
     """
-    content = _members(path)
+    return parse(path.read_bytes())
+
+
+def parse(data: bytes) -> Certificate:
+    """As `read`, of a file's content."""
+    content = _members(data)
     statement, seal = content.pop(_STATEMENT), content.pop(_SEAL)
     if seal != hashlib.sha256(statement).hexdigest().encode():
         raise CertificateError("seal", "the statement is not the one that was sealed; the file was edited or damaged.")
     fields = _Fields(_parsed(statement), "the statement", "format model data arithmetic network arrays")
     if fields.text("format") != FORMAT:
-        raise CertificateError(
-            "statement", f"the format is '{fields.text('format')}', not {FORMAT}; use the version of precisionkit that wrote it."
-        )
+        raise CertificateError("statement", f"the format is not {FORMAT}; use the version of precisionkit that wrote the file.")
     arrays = _checked_arrays(content, _Fields(fields["arrays"], "'arrays'", None))
     constants = {name.removeprefix(_CONSTANT): value for name, value in arrays.items() if name.startswith(_CONSTANT)}
     network = _network(_Fields(fields["network"], "'network'", "input nodes"), constants)
     model = _Fields(fields["model"], "'model'", "name sha256")
-    data = _Fields(fields["data"], "'data'", "name split sha256 inputs")
+    source = _Fields(fields["data"], "'data'", "name split sha256 inputs")
     certificate = Certificate(
         model.source(),
-        data.source(),
-        data.text("split"),
-        data.count("inputs"),
+        source.source(),
+        source.text("split"),
+        source.count("inputs"),
         _rule(_Fields(fields["arithmetic"], "'arithmetic'", "storage accumulate order")),
         network,
         *(arrays[name] for name in _CLAIMS),
@@ -184,12 +187,12 @@ def read(path: Path) -> Certificate:
     return certificate
 
 
-def _members(path: Path) -> dict[str, bytes]:
+def _members(data: bytes) -> dict[str, bytes]:
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
             _check_contents(archive)
-            return {name: archive.read(name) for name in archive.namelist()}
-    except (OSError, CertificateError):
+            return {info.filename: _content(archive, info) for info in archive.infolist()}
+    except CertificateError:
         raise
     except Exception as error:  # zipfile lets errors of many kinds through, those of zlib among them
         raise CertificateError("container", f"the file is no whole zip archive ({ascii(str(error))[1:-1][:80]}).") from error
@@ -202,9 +205,20 @@ def _check_contents(archive: zipfile.ZipFile) -> None:
         raise CertificateError("container", "two members of the archive have the same name.")
     if missing := {_STATEMENT, _SEAL} - set(names):
         raise CertificateError("container", f"the archive has no {sorted(missing)[0]}; it is no certificate.")
+    if any(info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for info in infos):
+        raise CertificateError("container", "a member of the archive is packed otherwise than by deflate.")
     size = sum(info.file_size for info in infos)
     if size > _MOST_BYTES or archive.getinfo(_STATEMENT).file_size > _MOST_STATEMENT:
         raise CertificateError("container", f"the archive holds {size} bytes, more than the checker reads ({_MOST_BYTES}).")
+
+
+def _content(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
+    """A member, of which no more is unpacked than the archive says it has."""
+    with archive.open(info) as member:
+        content = member.read(info.file_size + 1)
+    if len(content) != info.file_size:
+        raise CertificateError("container", "a member of the archive has another size than the archive says.")
+    return content
 
 
 def _parsed(text: bytes) -> Any:
@@ -220,6 +234,10 @@ def _parsed(text: bytes) -> Any:
         return json.loads(text.decode("utf-8"), object_pairs_hook=unique, parse_constant=no_constant)
     except (ValueError, RecursionError) as error:
         raise CertificateError("statement", f"statement.json cannot be read ({error}).") from error
+
+
+def _is_name(text: str) -> bool:
+    return re.fullmatch(r"[A-Za-z0-9_.:/-]{1,200}", text) is not None
 
 
 class _Fields:
@@ -250,7 +268,7 @@ class _Fields:
     def name(self, name: str) -> str:
         """A string of letters, digits and ``_ . : / -``."""
         value = self.text(name)
-        if re.fullmatch(r"[A-Za-z0-9_.:/-]{1,200}", value) is None:
+        if not _is_name(value):
             raise CertificateError("statement", f"'{name}' in {self._where} is no name: {ascii(value)[:80]}.")
         return value
 
@@ -277,7 +295,7 @@ def _checked_arrays(content: dict[str, bytes], listed: _Fields) -> dict[str, NDA
         where = "the archive but not in the statement" if name in names else "the statement but not in the archive"
         raise CertificateError("arrays", f"{ascii(name)[:80]} is in {where}.")
     for name in digests:
-        if name not in _CLAIMS and not name.startswith(_CONSTANT):
+        if name not in _CLAIMS and not (name.startswith(_CONSTANT) and _is_name(name)):
             raise CertificateError("arrays", f"{ascii(name)[:80]} is nothing that a certificate has.")
         if hashlib.sha256(content[f"{name}.npy"]).hexdigest() != digests[name]:
             raise CertificateError("arrays", f"the content of '{name}' is not what the statement lists; it was edited or damaged.")
@@ -287,19 +305,22 @@ def _checked_arrays(content: dict[str, bytes], listed: _Fields) -> dict[str, NDA
 
 
 def _decoded(name: str, data: bytes) -> NDArray[Any]:
-    wanted = _CLAIMS.get(name, "float32")
-    buffer = io.BytesIO(data)
-    try:
-        array = np.lib.format.read_array(buffer, allow_pickle=False)
-    except (ValueError, EOFError, TypeError, MemoryError) as error:
-        raise CertificateError("arrays", f"'{name}' is no array of numbers ({error}).") from error
-    if array.dtype != np.dtype(wanted):
-        raise CertificateError("arrays", f"'{name}' holds {array.dtype}, not {wanted}.")
-    if buffer.read(1):
-        raise CertificateError("arrays", f"'{name}' has bytes behind its array.")
+    """What `_encoded` writes, and nothing else; numpy's own reader of headers evaluates them."""
+    wanted = np.dtype(_CLAIMS.get(name, "float32")).newbyteorder("<")
+    start = len(_MAGIC) + 2
+    length = int.from_bytes(data[len(_MAGIC) : start], "little")
+    header = re.fullmatch(_HEADER, data[start : start + length])
+    if not data.startswith(_MAGIC) or header is None:
+        raise CertificateError("arrays", f"{name!a} is no array of numbers in numpy's format, version 1.0.")
+    if header[1].decode() != wanted.str:
+        raise CertificateError("arrays", f"{name!a} holds {header[1].decode()}, not {wanted.str}.")
+    shape = tuple(int(part) for part in header[2].split(b",") if part.strip())
+    if len(data) != start + length + wanted.itemsize * math.prod(shape):
+        raise CertificateError("arrays", f"{name!a} does not have as many bytes as its shape {shape} needs.")
+    array = np.frombuffer(data, dtype=wanted, offset=start + length).reshape(shape)
     if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise CertificateError("arrays", f"'{name}' holds an infinity or a NaN.")
-    return np.asarray(array)
+        raise CertificateError("arrays", f"{name!a} holds an infinity or a NaN.")
+    return array
 
 
 def _rule(fields: _Fields) -> Rule:
@@ -386,5 +407,9 @@ def _check_claims(certificate: Certificate) -> None:
         raise CertificateError("claims", f"a method is none of 0 to {len(METHODS) - 1}.")
     if not (certificate.least > 0).all():
         raise CertificateError("claims", "a gap is claimed that is not positive; it decides nothing.")
-    if (certificate.classes < 0).any():
-        raise CertificateError("claims", "a class is negative.")
+    try:
+        (outputs,) = certificate.network.shapes(certificate.inputs.shape[1:])[certificate.network.nodes[-1].name]
+    except ValueError as error:
+        raise CertificateError("network", f"{error}.") from error
+    if not ((certificate.classes >= 0) & (certificate.classes < outputs)).all():
+        raise CertificateError("claims", f"a class is none of 0 to {outputs - 1}.")

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from precisionkit.checker import shapes
 from precisionkit.checker.rounding import BINARY32, TINY, Floats, Format, U, add_up, mul_up, ufp, weighted_up, widened
 
 Attributes = Mapping[str, Any]
@@ -93,22 +94,23 @@ Pulled = tuple[tuple[Floats, ...], Floats]
 
 @dataclass(frozen=True)
 class Operator:
-    """Two functions, and which operands are constants.
+    """What the checker knows of one.
 
     Attributes
     ----------
-    constants : int
-        Number of operands behind the activations.
-    attributes : mapping of str to callable
-        Names, and the check of each value.
+    shape : callable
+        ``shape(attributes, *shapes) -> shape`` of one input, or a ValueError.
     forward : callable
         ``forward(rule, attributes, *operands) -> Result``, with balls for activations and arrays, or None, for constants.
     pull : callable
         ``pull(attributes, g, rows, result, *operands) -> Pulled``: row k belongs to image ``rows[k]``.
-    activations : int
-    stores : bool
+    constants, activations : int
+        Numbers of operands: first the activations, then the constants.
+    attributes : mapping of str to callable
+        Names, and the check of each value.
     """
 
+    shape: Callable[..., shapes.Shape]
     forward: Callable[..., Result]
     pull: Callable[..., Pulled]
     constants: int = 0
@@ -179,15 +181,6 @@ def _taps(shape: tuple[int, ...], attributes: Attributes) -> list[tuple[int, int
     ]
 
 
-def _out(size: tuple[int, ...], kernel: tuple[int, int], attributes: Attributes) -> tuple[int, int]:
-    """Height and width of the result."""
-    pieces = zip(size, kernel, attributes["stride"], attributes["padding"], attributes["dilation"], strict=True)
-    height, width = ((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in pieces)
-    if min(height, width) < 1:
-        raise ValueError(f"the image of {size[0]} x {size[1]} is smaller than the kernel")
-    return height, width
-
-
 def _padded(x: Floats, padding: tuple[int, int], value: float) -> Floats:
     (ph, pw) = padding
     return np.pad(x, ((0, 0), (0, 0), (ph, ph), (pw, pw)), constant_values=value)
@@ -195,7 +188,7 @@ def _padded(x: Floats, padding: tuple[int, int], value: float) -> Floats:
 
 def _windows(x: Floats, kernel: tuple[int, int], attributes: Attributes, value: float) -> Floats:
     """(batch, channels, taps, height, width): what each output position reads."""
-    out = _out(x.shape[2:], kernel, attributes)
+    out = shapes.positions(x.shape[1:], kernel, attributes)
     padded = _padded(x, attributes["padding"], value)
     return np.stack([padded[:, :, rows, columns] for _, _, rows, columns in _taps((*kernel, *out), attributes)], axis=2)
 
@@ -245,7 +238,7 @@ def _spread(pieces: Floats, shape: tuple[int, ...], kernel: tuple[int, int], att
 
 # ------------------------------------------------------------------------------------------------------------- normalisation
 _CHAIN = 11
-"""Roundings between x and y in every usual evaluation of batch normalisation, with roots within an ulp (theorem 7)."""
+"""Roundings between x and y in every usual evaluation of batch normalisation, roots and their reciprocals within two ulps (theorem 7)."""
 
 
 def _batch_norm(rule: Rule, attributes: Attributes, x: Ball, weight: Floats, bias: Floats, mean: Floats, var: Floats) -> Result:
@@ -278,8 +271,6 @@ def _pull_batch_norm(attributes: Attributes, g: Floats, rows: Rows, result: Resu
 # ------------------------------------------------------------------------------------------------------ exact and elementwise
 def _add(rule: Rule, attributes: Attributes, a: Ball, b: Ball) -> Result:
     """One rounding in binary32, or in the storage format (theorem 11)."""
-    if a.mid.shape != b.mid.shape:
-        raise ValueError(f"tensors of the shapes {a.mid.shape[1:]} and {b.mid.shape[1:]} are added")
     mid = a.mid + b.mid
     own = mul_up(np.abs(mid), U)
     carried = add_up(a.radius, b.radius)
@@ -375,11 +366,11 @@ def _normal(value: Any) -> bool:
 _SLIDING = {"stride": _positive_pair, "padding": _pairs, "dilation": _positive_pair}
 
 OPERATORS = {
-    "linear": Operator(_linear, _pull_linear, constants=2),
-    "conv2d": Operator(_conv, _pull_conv, constants=2, attributes={**_SLIDING, "groups": _count}),
-    "batch_norm": Operator(_batch_norm, _pull_batch_norm, constants=4, attributes={"eps": _normal}),
-    "relu": Operator(_relu, _pull_relu),
-    "max_pool2d": Operator(_max_pool, _pull_max_pool, attributes={**_SLIDING, "kernel_size": _positive_pair}),
-    "add": Operator(_add, _pull_add, activations=2),
-    "view": Operator(_view, _pull_view, attributes={"shape": _sizes}),
+    "linear": Operator(shapes.linear, _linear, _pull_linear, constants=2),
+    "conv2d": Operator(shapes.conv2d, _conv, _pull_conv, constants=2, attributes={**_SLIDING, "groups": _count}),
+    "batch_norm": Operator(shapes.batch_norm, _batch_norm, _pull_batch_norm, constants=4, attributes={"eps": _normal}),
+    "relu": Operator(shapes.relu, _relu, _pull_relu),
+    "max_pool2d": Operator(shapes.max_pool2d, _max_pool, _pull_max_pool, attributes={**_SLIDING, "kernel_size": _positive_pair}),
+    "add": Operator(shapes.add, _add, _pull_add, activations=2),
+    "view": Operator(shapes.view, _view, _pull_view, attributes={"shape": _sizes}),
 }

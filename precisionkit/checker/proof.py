@@ -6,6 +6,7 @@ the computed centres minus what the run's deviations can take from it; if that i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,11 +16,14 @@ from numpy.typing import NDArray
 
 from precisionkit.checker.operators import OPERATORS, Ball, Result, Rows, Rule
 from precisionkit.checker.rounding import Floats, U, add_up, mul_up, weighted_up
+from precisionkit.checker.shapes import Shape, require, sized
 
 METHODS = ("interval", "substitution", "settled")
 """Cheapest first: radii node by node; gaps pulled back to the input; the same, with the neurons in doubt pulled back before."""
 _ROW_ENTRIES = 2**21
 """Entries aimed at for the functionals of one node."""
+_ENTRIES, _MOST_INPUTS = 2**23, 32
+"""Entries aimed at for a batch, and the largest one."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,37 @@ class Network:
             One lies beyond its range.
         """
         return Network(self.input, self.nodes, {name: rule.storage.round(value) for name, value in self.constants.items()})
+
+    def shapes(self, inputs: Shape) -> dict[str, Shape]:
+        """Shapes of the input and of every node, of one input; the last has one entry a class.
+
+        Raises
+        ------
+        ValueError
+            They do not fit; the node is named.
+        """
+        known: dict[str, Shape] = {self.input: inputs} | {name: value.shape for name, value in self.constants.items()}
+        for node in self.nodes:
+            try:
+                found = OPERATORS[node.operator].shape(node.attributes, *(None if n is None else known[n] for n in node.operands))
+                sized(found)
+            except ValueError as error:
+                raise ValueError(f"at node '{node.name}', {error}") from None
+            known[node.name] = found
+        last = known[self.nodes[-1].name]
+        require(len(last) == 1 and last[0] >= 2, f"the last node gives a tensor of the shape {last}, and no number for each class")
+        return {name: known[name] for name in (self.input, *(node.name for node in self.nodes))}
+
+    def batch(self, inputs: Shape) -> int:
+        """How many inputs to take at once, so that the memory is bounded; for networks whose shapes fit."""
+        widest = max(map(math.prod, self.shapes(inputs).values()))
+        return max(1, min(_MOST_INPUTS, _ENTRIES // (widest * max(map(self._taps, self.nodes)))))
+
+    def _taps(self, node: Node) -> int:
+        """How many entries of an image one of the result is made of."""
+        if node.operator == "conv2d":
+            return math.prod(self.constants[node.operands[1] or ""].shape[2:])
+        return math.prod(node.attributes.get("kernel_size", ()))
 
 
 @dataclass
@@ -92,6 +127,7 @@ def least_gaps(network: Network, rule: Rule, inputs: NDArray[Any], classes: NDAr
     ValueError
         Shapes do not fit.
     """
+    network.shapes(inputs.shape[1:])
     with np.errstate(all="ignore"):
         trace = _forward(network, rule, rule.storage.round(inputs), settle=method == "settled")
         logits = trace.balls[network.nodes[-1].name]
@@ -130,7 +166,8 @@ def _stored(rule: Rule, result: Result) -> tuple[Ball, Floats, NDArray[np.bool_]
     if result.fresh is None:
         assert result.up is not None
         assert result.down is not None
-        return Ball(result.mid, result.up, result.down), np.zeros_like(result.mid), np.ones(batch, dtype=np.bool_)
+        known = np.isfinite(result.mid) & np.isfinite(result.up) & np.isfinite(result.down)
+        return Ball(result.mid, result.up, result.down), np.zeros_like(result.mid), np.asarray(known.reshape(batch, -1).all(axis=1))
     magnitude = add_up(np.abs(result.mid), result.carried, result.fresh)
     local = result.fresh if result.form == rule.storage else add_up(result.fresh, rule.storage.store_error(magnitude))
     radius = add_up(result.carried, local)
@@ -161,14 +198,14 @@ def _pulled_gaps(trace: _Trace, classes: NDArray[np.int64]) -> Floats:
     """Upper bounds of ``(d_j - d_c)`` of the logits' deviations d, for every class j.  (batch, classes)."""
     name = trace.network.nodes[-1].name
     count = trace.balls[name].mid.shape[1]
-    taken = np.empty((len(classes), count))
-    size = max(1, _ROW_ENTRIES // (_widest(trace) * count))
-    for first in range(0, len(classes), size):
-        images = np.arange(first, min(first + size, len(classes)))
-        g = np.repeat(np.eye(count)[None], len(images), axis=0)
-        g[np.arange(len(images)), :, classes[images]] -= 1.0
-        rows = np.repeat(images, count)
-        taken[images] = _pull_back(trace, name, g.reshape(-1, count), rows).reshape(len(images), count)
+    taken = np.zeros((len(classes), count))
+    size = max(1, _ROW_ENTRIES // _widest(trace))
+    for first in range(0, taken.size, size):
+        images, others = np.divmod(np.arange(first, min(first + size, taken.size)), count)
+        g, row = np.zeros((len(images), count)), np.arange(len(images))
+        g[row, others] = 1.0
+        g[row, classes[images]] -= 1.0
+        taken[images, others] = _pull_back(trace, name, g, images)
     return taken
 
 

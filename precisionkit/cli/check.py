@@ -89,9 +89,9 @@ def _rendered(verified: Verified) -> Table:
     certificate, places = verified.certificate, verified.places
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     held = len(certificate.index)
-    table.add_row("model", f"{shown(certificate.model.name)}, sha256 {certificate.model.sha256}")
-    data = f"{shown(certificate.data.name)}, {shown(certificate.split)}, sha256 {certificate.data.sha256}"
-    table.add_row("data", data)
+    table.add_row("it says", f"model {shown(certificate.model.name)}, sha256 {certificate.model.sha256}")
+    data = f"data {shown(certificate.data.name)}, {shown(certificate.split)}, sha256 {certificate.data.sha256}"
+    table.add_row("", data)
     table.add_row(
         "network", f"{len(certificate.network.nodes)} nodes, {sum(v.size for v in certificate.network.constants.values()):,} numbers"
     )
@@ -104,7 +104,7 @@ def _rendered(verified: Verified) -> Table:
         row = int(verified.least[:, program].argmin())
         least, index = verified.least[row, program], certificate.index[places[row]]
         table.add_row("", f"{name}: by {by}; least gap {least:.6g}, of input {index}")
-    table.add_row("certificate", f"sha256 {certificate.digest()}")
+    table.add_row("this file", f"sha256 {verified.sha256}")
     return table
 
 

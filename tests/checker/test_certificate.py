@@ -1,8 +1,12 @@
 """Certificates: what is written is accepted, every kind of tampering is refused at the step that it belongs to."""
 
 import ast
+import hashlib
+import io
 import subprocess
 import sys
+import tracemalloc
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +14,7 @@ import numpy as np
 import pytest
 
 from precisionkit import checker
-from precisionkit.checker import FORMATS, REFERENCE, Certificate, CertificateError, Rule, Source, check, derive, read, write
+from precisionkit.checker import FORMATS, REFERENCE, Certificate, CertificateError, Node, Rule, Source, check, derive, read, write
 
 from .networks import built, inputs_for
 from .tampering import KINDS, encoded, packed, resealed, tampered, unpacked
@@ -46,15 +50,15 @@ def test_what_is_written_is_read_and_accepted(certificate, file):
     verified = check(file)
     assert np.array_equal(verified.places, np.arange(len(certificate.index)))
     assert np.allclose(verified.least, certificate.least, rtol=1e-12)
-    assert verified.certificate.digest() == certificate.digest()
+    assert verified.sha256 == hashlib.sha256(file.read_bytes()).hexdigest()
     assert verified.certificate.network.nodes == certificate.network.nodes
 
 
 def test_equal_certificates_are_equal_files(certificate, file, tmp_path):
     write(read(file), tmp_path / "again.cert")
     assert (tmp_path / "again.cert").read_bytes() == file.read_bytes()
-    other = replace(certificate, split="train")
-    assert other.digest() != certificate.digest()
+    write(replace(certificate, split="train"), tmp_path / "other.cert")
+    assert (tmp_path / "other.cert").read_bytes() != file.read_bytes()
 
 
 def test_a_sample_is_drawn_from_all_inputs(certificate, file):
@@ -152,6 +156,93 @@ def test_an_archive_that_unpacks_to_too_much_is_not_unpacked(file, monkeypatch):
     monkeypatch.setattr(checker.certificate, "_MOST_BYTES", 1000)
     with pytest.raises(CertificateError, match=r"^Refused at the step 'container': the archive holds \d+ bytes, more than"):
         read(file)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_members_that_unpack_in_one_go_are_not_unpacked(method, file, tmp_path):
+    with zipfile.ZipFile(tmp_path / "bomb.cert", "w", method) as archive:
+        for name, content in unpacked(file).items():
+            archive.writestr(name, content)
+    with pytest.raises(CertificateError, match="'container': a member of the archive is packed otherwise than by deflate"):
+        read(tmp_path / "bomb.cert")
+
+
+def test_no_more_is_unpacked_than_the_archive_says(file, tmp_path):
+    """64 MB of zeros that the archive says are 10 bytes."""
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in unpacked(file).items():
+            archive.writestr(name, content)
+        archive.writestr("class.npz", b"\0" * 2**26)
+    raw = bytearray(data.getvalue())
+    record = raw.rindex(b"PK\x01\x02")
+    raw[record + 24 : record + 28] = (10).to_bytes(4, "little")
+    (tmp_path / "bomb.cert").write_bytes(raw)
+    tracemalloc.start()
+    with pytest.raises(CertificateError, match="'container'"):
+        read(tmp_path / "bomb.cert")
+    assert tracemalloc.get_traced_memory()[1] < 2**23
+    tracemalloc.stop()
+
+
+HEADERS = (
+    "{'descr':'<i8','fortran_order':False,'shape':((((",
+    "{'descr':'''<i8",
+    "  1\n 2\n   3",
+    "{'descr': (), 'fortran_order': False, 'shape': (3,), }",
+    "{'descr': '<i8,,', 'fortran_order': False, 'shape': (3,), }",
+    f"{{'descr': '<i8', 'fortran_order': False, 'shape': ({2**200},), }}",
+    "{'descr': '<i8', 'fortran_order': False, 'shape': (9999999999, 9999999999), }",
+    "{'descr': '<i8', 'fortran_order': True, 'shape': (3,), }",
+    "{'descr': '<i8', 'fortran_order': False, 'shape': (-1,), }",
+    "{'descr': '<i8', 'fortran_order': False, 'shape': (3L,), }",
+    "+".join("1" * 4000),
+)
+
+
+@pytest.mark.parametrize("header", HEADERS, ids=range(len(HEADERS)))
+def test_headers_of_arrays_are_matched_and_not_evaluated(header, file, tmp_path):
+    members = unpacked(file)
+    line = header.encode() + b"\n"
+    members["class.npy"] = b"\x93NUMPY\x01\x00" + len(line).to_bytes(2, "little") + line + bytes(24)
+    packed(resealed(members), tmp_path / "header.cert")
+    with pytest.raises(CertificateError, match=r"'arrays': 'class' (is no array of numbers|does not have as many bytes)"):
+        check(tmp_path / "header.cert")
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (2, 1, 3)])
+@pytest.mark.parametrize("dtype", ["float32", "int64", "uint8", "float64"])
+def test_arrays_are_those_of_numpy(shape, dtype):
+    values = np.arange(np.prod(shape, dtype=int)).reshape(shape).astype(dtype)
+    name = {"float32": "inputs", "int64": "class", "uint8": "method", "float64": "least_gap"}[dtype]
+    mine = checker.certificate._encoded(values)
+    assert np.array_equal(np.load(io.BytesIO(mine)), values)
+    for written in (mine, encoded(values)):
+        again = checker.certificate._decoded(name, written)
+        assert again.shape == shape
+        assert np.array_equal(again, values)
+
+
+LARGE = {
+    "padding": [Node("c", "conv2d", ("x", "k", None), {"stride": [1, 1], "padding": [65535] * 2, "dilation": [1, 1], "groups": 1})],
+    "kernel": [
+        Node("c", "max_pool2d", ("x",), {"stride": [1, 1], "padding": [1500] * 2, "dilation": [1, 1], "kernel_size": [3000] * 2}),
+        Node("d", "conv2d", ("c", "k", None), {"stride": [1, 1], "padding": [0, 0], "dilation": [1, 1], "groups": 1}),
+    ],
+}
+
+
+@pytest.mark.parametrize("what", LARGE)
+def test_arrays_that_would_be_too_large_are_never_made(what, certificate, tmp_path):
+    network = checker.Network("x", tuple(LARGE[what]), {"k": np.ones((1, 1, 1, 1), np.float32)})
+    one = np.ones((1, 1, 1, 1), np.float32)
+    claims = replace(certificate, network=network, inputs=one, index=np.array([0]), classes=np.array([0]))
+    write(replace(claims, methods=certificate.methods[:1], least=certificate.least[:1]), tmp_path / "large.cert")
+    tracemalloc.start()
+    with pytest.raises(CertificateError, match=r"'network': at node 'c', (an array|windows) of .* than the checker takes"):
+        check(tmp_path / "large.cert")
+    assert tracemalloc.get_traced_memory()[1] < 2**22
+    tracemalloc.stop()
 
 
 def test_a_file_that_is_not_there_is_no_refusal(tmp_path):
