@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test test-long lint proofs bench limits softfloat contracts mutants models certificates docs clean
+.PHONY: demo test test-long coverage lint proofs bench limits softfloat contracts mutants models certificates docs clean
 
 demo: $(STAMP)  ## certify the digits network that comes with the package
 	mkdir -p reports
@@ -14,6 +14,11 @@ test: $(STAMP) lint  ## style, types, tests
 
 test-long: $(STAMP)  ## the property tests on random networks, about an hour
 	$(BIN)/python -m pytest -q --hypothesis-profile=long --timeout=0 tests/properties
+
+coverage: $(STAMP)  ## lines and branches of formats, arithmetics, operators, bounds, decision and checker that the tests run: 95 % or more
+	mkdir -p reports
+	$(BIN)/python -m coverage run -m pytest -q -p no:cacheprovider tests/unit tests/soundness tests/checker tests/properties tests/plugin/test_assertions.py
+	$(BIN)/python -m coverage report
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
