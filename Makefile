@@ -9,8 +9,8 @@ demo: $(STAMP)  ## certify the digits network that comes with the package
 	mkdir -p reports
 	@$(BIN)/precisionkit certify precisionkit/models/weights/digits_cnn.pt --data digits --json reports/digits.json --table reports/digits.csv
 
-test: $(STAMP) lint  ## style, types, tests
-	$(BIN)/python -m pytest -q
+test: $(STAMP) lint  ## style, types, tests, by two processes (WORKERS=0 for one)
+	$(BIN)/python -m pytest -q -n $(or $(WORKERS),2) --dist worksteal
 
 test-long: $(STAMP)  ## the property tests on random networks, about an hour
 	$(BIN)/python -m pytest -q --hypothesis-profile=long --timeout=0 tests/properties

@@ -6,6 +6,7 @@ simpler means; those make the certificate.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -98,7 +99,7 @@ def _node(graph: Graph, node: GraphNode, constants: dict[str, NDArray[Any]]) -> 
     activations = operands[: known.activations]
     if len(operands) != known.activations + known.constants or any(name is None or name in graph.constants for name in activations):
         raise _unknown(node, f"'{node.operator}' of a number or a constant")
-    for name, accepts in (known.attributes or {}).items():
+    for name, accepts in known.attributes.items():
         value = attributes.setdefault(name, _plain(node.attributes.get(name)))
         if not accepts(value):
             raise _unknown(node, f"{name} = {value}")
@@ -152,7 +153,7 @@ def _keeps_order(graph: Graph, node: GraphNode) -> bool:
     name = node.operands[0]
     if node.record.stores or name not in shapes or node.operator in checker.OPERATORS.keys() - {"view"}:
         return False
-    places = torch.arange(1.0, 1 + int(np.prod(shapes[name]))).reshape(1, *shapes[name])
+    places = torch.arange(1.0, 1 + math.prod(shapes[name]), dtype=torch.float64).reshape(1, *shapes[name])
     moved = node.record.apply(node.attributes, places)
     return tuple(moved.shape[1:]) == node.shape and torch.equal(moved.flatten(), places.flatten())
 
@@ -252,7 +253,7 @@ def differences(certificate: Certificate, model: LoadedModel, data: Dataset | No
     network = check_network(capture(model.module, shape) if data is None else captured(model, data, shape))
     mine, theirs = (replace(n, constants={}) for n in (network, certificate.network))
     if mine != theirs:
-        return f"the network is not that of {model.path}"
+        return f"the network is not that of {model.path}: it has other operators, or in another order"
     for name, value in network.constants.items():
         other = certificate.network.constants.get(name)
         if other is None or other.shape != value.shape or other.tobytes() != value.tobytes():
@@ -260,9 +261,9 @@ def differences(certificate: Certificate, model: LoadedModel, data: Dataset | No
     if data is None:
         return None
     if certificate.index[-1] >= len(data.images):
-        return f"{data.name} has {len(data.images)} inputs, and the certificate speaks of input {certificate.index[-1]}"
+        return f"{data.name} has {len(data.images)} inputs, and the certificate speaks of input {certificate.index[-1]}; leave out --limit"
     for rows in _blocks(certificate.index):
         same = inputs_of(model, data, certificate.index[rows]).view(np.uint32) == certificate.inputs[rows].view(np.uint32)
         for bad in np.nonzero(~same.reshape(len(same), -1).all(axis=1))[0]:
-            return f"input {certificate.index[rows][bad]} is not that of {data.name}"
+            return f"input {certificate.index[rows][bad]} is not that of {data.name}; are preprocessing and --split those of certify?"
     return None

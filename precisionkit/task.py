@@ -143,7 +143,7 @@ def theorems_used(arithmetic: Arithmetic, graph: Graph, methods: Collection[str]
     proved = theorems.worth(number for number in used if not unused.get(number))
     names = {node.operator for node in graph.nodes if not theorems.numbers_in(node.record.source)}
     unproved = f"; unproved: {', '.join(sorted(names))}" if names else ""
-    return f"The bounds rest on theorems of proofs/bounds.md, proved: {proved}{unproved}."
+    return f"Under these the bounds hold by theorems of proofs/bounds.md, proved: {proved}{unproved} (proofs/README.md)."
 
 
 def _assumptions(arithmetic: Arithmetic, graph: Graph, *, probable: bool) -> tuple[str, ...]:

@@ -19,9 +19,11 @@ ON_PAPER = frozenset({6, 10, 12, 19, 25, 26})
 BASIC = frozenset({1, 13, 14, 15})
 """What every verdict rests on: stores, the margin lemma, composition, and the analysis' own rounding."""
 SUBSTITUTED = frozenset({16, 17, 18})
+"""Functionals that are pulled back."""
 SKETCHED = frozenset({19})
+"""Sketches."""
 RANDOM = frozenset({20})
-"""What functionals that are pulled back rest on, sketches, and the model of random rounding."""
+"""The model of random rounding."""
 
 
 def numbers_in(source: str) -> frozenset[int]:

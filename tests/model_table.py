@@ -219,7 +219,7 @@ ABOUT = """# Networks of today
 Written by `make models`. Networks of torchvision and a transformer have random weights and random images, as many as the table says, and batch normalisation the statistics of random images; those of the zoo have their own weights
 and real images, the first of the test set. Operators are those of the exported program, kinds the different ones. Runs inside: runs in fp32, fp16 and bf16, by binary32 kernels and by the CPU's half kernels, lie where the interval method says,
 where it says something. Proved and probable: images, with `--method auto` for the zoo, and `--method adjoint --effort {effort:g}` for the others, against the reference program; bound and measured difference are medians for the gap to the
-closest class, `-` where there is no bound (in fp32 both runs are the same one: measured 0); passes is the time of an image in forward passes of one image, one thread. Untrained networks have small gaps and many neurons near zero: in fp16 errors of thousands of them add up in the
+closest class, `-` where there is no bound (in fp32 both runs are the same one: measured 0; `auto` stops at the first method that decides, so that a bound in fp32 may be that of the interval method); passes is the time of an image in forward passes of one image, one thread. Untrained networks have small gaps and many neurons near zero: in fp16 errors of thousands of them add up in the
 worst case, and no method here bounds them.
 
 """

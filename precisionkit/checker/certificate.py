@@ -29,6 +29,7 @@ FORMAT = "precisionkit.certificate/1"
 _STATEMENT, _SEAL = "statement.json", "seal.txt"
 _CLAIMS = {"inputs": "float32", "index": "int64", "class": "int64", "method": "uint8", "least_gap": "float64"}
 _CONSTANT = "constant/"
+_AGAIN = "copy it again, or give a file that 'precisionkit certify --certificate FILE' wrote"
 _MAGIC = b"\x93NUMPY\x01\x00"
 _HEADER = rb"\{'descr': '([<|]\w\d)', 'fortran_order': False, 'shape': \(((?:\d{1,10}, ?)*(?:\d{1,10})?)\), \} *\n"
 _MOST_BYTES = 2**32
@@ -98,13 +99,20 @@ class Certificate:
 
 # ------------------------------------------------------------------------------------------------------------------- writing
 def write(certificate: Certificate, path: Path) -> None:
-    """Write a file; equal certificates give equal bytes."""
+    """Write a file."""
+    path.write_bytes(encode(certificate))
+
+
+def encode(certificate: Certificate) -> bytes:
+    """The content of a file; equal certificates give equal bytes."""
     arrays = _arrays(certificate)
     statement = _statement(certificate, arrays)
     seal = hashlib.sha256(statement).hexdigest().encode()
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, content in ((_STATEMENT, statement), (_SEAL, seal), *((f"{name}.npy", data) for name, data in arrays.items())):
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w") as archive:
+        for name, content in ((_STATEMENT, statement), (_SEAL, seal), *((f"{name}.npy", array) for name, array in arrays.items())):
             archive.writestr(zipfile.ZipInfo(name, _DATE), content, zipfile.ZIP_DEFLATED, 6)
+    return data.getvalue()
 
 
 def _arrays(certificate: Certificate) -> dict[str, bytes]:
@@ -195,7 +203,7 @@ def _members(data: bytes) -> dict[str, bytes]:
     except CertificateError:
         raise
     except Exception as error:  # zipfile lets errors of many kinds through, those of zlib among them
-        raise CertificateError("container", f"the file is no whole zip archive ({ascii(str(error))[1:-1][:80]}).") from error
+        raise CertificateError("container", f"the file is no whole certificate ({ascii(str(error))[1:-1][:80]}); {_AGAIN}.") from error
 
 
 def _check_contents(archive: zipfile.ZipFile) -> None:
@@ -204,7 +212,7 @@ def _check_contents(archive: zipfile.ZipFile) -> None:
     if len(set(names)) < len(names):
         raise CertificateError("container", "two members of the archive have the same name.")
     if missing := {_STATEMENT, _SEAL} - set(names):
-        raise CertificateError("container", f"the archive has no {sorted(missing)[0]}; it is no certificate.")
+        raise CertificateError("container", f"the archive has no {sorted(missing)[0]}, so it is no certificate; {_AGAIN}.")
     if any(info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for info in infos):
         raise CertificateError("container", "a member of the archive is packed otherwise than by deflate.")
     size = sum(info.file_size for info in infos)
@@ -348,7 +356,7 @@ def _network(fields: _Fields, constants: Mapping[str, NDArray[Any]]) -> Network:
         node = _node(_Fields(value, "a node", "name operator operands attributes"))
         operator = OPERATORS[node.operator]
         places = [name in (seen if place < operator.activations else constants) for place, name in enumerate(node.operands)]
-        optional = node.operator in ("linear", "conv2d") and node.operands[-1] is None
+        optional = operator.optional_bias and node.operands[-1] is None
         if not all(places[:-1]) or not (places[-1] or optional):
             raise CertificateError(
                 "network", f"node '{node.name}' reads something that is neither before it nor a constant where one belongs."
@@ -377,11 +385,10 @@ def _node(fields: _Fields) -> Node:
         raise CertificateError("network", f"node '{name}' has to have {known.activations + known.constants} operands.")
     if not all(operand is None or isinstance(operand, str) for operand in operands):
         raise CertificateError("network", f"node '{name}' has an operand that is no name.")
-    wanted = known.attributes or {}
     values = dict(attributes.items())
-    for odd in sorted(set(values) ^ set(wanted)):
+    for odd in sorted(set(values) ^ set(known.attributes)):
         raise CertificateError("network", f"the attribute {ascii(odd)[:80]} of node '{name}' is missing or unknown.")
-    for attribute, accepts in wanted.items():
+    for attribute, accepts in known.attributes.items():
         if not accepts(values[attribute]):
             raise CertificateError("network", f"'{attribute}' of node '{name}' is {ascii(values[attribute])[:80]}, which is not allowed.")
     return Node(name, operator, tuple(operands), values)

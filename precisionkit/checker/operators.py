@@ -8,14 +8,14 @@ For a run's values x of the operands and y of the result, ``|x - mid| <= radius`
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from precisionkit.checker import shapes
-from precisionkit.checker.rounding import BINARY32, TINY, Floats, Format, U, add_up, mul_up, ufp, weighted_up, widened
+from precisionkit.checker.rounding import BINARY32, TINY, Floats, Format, U, add_up, mul_up, sum_up, ufp, weighted_up
 
 Attributes = Mapping[str, Any]
 Rows = NDArray[np.int64]
@@ -60,34 +60,43 @@ class Ball:
 
 
 @dataclass(frozen=True)
-class Result:
-    """An operator's result before its store.
+class Rounded:
+    """The result of an operator that rounds, before its store.
 
     Attributes
     ----------
-    mid, carried : (batch, ...) arrays
-    fresh : (batch, ...) array or None
-        Rounding errors of the runs and of `mid`; None for operators that return stored numbers.
+    mid : (batch, ...) array
+    carried : (batch, ...) array
+        How far the operands' deviations move it.
+    fresh : (batch, ...) array
+        Rounding errors of the runs, and of `mid`.
     form : Format
-        That the result was computed in.
+        That it was computed in.
     peak : (batch, ...) array
         Largest magnitude on the way.
-    up, down : (batch, ...) arrays or None
-        For operators without `fresh`: sharper than `carried`.
     kept : tuple of arrays
-        For `pull`.
+        For `Operator.pull`.
     """
 
     mid: Floats
     carried: Floats
-    fresh: Floats | None
+    fresh: Floats
     form: Format
     peak: Floats
-    up: Floats | None = None
-    down: Floats | None = None
     kept: tuple[NDArray[Any], ...] = ()
 
 
+@dataclass(frozen=True)
+class Exact:
+    """The result of an operator that gives numbers which were stored before, or zero; `kept` is for `Operator.pull`."""
+
+    ball: Ball
+    kept: tuple[NDArray[Any], ...] = ()
+
+
+Result = Rounded | Exact
+Multiply = Callable[[Floats, Floats], Floats]
+"""Inputs and weights to dot products."""
 Pulled = tuple[tuple[Floats, ...], Floats]
 """A functional of each operand that is an activation, and what pulling back cost each row."""
 
@@ -106,8 +115,14 @@ class Operator:
         ``pull(attributes, g, rows, result, *operands) -> Pulled``: row k belongs to image ``rows[k]``.
     constants, activations : int
         Numbers of operands: first the activations, then the constants.
+    optional_bias : bool
+        The last constant may be absent.
     attributes : mapping of str to callable
         Names, and the check of each value.
+
+    Notes
+    -----
+    All three functions get the same arguments for every operator, whether it needs them or not.
     """
 
     shape: Callable[..., shapes.Shape]
@@ -115,50 +130,51 @@ class Operator:
     pull: Callable[..., Pulled]
     constants: int = 0
     activations: int = 1
-    attributes: Mapping[str, Callable[[Any], bool]] | None = None
+    optional_bias: bool = False
+    attributes: Mapping[str, Callable[[Any], bool]] = field(default_factory=dict)
 
 
 # ------------------------------------------------------------------------------------------------------------- dot products
-def _dot_products(rule: Rule, x: Ball, multiply: Callable[[Floats, Floats], Floats], weight: Floats, bias: Floats | None, n: int) -> Result:
-    """Sums of n products and a bias, m terms, in any order, with or without FMA (theorem 3).
+def _dot_products(rule: Rule, x: Ball, multiply: Multiply, weight: Floats, bias: Floats | None, n: int) -> Rounded:
+    """Sums of n products and a bias in any order, with or without FMA (theorem 3).
 
-    They carry ``|W| e``.  Products err by E in all; each of the m - 1 additions by ``v ufp`` of the largest sum of a subset of the terms,
-    which is at most ``(S + |c|) / 2 + |W| e + E`` and what was lost before, ``(m - 1) v (S + |W| e + E)``.  Products that are zero in
-    every run do not count.
+    They carry ``|W| e``.  Products that are zero in every run do not count; the others err by E in all.  Each of the m - 1 additions errs
+    by ``v ufp`` of the largest sum of a subset of the terms, which is at most ``L = (S + |c|) / 2 + |W| e + E`` and what was lost before,
+    ``(m - 1) v (S + |W| e + E)``.
     """
-    accumulate, m = rule.accumulate, n + (bias is not None)
-    count = multiply(((x.mid != 0) | (x.radius != 0)).astype(np.float64), (weight != 0).astype(np.float64))  # exact: whole numbers
-    lost = np.maximum(count + (m - n - 1), 0.0) * accumulate.unit_roundoff
-    size, offset = np.abs(weight), 0.0 if bias is None else np.abs(bias)
-    mid = multiply(x.mid, weight) + (0.0 if bias is None else bias)
-    magnitude = widened(multiply(np.abs(x.mid), size) + offset, m)
-    carried = widened(multiply(x.radius, size), n)
-    own = add_up(mul_up(magnitude, m * U), m * TINY)
+    accumulate, terms = rule.accumulate, n + (bias is not None)
+    offset = 0.0 if bias is None else bias
+    nonzero = multiply(((x.mid != 0) | (x.radius != 0)).astype(np.float64), (weight != 0).astype(np.float64))  # exact: whole numbers
+    gamma = np.maximum(nonzero + (bias is not None) - 1, 0.0) * accumulate.unit_roundoff  # (m - 1) v
+    mid = multiply(x.mid, weight) + offset  # c
+    magnitude = sum_up(multiply(np.abs(x.mid), np.abs(weight)) + np.abs(offset), terms)  # S
+    carried = sum_up(multiply(x.radius, np.abs(weight)), n)  # |W| e
+    own = add_up(mul_up(magnitude, terms * U), terms * TINY)  # error of c itself
     whole = add_up(magnitude, carried)
     exact = 2 * rule.storage.precision <= accumulate.precision
-    products = add_up(mul_up(whole, 0.0 if exact else accumulate.unit_roundoff), count * accumulate.eta)
-    largest = add_up(mul_up(add_up(magnitude, np.abs(mid), own), 0.5), carried, products)
-    classical = mul_up(add_up(whole, products), lost)
-    additions = np.minimum(classical, mul_up(ufp(add_up(largest, classical)), lost))
-    return Result(mid, carried, add_up(products, additions, own), accumulate, add_up(largest, additions))
+    products = add_up(mul_up(whole, 0.0 if exact else accumulate.unit_roundoff), nonzero * accumulate.eta)  # E
+    largest = add_up(mul_up(add_up(magnitude, np.abs(mid), own), 0.5), carried, products)  # L
+    classical = mul_up(add_up(whole, products), gamma)
+    additions = np.minimum(classical, mul_up(ufp(add_up(largest, classical)), gamma))
+    return Rounded(mid, carried, add_up(products, additions, own), accumulate, add_up(largest, additions))
 
 
 def _multiply_rows(x: Floats, weight: Floats) -> Floats:
     return np.asarray(x @ weight.T)
 
 
-def _linear(rule: Rule, attributes: Attributes, x: Ball, weight: Floats, bias: Floats | None) -> Result:
+def _linear(rule: Rule, attributes: Attributes, x: Ball, weight: Floats, bias: Floats | None) -> Rounded:
     return _dot_products(rule, x, _multiply_rows, weight, bias, weight.shape[1])
 
 
-def _pull_linear(attributes: Attributes, g: Floats, rows: Rows, result: Result, x: Ball, weight: Floats, bias: Floats | None) -> Pulled:
+def _pull_linear(attributes: Attributes, g: Floats, rows: Rows, result: Rounded, x: Ball, weight: Floats, bias: Floats | None) -> Pulled:
     return (g @ weight,), _lost(g, rows, result, x, len(weight))
 
 
-def _lost(g: Floats, rows: Rows, result: Result, x: Ball, terms: int) -> Floats:
+def _lost(g: Floats, rows: Rows, result: Rounded, x: Ball, terms: int) -> Floats:
     """What the rounding of ``W^T g`` costs: each entry errs by ``n U |W|^T |g| + n TINY``, on deviations of x."""
     radius = x.radius.reshape(len(x.mid), -1)
-    below = mul_up(widened(radius.sum(axis=1), radius.shape[1]), terms * TINY)[rows]
+    below = mul_up(sum_up(radius.sum(axis=1), radius.shape[1]), terms * TINY)[rows]
     return add_up(mul_up(weighted_up(np.abs(g), result.carried[rows]), terms * U), below)
 
 
@@ -202,7 +218,7 @@ def _convolve(x: Floats, weight: Floats, attributes: Attributes) -> Floats:
     return np.asarray(np.matmul(matrix, columns)).reshape(batch, len(weight), height, width)
 
 
-def _conv(rule: Rule, attributes: Attributes, x: Ball, weight: Floats, bias: Floats | None) -> Result:
+def _conv(rule: Rule, attributes: Attributes, x: Ball, weight: Floats, bias: Floats | None) -> Rounded:
     """As `_dot_products`; a kernel may store the sum once more before it adds the bias (theorem 6)."""
     n = int(np.prod(weight.shape[1:]))
 
@@ -212,13 +228,12 @@ def _conv(rule: Rule, attributes: Attributes, x: Ball, weight: Floats, bias: Flo
     found = _dot_products(rule, x, multiply, weight, None if bias is None else bias[:, None, None], n)
     if bias is None or rule.storage == rule.accumulate:
         return found
-    assert found.fresh is not None
     store = rule.storage.store_error(found.peak)
     extra = add_up(store, mul_up(add_up(found.peak, store), rule.accumulate.unit_roundoff))
-    return Result(found.mid, found.carried, add_up(found.fresh, extra), found.form, add_up(found.peak, extra))
+    return Rounded(found.mid, found.carried, add_up(found.fresh, extra), found.form, add_up(found.peak, extra))
 
 
-def _pull_conv(attributes: Attributes, g: Floats, rows: Rows, result: Result, x: Ball, weight: Floats, bias: Floats | None) -> Pulled:
+def _pull_conv(attributes: Attributes, g: Floats, rows: Rows, result: Rounded, x: Ball, weight: Floats, bias: Floats | None) -> Pulled:
     groups, (outputs, inputs, height, width) = attributes["groups"], weight.shape
     matrix = weight.reshape(groups, outputs // groups, -1).swapaxes(1, 2)
     pieces = np.matmul(matrix, g.reshape(len(g), groups, outputs // groups, -1))
@@ -238,10 +253,14 @@ def _spread(pieces: Floats, shape: tuple[int, ...], kernel: tuple[int, int], att
 
 # ------------------------------------------------------------------------------------------------------------- normalisation
 _CHAIN = 11
-"""Roundings between x and y in every usual evaluation of batch normalisation, roots and their reciprocals within two ulps (theorem 7)."""
+"""Most roundings on the way from x to y, in every usual evaluation (theorem 7): eps to the format and var + eps (1, halved by the root),
+the root (2, an ulp being 2 v) and its reciprocal (2), where two ulps are spent on one of them, w, the subtraction, the product, the sum
+(1 each), and 2 for the second order of quotients."""
+_SCALE = 1 + 16 * U
+"""More than ``w / sqrt(var + eps)`` in binary64 is off by: five roundings, of U each."""
 
 
-def _batch_norm(rule: Rule, attributes: Attributes, x: Ball, weight: Floats, bias: Floats, mean: Floats, var: Floats) -> Result:
+def _batch_norm(rule: Rule, attributes: Attributes, x: Ball, weight: Floats, bias: Floats, mean: Floats, var: Floats) -> Rounded:
     """``|a| e + (k + 1) v (|x| + |mean|) |a| + 3 v |b| + eta (|x| + |mean| + |w| + 4)`` (theorem 7), and the same of binary64 for `mid`."""
     inverse = 1 / np.sqrt(var + attributes["eps"])
 
@@ -249,60 +268,58 @@ def _batch_norm(rule: Rule, attributes: Attributes, x: Ball, weight: Floats, bia
         return values.reshape(-1, *[1] * (x.mid.ndim - 2))
 
     scale = of_channel(inverse * weight)
-    size = mul_up(np.abs(scale), 1 + 16 * U)
+    size = mul_up(np.abs(scale), _SCALE)
     mid = (x.mid - of_channel(mean)) * scale + of_channel(bias)
     inputs = add_up(np.abs(x.mid), x.radius, of_channel(np.abs(mean)))
     product, offset = mul_up(inputs, size), of_channel(np.abs(bias))
-    below = mul_up(add_up(inputs, of_channel(np.abs(weight)), 4.0), BINARY32.eta)
+    below = mul_up(add_up(inputs, of_channel(np.abs(weight)), 4.0), BINARY32.eta)  # far above the same with the eta of binary64 as well
     chain = add_up(mul_up(product, (_CHAIN + 1) * (BINARY32.unit_roundoff + U)), mul_up(offset, 3 * (BINARY32.unit_roundoff + U)))
-    fresh = add_up(chain, below, 2.0**-1000)
+    fresh = add_up(chain, mul_up(below, 1 + U))
     factors = add_up(of_channel(inverse), size, mul_up(of_channel(np.abs(mean)), size), offset)
-    normalised = mul_up(inputs, of_channel(mul_up(inverse, 1 + 16 * U)))
+    normalised = mul_up(inputs, of_channel(mul_up(inverse, _SCALE)))
     peak = add_up(np.maximum(np.maximum(add_up(product, offset), normalised), np.maximum(inputs, factors)), fresh)
-    return Result(mid, mul_up(x.radius, size), fresh, BINARY32, peak, kept=(scale,))
+    return Rounded(mid, mul_up(x.radius, size), fresh, BINARY32, peak, (scale,))
 
 
-def _pull_batch_norm(attributes: Attributes, g: Floats, rows: Rows, result: Result, x: Ball, *constants: Floats) -> Pulled:
-    """The scale has an error of at most 5 roundings, and the product one."""
-    below = mul_up(widened(x.radius.reshape(len(x.mid), -1).sum(axis=1), x.mid[0].size), TINY)[rows]
-    return (g * result.kept[0],), add_up(mul_up(weighted_up(np.abs(g), result.carried[rows]), 16 * U), below)
+def _pull_batch_norm(attributes: Attributes, g: Floats, rows: Rows, result: Rounded, x: Ball, *constants: Floats) -> Pulled:
+    """The scale errs by 5 roundings at most, and its product with g by one."""
+    return (g * result.kept[0],), _lost(g, rows, result, x, 16)
 
 
 # ------------------------------------------------------------------------------------------------------ exact and elementwise
-def _add(rule: Rule, attributes: Attributes, a: Ball, b: Ball) -> Result:
-    """One rounding in binary32, or in the storage format (theorem 11)."""
+def _add(rule: Rule, attributes: Attributes, a: Ball, b: Ball) -> Rounded:
+    """One rounding in binary32, before the store (theorem 11)."""
     mid = a.mid + b.mid
     own = mul_up(np.abs(mid), U)
     carried = add_up(a.radius, b.radius)
     magnitude = add_up(np.abs(mid), own, carried)
     rounding = BINARY32.store_error(magnitude)
-    return Result(mid, carried, add_up(own, rounding), BINARY32, add_up(magnitude, rounding))
+    return Rounded(mid, carried, add_up(own, rounding), BINARY32, add_up(magnitude, rounding))
 
 
-def _pull_add(attributes: Attributes, g: Floats, rows: Rows, result: Result, a: Ball, b: Ball) -> Pulled:
+def _pull_add(attributes: Attributes, g: Floats, rows: Rows, result: Rounded, a: Ball, b: Ball) -> Pulled:
     return (g, g), np.zeros(len(g))
 
 
-def _relu(rule: Rule, attributes: Attributes, x: Ball) -> Result:
-    """Exact (theorem 8); lines around an open neuron (theorem 17)."""
-    mid = np.maximum(x.mid, 0.0)
-    inside = x.mid > 0
-    up = np.where(inside, x.up, np.maximum(np.nextafter(x.mid + x.up, np.inf), 0.0))
+def _relu(rule: Rule, attributes: Attributes, x: Ball) -> Exact:
+    """Exact (theorem 8); lines around an open neuron (theorem 17).
+
+    With ``c = mid``, ``relu(c + d) - relu(c)`` lies below ``slope d + above``, which an end of the enclosure meets, and above ``lower d``.
+    """
+    mid, high = np.maximum(x.mid, 0.0), x.mid + x.up
+    inside, on, off = x.mid > 0, x.mid >= x.down, x.mid <= -x.up
+    up = np.where(inside, x.up, np.maximum(np.nextafter(high, np.inf), 0.0))
     down = np.where(inside, np.minimum(x.down, mid), 0.0)
-    on, off = x.mid >= x.down, x.mid <= -x.up
-    above_zero, below_zero = x.mid + x.up, x.down - x.mid
-    with np.errstate(divide="ignore", invalid="ignore"):
-        slope = np.clip(above_zero / (above_zero + below_zero), 0.0, 1.0)
-    slope = np.where(on, 1.0, np.where(off, 0.0, slope))
-    left = np.nextafter(np.nextafter(slope * x.down, np.inf) - mid, np.inf)
-    right = np.nextafter(np.nextafter(np.nextafter(1 - slope, np.inf) * x.up, np.inf) + np.minimum(x.mid, 0.0), np.inf)
+    with np.errstate(invalid="ignore", divide="ignore"):  # where nothing deviates
+        slope = np.where(on, 1.0, np.where(off, 0.0, np.clip(high / (high + (x.down - x.mid)), 0.0, 1.0)))
+    left = add_up(mul_up(slope, x.down), -mid)
+    right = add_up(mul_up(np.nextafter(1 - slope, np.inf), x.up), np.minimum(x.mid, 0.0))
     above = np.where(on | off, 0.0, np.maximum(left, right))
-    lower = np.where(on, 1.0, np.where(off, 0.0, inside.astype(np.float64)))
-    zero = np.zeros_like(mid)
-    return Result(mid, np.maximum(up, down), None, rule.storage, zero, up, down, kept=(slope, lower, above))
+    lower = (on | inside).astype(np.float64)
+    return Exact(Ball(mid, up, down), (slope, lower, above))
 
 
-def _pull_relu(attributes: Attributes, g: Floats, rows: Rows, result: Result, x: Ball) -> Pulled:
+def _pull_relu(attributes: Attributes, g: Floats, rows: Rows, result: Exact, x: Ball) -> Pulled:
     slope, lower, above = (part[rows] for part in result.kept)
     positive = np.maximum(g, 0.0)
     pulled = np.where(g > 0, g * slope, g * lower)
@@ -314,40 +331,36 @@ def _product_lost(pulled: Floats, rows: Rows, x: Ball) -> Floats:
     return weighted_up(add_up(mul_up(np.abs(pulled), U), TINY), x.radius[rows])
 
 
-def _max_pool(rule: Rule, attributes: Attributes, x: Ball) -> Result:
+def _max_pool(rule: Rule, attributes: Attributes, x: Ball) -> Exact:
     """A maximum moves at least like the entry at the centre's maximum, and at most by the largest excess more (theorem 17)."""
     kernel = tuple(attributes["kernel_size"])
     mids, ups, downs = (_windows(part, kernel, attributes, value) for part, value in ((x.mid, -np.inf), (x.up, 0.0), (x.down, 0.0)))
     winner = mids.argmax(axis=2)[:, :, None]
     mid = np.take_along_axis(mids, winner, 2)
-    excess = np.nextafter(np.nextafter(mids - mid, np.inf) + ups, np.inf)  # of the upper ends over the centre's maximum
-    best_down = np.take_along_axis(downs, winner, 2)
+    excess = add_up(mids, -mid, ups)  # of upper ends over the centre's maximum
     others = np.where(np.arange(mids.shape[2])[None, None, :, None, None] == winner, -np.inf, excess)
-    rival = others.max(axis=2)
-    above = np.maximum(np.nextafter(rival + best_down[:, :, 0], np.inf), 0.0)
-    up = np.maximum(excess.max(axis=2), 0.0)
-    mid, down = mid[:, :, 0], best_down[:, :, 0]
-    return Result(mid, np.maximum(up, down), None, rule.storage, np.zeros_like(mid), up, down, (winner, above))
+    down = np.take_along_axis(downs, winner, 2)[:, :, 0]
+    above = np.maximum(add_up(others.max(axis=2), down), 0.0)
+    return Exact(Ball(mid[:, :, 0], np.maximum(excess.max(axis=2), 0.0), down), (winner, above))
 
 
-def _pull_max_pool(attributes: Attributes, g: Floats, rows: Rows, result: Result, x: Ball) -> Pulled:
-    kernel = tuple(attributes["kernel_size"])
+def _pull_max_pool(attributes: Attributes, g: Floats, rows: Rows, result: Exact, x: Ball) -> Pulled:
+    kernel, shape = tuple(attributes["kernel_size"]), x.mid.shape[1:]
+    taps = kernel[0] * kernel[1]
     winner, above = (part[rows] for part in result.kept)
-    pieces = np.zeros((*g.shape[:2], kernel[0] * kernel[1], *g.shape[2:]))
+    pieces = np.zeros((*g.shape[:2], taps, *g.shape[2:]))
     np.put_along_axis(pieces, winner, g[:, :, None], 2)
-    pulled = _spread(pieces, x.mid.shape[1:], kernel, attributes)
-    terms = kernel[0] * kernel[1]
-    lost = mul_up(weighted_up(np.abs(_spread(np.abs(pieces), x.mid.shape[1:], kernel, attributes)), x.radius[rows]), 2 * terms * U)
-    return (pulled,), add_up(weighted_up(np.maximum(g, 0.0), above), lost)
+    sizes = _spread(np.abs(pieces), shape, kernel, attributes)
+    lost = mul_up(weighted_up(sizes, x.radius[rows]), 2 * taps * U)  # fewer than so many functionals meet in an entry, with their rounding
+    return (_spread(pieces, shape, kernel, attributes),), add_up(weighted_up(np.maximum(g, 0.0), above), lost)
 
 
-def _view(rule: Rule, attributes: Attributes, x: Ball) -> Result:
+def _view(rule: Rule, attributes: Attributes, x: Ball) -> Exact:
     shape = (len(x.mid), *attributes["shape"])
-    mid, up, down = (part.reshape(shape) for part in (x.mid, x.up, x.down))
-    return Result(mid, np.maximum(up, down), None, rule.storage, np.zeros_like(mid), up, down)
+    return Exact(Ball(x.mid.reshape(shape), x.up.reshape(shape), x.down.reshape(shape)))
 
 
-def _pull_view(attributes: Attributes, g: Floats, rows: Rows, result: Result, x: Ball) -> Pulled:
+def _pull_view(attributes: Attributes, g: Floats, rows: Rows, result: Exact, x: Ball) -> Pulled:
     return (g.reshape(len(g), *x.mid.shape[1:]),), np.zeros(len(g))
 
 
@@ -366,8 +379,8 @@ def _normal(value: Any) -> bool:
 _SLIDING = {"stride": _positive_pair, "padding": _pairs, "dilation": _positive_pair}
 
 OPERATORS = {
-    "linear": Operator(shapes.linear, _linear, _pull_linear, constants=2),
-    "conv2d": Operator(shapes.conv2d, _conv, _pull_conv, constants=2, attributes={**_SLIDING, "groups": _count}),
+    "linear": Operator(shapes.linear, _linear, _pull_linear, constants=2, optional_bias=True),
+    "conv2d": Operator(shapes.conv2d, _conv, _pull_conv, constants=2, optional_bias=True, attributes={**_SLIDING, "groups": _count}),
     "batch_norm": Operator(shapes.batch_norm, _batch_norm, _pull_batch_norm, constants=4, attributes={"eps": _normal}),
     "relu": Operator(shapes.relu, _relu, _pull_relu),
     "max_pool2d": Operator(shapes.max_pool2d, _max_pool, _pull_max_pool, attributes={**_SLIDING, "kernel_size": _positive_pair}),

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from precisionkit.checker.operators import OPERATORS, Ball, Result, Rows, Rule
+from precisionkit.checker.operators import OPERATORS, Ball, Exact, Result, Rows, Rule
 from precisionkit.checker.rounding import Floats, U, add_up, mul_up, weighted_up
-from precisionkit.checker.shapes import Shape, require, sized
+from precisionkit.checker.shapes import Shape, require, require_small
 
 METHODS = ("interval", "substitution", "settled")
 """Cheapest first: radii node by node; gaps pulled back to the input; the same, with the neurons in doubt pulled back before."""
@@ -66,7 +66,7 @@ class Network:
         for node in self.nodes:
             try:
                 found = OPERATORS[node.operator].shape(node.attributes, *(None if n is None else known[n] for n in node.operands))
-                sized(found)
+                require_small(found)
             except ValueError as error:
                 raise ValueError(f"at node '{node.name}', {error}") from None
             known[node.name] = found
@@ -77,27 +77,40 @@ class Network:
     def batch(self, inputs: Shape) -> int:
         """How many inputs to take at once, so that the memory is bounded; for networks whose shapes fit."""
         widest = max(map(math.prod, self.shapes(inputs).values()))
-        return max(1, min(_MOST_INPUTS, _ENTRIES // (widest * max(map(self._taps, self.nodes)))))
+        return max(1, min(_MOST_INPUTS, _ENTRIES // (widest * max(map(self._window, self.nodes)))))
 
-    def _taps(self, node: Node) -> int:
-        """How many entries of an image one of the result is made of."""
-        if node.operator == "conv2d":
-            return math.prod(self.constants[node.operands[1] or ""].shape[2:])
-        return math.prod(node.attributes.get("kernel_size", ()))
+    def _window(self, node: Node) -> int:
+        """How many times a sliding window takes an entry of an image, at most."""
+        weight = self.constants[node.operands[1]].shape[2:] if node.operator == "conv2d" and node.operands[1] else ()
+        return math.prod(node.attributes.get("kernel_size", weight))
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Trace:
-    """What is known of every node for one batch."""
+    """What is known of every node for one batch, filled node by node; `in_range` tells for which inputs overflow is excluded."""
 
     network: Network
+    in_range: NDArray[np.bool_]
     balls: dict[str, Ball]
     results: dict[str, Result] = field(default_factory=dict)
     local: dict[str, Floats] = field(default_factory=dict)
-    finite: NDArray[np.bool_] | None = None
 
     def operands(self, node: Node) -> list[Any]:
-        return [None if name is None else self.balls.get(name, self.network.constants.get(name)) for name in node.operands]
+        """Balls, constants, and None for an absent bias."""
+        return [None if name is None else self._known(name) for name in node.operands]
+
+    def _known(self, name: str) -> Any:
+        return self.balls[name] if name in self.balls else self.network.constants[name]
+
+    @property
+    def last(self) -> str:
+        """Name of the node that gives the logits."""
+        return self.network.nodes[-1].name
+
+    @property
+    def rows(self) -> int:
+        """How many functionals to pull back at once."""
+        return max(1, _ROW_ENTRIES // max(math.prod(ball.mid.shape[1:]) for ball in self.balls.values()))
 
 
 def least_gaps(network: Network, rule: Rule, inputs: NDArray[Any], classes: NDArray[np.int64], method: str) -> tuple[Floats, Floats]:
@@ -125,54 +138,48 @@ def least_gaps(network: Network, rule: Rule, inputs: NDArray[Any], classes: NDAr
     OverflowError
         An input lies beyond the range of the format.
     ValueError
-        Shapes do not fit.
+        Shapes do not fit, or there is no such method.
     """
     network.shapes(inputs.shape[1:])
+    require(method in METHODS, f"there is no method '{method}'")
     with np.errstate(all="ignore"):
         trace = _forward(network, rule, rule.storage.round(inputs), settle=method == "settled")
-        logits = trace.balls[network.nodes[-1].name]
-        row = np.arange(len(classes))
+        logits, row = trace.balls[trace.last], np.arange(len(classes))
         gaps = logits.mid[row, classes][:, None] - logits.mid
         apart = add_up(logits.down[row, classes][:, None], logits.up)
         taken = apart if method == "interval" else _pulled_gaps(trace, classes)
         lower = np.nextafter(np.nextafter(gaps, -np.inf) - taken, -np.inf)
         lower[row, classes] = np.inf
         rival = lower.argmin(axis=1)  # which takes a NaN before everything
-        assert trace.finite is not None
-        least = np.where(trace.finite, lower[row, rival], -np.inf)
+        least = np.where(trace.in_range, lower[row, rival], -np.inf)
         return least, np.abs(gaps[row, rival]) + taken[row, rival]
 
 
 def _forward(network: Network, rule: Rule, inputs: Floats, *, settle: bool) -> _Trace:
     """Enclosures of every node, from its operands' (theorem 14); with `settle`, sharper ones in front of ReLU (theorem 18)."""
     zero = np.zeros_like(inputs)
-    trace = _Trace(network, {network.input: Ball(inputs, zero, zero)})
-    trace.finite = np.ones(len(inputs), dtype=np.bool_)
+    trace = _Trace(network, np.ones(len(inputs), dtype=np.bool_), {network.input: Ball(inputs, zero, zero)})
     for node in network.nodes:
-        if settle and node.operator == "relu" and node.operands[0] != network.input:
-            assert node.operands[0] is not None
-            trace.balls[node.operands[0]] = _settled(trace, node.operands[0])
+        first = node.operands[0]
+        if settle and node.operator == "relu" and first is not None and first != network.input:
+            trace.balls[first] = _settled(trace, first)
         result = OPERATORS[node.operator].forward(rule, node.attributes, *trace.operands(node))
         trace.results[node.name] = result
-        ball, local, finite = _stored(rule, result)
-        trace.balls[node.name], trace.local[node.name] = ball, local
-        trace.finite &= finite
+        trace.balls[node.name], trace.local[node.name], inside = _stored(rule, result)
+        np.logical_and(trace.in_range, inside.reshape(len(inputs), -1).all(axis=1), out=trace.in_range)
     return trace
 
 
 def _stored(rule: Rule, result: Result) -> tuple[Ball, Floats, NDArray[np.bool_]]:
-    """After the store: the enclosure, the operator's local errors, and whether overflow is excluded (theorems 1 and 14)."""
-    batch = len(result.mid)
-    if result.fresh is None:
-        assert result.up is not None
-        assert result.down is not None
-        known = np.isfinite(result.mid) & np.isfinite(result.up) & np.isfinite(result.down)
-        return Ball(result.mid, result.up, result.down), np.zeros_like(result.mid), np.asarray(known.reshape(batch, -1).all(axis=1))
+    """After the store: the enclosure, the operator's local errors, and where overflow is excluded (theorems 1 and 14)."""
+    if isinstance(result, Exact):
+        ball = result.ball
+        return ball, np.zeros_like(ball.mid), np.isfinite(ball.mid) & np.isfinite(ball.up) & np.isfinite(ball.down)
     magnitude = add_up(np.abs(result.mid), result.carried, result.fresh)
     local = result.fresh if result.form == rule.storage else add_up(result.fresh, rule.storage.store_error(magnitude))
     radius = add_up(result.carried, local)
-    inside: NDArray[np.bool_] = (magnitude < rule.storage.overflow_threshold) & (result.peak <= result.form.largest)
-    return Ball(result.mid, radius, radius), local, np.asarray(inside.reshape(batch, -1).all(axis=1))
+    inside = (magnitude < rule.storage.overflow_threshold) & (result.peak <= result.form.largest)
+    return Ball(result.mid, radius, radius), local, np.asarray(inside)
 
 
 def _settled(trace: _Trace, name: str) -> Ball:
@@ -180,9 +187,8 @@ def _settled(trace: _Trace, name: str) -> Ball:
     ball = trace.balls[name]
     up, down = ball.up.copy(), ball.down.copy()
     doubtful = np.nonzero((ball.mid < ball.down) & (ball.mid > -ball.up))
-    size = max(1, _ROW_ENTRIES // _widest(trace))
-    for first in range(0, len(doubtful[0]), size):
-        places = tuple(part[first : first + size] for part in doubtful)
+    for first in range(0, len(doubtful[0]), trace.rows):
+        places = tuple(part[first : first + trace.rows] for part in doubtful)
         for sign, bound in ((1.0, up), (-1.0, down)):
             g = np.zeros((len(places[0]), *ball.mid.shape[1:]))
             g[(np.arange(len(g)), *places[1:])] = sign
@@ -190,22 +196,16 @@ def _settled(trace: _Trace, name: str) -> Ball:
     return Ball(ball.mid, up, down)
 
 
-def _widest(trace: _Trace) -> int:
-    return max(int(np.prod(ball.mid.shape[1:])) for ball in trace.balls.values())
-
-
 def _pulled_gaps(trace: _Trace, classes: NDArray[np.int64]) -> Floats:
     """Upper bounds of ``(d_j - d_c)`` of the logits' deviations d, for every class j.  (batch, classes)."""
-    name = trace.network.nodes[-1].name
-    count = trace.balls[name].mid.shape[1]
+    count = trace.balls[trace.last].mid.shape[1]
     taken = np.zeros((len(classes), count))
-    size = max(1, _ROW_ENTRIES // _widest(trace))
-    for first in range(0, taken.size, size):
-        images, others = np.divmod(np.arange(first, min(first + size, taken.size)), count)
+    for first in range(0, taken.size, trace.rows):
+        images, others = np.divmod(np.arange(first, min(first + trace.rows, taken.size)), count)
         g, row = np.zeros((len(images), count)), np.arange(len(images))
         g[row, others] = 1.0
         g[row, classes[images]] -= 1.0
-        taken[images, others] = _pull_back(trace, name, g, images)
+        taken[images, others] = _pull_back(trace, trace.last, g, images)
     return taken
 
 
@@ -221,17 +221,18 @@ def _pull_back(trace: _Trace, name: str, g: Floats, rows: Rows) -> Floats:
         if here is None:
             continue
         total = add_up(total, weighted_up(np.abs(here), trace.local[node.name][rows]))
-        if all(name == trace.network.input for name in node.operands if name in trace.balls):
-            continue  # every run starts from the same input
         operator = OPERATORS[node.operator]
+        activations = node.operands[: operator.activations]
+        if set(activations) == {trace.network.input}:
+            continue  # every run starts from the same input
         pulled, lost = operator.pull(node.attributes, here, rows, trace.results[node.name], *trace.operands(node))
         total = add_up(total, lost)
-        for operand, part in zip(node.operands, pulled, strict=False):
-            assert operand is not None
-            if operand == trace.network.input:
+        for operand, part in zip(activations, pulled, strict=True):
+            if operand is None or operand == trace.network.input:
                 continue
             if operand in functionals:
                 part = functionals[operand] + part
-                total = add_up(total, mul_up(weighted_up(np.abs(part), trace.balls[operand].radius[rows]), 2 * U))
+                meeting = weighted_up(np.abs(part), trace.balls[operand].radius[rows])
+                total = add_up(total, mul_up(meeting, 2 * U))  # the sum is rounded
             functionals[operand] = part
     return total

@@ -1,7 +1,8 @@
 """Formats, and upper bounds of what binary64 computes.
 
-Every function whose name ends in ``_up`` returns a number that is not below the exact result, for non-negative operands.  An infinite or
-NaN operand gives inf or NaN, and no comparison that proves something holds for either.
+Every function whose name ends in ``_up`` returns a number that is not below the exact result: `add_up` and `mul_up` for operands of any
+sign, the others for non-negative ones.  An infinite or NaN operand gives inf or NaN, and no comparison that proves something holds for
+either.
 """
 
 from __future__ import annotations
@@ -94,7 +95,7 @@ def mul_up(a: Floats, b: Floats | float) -> Floats:
     return np.nextafter(a * b, np.inf)
 
 
-def widened(computed: Floats, terms: int) -> Floats:
+def sum_up(computed: Floats, terms: int) -> Floats:
     """Upper bound of a sum of `terms` products, from its evaluation in any order, fused or not.  Theorem 15."""
     return mul_up(add_up(computed, terms * TINY), 1 + 2 * (terms + 2) * U)
 
@@ -102,4 +103,4 @@ def widened(computed: Floats, terms: int) -> Floats:
 def weighted_up(weights: Floats, values: Floats) -> Floats:
     """Upper bounds of ``sum_k weights[r, k] values[r, k]``, for every row r of a batch."""
     products = (weights * values).reshape(len(weights), -1)
-    return widened(products.sum(axis=1), products.shape[1] + 1)
+    return sum_up(products.sum(axis=1), products.shape[1])

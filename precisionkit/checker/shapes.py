@@ -23,10 +23,9 @@ def require(fits: bool, what: str) -> None:
         raise ValueError(what)
 
 
-def sized(shape: Shape) -> int:
-    """Number of entries, if they are not too many."""
+def require_small(shape: Shape) -> None:
+    """Raise a ValueError if an array of this shape would be too large."""
     require(math.prod(shape) <= MOST_ENTRIES, f"an array of the shape {shape} is larger than the checker takes ({MOST_ENTRIES} entries)")
-    return math.prod(shape)
 
 
 def linear(attributes: Mapping[str, Any], x: Shape, weight: Shape, bias: Shape | None) -> Shape:
@@ -59,8 +58,8 @@ def positions(x: Shape, kernel: Any, attributes: Mapping[str, Any]) -> Shape:
     found = tuple((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in pieces)
     require(math.prod(kernel) <= MOST_TAPS, f"windows of {tuple(kernel)} have more entries than the checker takes ({MOST_TAPS})")
     require(min(found) >= 1, f"windows of {tuple(kernel)} do not fit an image of {x}")
-    sized((x[0], *(n + 2 * p for n, p in zip(x[1:], attributes["padding"], strict=True))))
-    sized((x[0], *kernel, *found))
+    require_small((x[0], *(n + 2 * p for n, p in zip(x[1:], attributes["padding"], strict=True))))
+    require_small((x[0], *kernel, *found))
     return found
 
 

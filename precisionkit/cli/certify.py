@@ -26,7 +26,8 @@ from precisionkit.cli.shared import (
     taken,
     tell_written,
 )
-from precisionkit.report import Report, check_writable, render, write_json, write_table
+from precisionkit.errors import UsageError
+from precisionkit.report import Report, check_outputs, render, write_file, write_json, write_table
 
 if TYPE_CHECKING:
     from precisionkit.data import Dataset
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 _EXIT_CODES = """\b
 Exit codes:
   0    done
-  1    a prediction flipped, or fewer than --fail-under percent are certified
+  1    a prediction flipped, fewer than --fail-under percent are certified, or nothing could be written into --certificate
   2    wrong use, or an unusable model, data set or report path
   3    a run left its proved enclosure: nothing can be relied on, please report it
   130  interrupted; partial results are kept and marked incomplete
@@ -119,19 +120,17 @@ def certify(**options: Any) -> None:
 
 
 def _certify(source: Source, asked: Asked, request: _Request, talk: Console) -> int:
-    for path, table in ((request.json_file, False), (request.table_file, True)):
-        if path is not None:
-            check_writable(path, table=table)
-    if request.certificate_file is not None:
-        check_writable(request.certificate_file)
+    outputs = {"--json": request.json_file, "--table": request.table_file, "--certificate": request.certificate_file}
+    check_outputs(outputs, source.files)
     with source.registered():
         model, data = source.load()
         report = _run(model, data, asked, request, talk)
         show(render(report))
         _write(report, request, talk)
-        if request.certificate_file is not None and report.complete:
-            _write_certificate(model, data, report, request, talk)
-    return _verdict(report, request, talk)
+        code = _verdict(report, request, talk)
+        if request.certificate_file is None:
+            return code
+        return _certified(model, data, report, request, talk) or code
 
 
 def _run(model: LoadedModel, data: Dataset, asked: Asked, request: _Request, talk: Console) -> Report:
@@ -159,19 +158,37 @@ def _run(model: LoadedModel, data: Dataset, asked: Asked, request: _Request, tal
         return certify_data(model, data, arithmetic, settings, advance)
 
 
+def _certified(model: LoadedModel, data: Dataset, report: Report, request: _Request, talk: Console) -> int:
+    """Write the certificate of a whole run; say why not."""
+    if not report.complete:
+        talk.print("No certificate was written.")
+        return INTERRUPTED
+    try:
+        _write_certificate(model, data, report, request, talk)
+    except KeyboardInterrupt:
+        talk.print("Interrupted: no certificate was written.")
+        return INTERRUPTED
+    except UsageError as error:
+        talk.print(f"No certificate was written: {error}", markup=False)
+        return NOT_CERTIFIED
+    return OK
+
+
 def _write_certificate(model: LoadedModel, data: Dataset, report: Report, request: _Request, talk: Console) -> None:
     """Have the checker prove what was proved, and write it down."""
     from precisionkit.certificates import make_certificate
-    from precisionkit.checker import write
+    from precisionkit.checker import encode
 
     assert request.certificate_file is not None
     with progress(talk, "deriving", quiet=request.quiet) as advance:
         made = make_certificate(model, data, report, advance)
-    write(made.certificate, request.certificate_file)
+    write_file(request.certificate_file, encode(made.certificate))
     if made.beyond:
+        order = report.arithmetic.order
+        harder = "" if order == "any" else f", and hold for sums in any order, not in {order} order alone"
         talk.print(
-            f"{made.beyond} of {report.summary.proved} proved inputs are not in the certificate: the checker's bounds, which are simpler, "
-            "do not suffice for them."
+            f"{made.beyond} of {report.summary.proved} proved inputs are not in the certificate: the checker's bounds, which are simpler"
+            f"{harder}, do not suffice for them."
         )
     tell_written(talk, request.certificate_file, quiet=request.quiet)
 

@@ -43,7 +43,7 @@ class _Request:
 def check(**options: Any) -> None:
     """Derive the claims of a certificate again, which 'precisionkit certify --certificate FILE' wrote.
 
-    The checker is precisionkit.checker, a few hundred lines of numpy that share no code with the analysis and can be read. It takes the
+    The checker is precisionkit.checker: numpy alone, no code of the analysis, short enough to be read. It takes the
     network and the inputs from the certificate; with --model and --data, they are compared with those, bit for bit.
     """
     source, request = taken(Source, options), taken(_Request, options)
@@ -56,6 +56,9 @@ def _check(source: Source, request: _Request, talk: Console) -> int:
 
     if source.data is not None and source.model is None:
         raise UsageError("--data alone cannot be compared with the certificate, since a model says how its inputs are made; give --model.")
+    if source.model is None and source.given:
+        sample = "; to check some inputs only, give --sample" if "--limit" in source.given else ""
+        raise UsageError(f"{source.given[0]} is for a model to compare with; give --model as well, or leave it out{sample}.")
     try:
         with progress(talk, "checking", quiet=request.quiet) as advance:
             verified = verify(request.file, request.sample, request.seed, advance)
@@ -86,7 +89,7 @@ def _compared(source: Source, certificate: Certificate) -> str | None:
 def _rendered(verified: Verified) -> Table:
     from precisionkit.checker import METHODS, REFERENCE
 
-    certificate, places = verified.certificate, verified.places
+    certificate, rows = verified.certificate, verified.rows
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     held = len(certificate.index)
     table.add_row("it says", f"model {shown(certificate.model.name)}, sha256 {certificate.model.sha256}")
@@ -97,12 +100,12 @@ def _rendered(verified: Verified) -> Table:
     )
     table.add_row("reference", REFERENCE.name)
     table.add_row("half", certificate.rule.name)
-    table.add_row("inputs", f"{held:,} of {certificate.total:,} are in the certificate; {len(places):,} of them were checked")
+    table.add_row("inputs", f"{held:,} of {certificate.total:,} are in the certificate; {len(rows):,} of them were checked")
     for program, name in enumerate(("reference", "half")):
-        counts = [(int((certificate.methods[places, program] == place).sum()), method) for place, method in enumerate(METHODS)]
+        counts = [(int((certificate.methods[rows, program] == place).sum()), method) for place, method in enumerate(METHODS)]
         by = ", ".join(f"{method} {count:,}" for count, method in counts if count)
-        row = int(verified.least[:, program].argmin())
-        least, index = verified.least[row, program], certificate.index[places[row]]
+        tightest = int(verified.least[:, program].argmin())
+        least, index = verified.least[tightest, program], certificate.index[rows[tightest]]
         table.add_row("", f"{name}: by {by}; least gap {least:.6g}, of input {index}")
     table.add_row("this file", f"sha256 {verified.sha256}")
     return table
@@ -111,12 +114,16 @@ def _rendered(verified: Verified) -> Table:
 def _accepted(verified: Verified, source: Source) -> list[str]:
     from precisionkit.checker import assumptions
 
-    what = "every" if len(verified.places) == len(verified.certificate.index) else "every checked"
-    lines = [f"Accepted: for {what} input, every run of both programs predicts the same class."]
+    certificate = verified.certificate
+    held, checked, other = len(certificate.index), len(verified.rows), certificate.total - len(certificate.index)
+    which = f"{checked:,} inputs of the certificate" if checked == held else f"{checked:,} inputs that were checked"
+    lines = [f"Accepted: for each of the {which}, every run of both programs predicts the same class."]
+    if other:
+        lines.append(f"It says nothing of the other {other:,} of {certificate.total:,} inputs of the data.")
     if source.data is not None:
         lines.append(f"The network and the inputs are those of {source.model} and {source.data}.")
     elif source.model is not None:
         lines.append(f"The network is that of {source.model}. Not compared with files of yours: the inputs; give --data.")
     else:
         lines.append("Not compared with files of yours: the network and the inputs; give --model and --data.")
-    return [*lines, "Taken for granted:", *(f"  {sentence}" for sentence in assumptions(verified.certificate))]
+    return [*lines, "Taken for granted:", *(f"  {sentence}" for sentence in assumptions(certificate))]

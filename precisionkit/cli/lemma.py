@@ -26,7 +26,7 @@ from precisionkit.cli.shared import (
 )
 from precisionkit.errors import UsageError
 from precisionkit.figures import check_figure, margins_figure
-from precisionkit.report import check_writable, render_lemma, violations, write_json
+from precisionkit.report import check_outputs, render_lemma, violations, write_json
 
 VIOLATED = 1
 
@@ -81,9 +81,7 @@ def _lemma(source: Source, asked: Asked, request: _Request, talk: Console) -> in
         check_figure(request.figure)
     if request.mpmath > request.arb:
         raise UsageError(f"--mpmath {request.mpmath} is more than --arb {request.arb}; mpmath judges networks that Arb has computed.")
-    for path in (request.json_file, request.figure):
-        if path is not None:
-            check_writable(path)
+    check_outputs({"--json": request.json_file, "--figure": request.figure}, source.files)
     from precisionkit.experiment import run_experiment
 
     arithmetic = asked.arithmetic()

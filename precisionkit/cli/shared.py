@@ -50,6 +50,19 @@ class Source:
     download: bool | None
     operators: tuple[str, ...]
 
+    @property
+    def files(self) -> tuple[str | Path | None, ...]:
+        """What may be files that are read."""
+        data = (self.data or "").split(",")  # IMAGES.npy,LABELS.npy
+        return (self.model, self.weights, self.preprocess, *data)
+
+    @property
+    def given(self) -> list[str]:
+        """Options beside model and data that were given."""
+        values = {name: getattr(self, name) for name in ("arch", "limit", "weights", "preprocess", "resize", "crop", "interpolation")}
+        values |= {name: getattr(self, name) for name in ("scale", "normalize", "trust", "download", "operators")}
+        return [f"--{name}" for name, value in values.items() if value not in (None, False, ())]
+
     def registered(self) -> AbstractContextManager[None]:
         """Let operators of the user's own be known; whatever is done with the model belongs into this block."""
         return registered(self.operators)

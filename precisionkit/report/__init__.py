@@ -17,7 +17,7 @@ from precisionkit.report.records import (
 )
 from precisionkit.report.summarise import summarise
 from precisionkit.report.summary import conclusion, render
-from precisionkit.report.write import check_writable, write_json, write_table
+from precisionkit.report.write import check_outputs, check_writable, write_file, write_json, write_table
 
 __all__ = [
     "INSPECT_SCHEMA",
@@ -42,6 +42,7 @@ __all__ = [
     "Timing",
     "TruthInfo",
     "Verdict",
+    "check_outputs",
     "check_writable",
     "conclusion",
     "render",
@@ -49,6 +50,7 @@ __all__ = [
     "render_lemma",
     "summarise",
     "violations",
+    "write_file",
     "write_json",
     "write_table",
 ]

@@ -6,6 +6,7 @@ import csv
 import io
 import os
 import tempfile
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +35,39 @@ def check_writable(path: str | Path, *, table: bool = False) -> None:
     if table and target.suffix == ".parquet":
         _import_parquet()
     if target.is_dir():
-        raise ReportError(f"The report '{path}' is a folder; name a file in it.")
+        raise ReportError(f"The file '{path}' is a folder; name a file in it.")
+    if target.exists() and not target.stat().st_mode & 0o222:
+        raise ReportError(f"The file '{path}' is there already and is read-only; choose another name.")
     folder = target.absolute().parent
     if not folder.is_dir():
-        raise ReportError(f"The report '{path}' cannot be written, because the folder '{folder}' does not exist; create it first.")
+        raise ReportError(f"The file '{path}' cannot be written, because the folder '{folder}' does not exist; create it first.")
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise ReportError(f"The report '{path}' cannot be written, because the folder '{folder}' is not writable; choose another one.")
+        raise ReportError(f"The file '{path}' cannot be written, because the folder '{folder}' is not writable; choose another one.")
+
+
+def check_outputs(outputs: Mapping[str, Path | None], inputs: Iterable[str | Path | None]) -> None:
+    """`check_writable` for the files that options name, and no two the same, and none that is read.
+
+    Parameters
+    ----------
+    outputs : mapping of option to path
+        ``--table`` is a table.
+    inputs : iterable of paths
+        Of what is read; others are no matter.
+
+    Raises
+    ------
+    UsageError, ReportError
+        As `check_writable`; two options name one file, or one names a file that is read.
+    """
+    taken = {Path(path).resolve(): f"'{path}', which is read" for path in inputs if path is not None and Path(path).is_file()}
+    for option, path in outputs.items():
+        if path is None:
+            continue
+        check_writable(path, table=option == "--table")
+        if (target := path.resolve()) in taken:
+            raise UsageError(f"{option} would overwrite {taken[target]}; choose another name.")
+        taken[target] = f"the file of {option}"
 
 
 def write_json(report: msgspec.Struct, path: str | Path) -> None:
@@ -50,7 +78,7 @@ def write_json(report: msgspec.Struct, path: str | Path) -> None:
     ReportError
         It could not be written; an older file of that name is left as it was.
     """
-    _replace(path, msgspec.json.format(msgspec.json.encode(report), indent=1) + b"\n")
+    write_file(path, msgspec.json.format(msgspec.json.encode(report), indent=1) + b"\n")
 
 
 def write_table(report: Report, path: str | Path) -> None:
@@ -63,9 +91,9 @@ def write_table(report: Report, path: str | Path) -> None:
     """
     suffix = Path(path).suffix
     if suffix == ".csv":
-        _replace(path, _csv(report))
+        write_file(path, _csv(report))
     elif suffix == ".parquet":
-        _replace(path, _parquet(report))
+        write_file(path, _parquet(report))
     else:
         check_writable(path, table=True)
 
@@ -100,8 +128,8 @@ def _parquet(report: Report) -> bytes:
     return sink.getvalue()
 
 
-def _replace(path: str | Path, content: bytes) -> None:
-    """Write beside the target, flush to the disk, rename."""
+def write_file(path: str | Path, content: bytes) -> None:
+    """Write beside the target, flush to the disk, rename; raises ReportError, and then an older file is left as it was."""
     target = Path(path)
     temporary: Path | None = None
     try:
@@ -115,7 +143,7 @@ def _replace(path: str | Path, content: bytes) -> None:
         temporary.replace(target)
     except OSError as error:
         raise ReportError(
-            f"The report '{path}' could not be written ({error.strerror or error}) and nothing of it was left behind; "
+            f"The file '{path}' could not be written ({error.strerror or error}) and nothing of it was left behind; "
             "free some space or choose another place."
         ) from error
     finally:

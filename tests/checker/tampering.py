@@ -170,12 +170,12 @@ def without_node(operator):
     return said(change)
 
 
-def everywhere(**changes):
+def everywhere(rows):
     """Change rows of every array that has one for each input."""
 
     def edit(members):
         for name in ("inputs", "index", "class", "method", "least_gap"):
-            members = array(f"{name}.npy", lambda values: values[changes["rows"]])(members)
+            members = array(f"{name}.npy", lambda values: values[rows])(members)
         return members
 
     return edit
@@ -217,8 +217,6 @@ RAW = {
     "a byte in the middle is flipped": _flip,
     "a member occurs twice": _doubled,
 }
-_CONV, _LINEAR = "conv2d", "linear"
-FIRST = np.s_[0]
 KINDS = (
     *(Tampering(what, "container", None) for what in RAW),
     Tampering("the statement is missing", "container", without("statement.json"), careful=False),
@@ -295,9 +293,9 @@ KINDS = (
     # ------------------------------------------------------------------------------------------------ claims
     Tampering("a class too few", "claims", array("class", lambda v: v[1:])),
     Tampering("one gap for two programs", "claims", array("least_gap", lambda v: v[:, 0])),
-    Tampering("no inputs at all", "claims", everywhere(rows=np.s_[:0])),
-    Tampering("an input twice", "claims", everywhere(rows=[0, 0, 1])),
-    Tampering("inputs in another order", "claims", everywhere(rows=[1, 0])),
+    Tampering("no inputs at all", "claims", everywhere(np.s_[:0])),
+    Tampering("an input twice", "claims", everywhere([0, 0, 1])),
+    Tampering("inputs in another order", "claims", everywhere([1, 0])),
     Tampering("a place beyond the data", "claims", array("index", entry(-1, 1000))),
     Tampering("a place before the data", "claims", array("index", entry(0, -1))),
     Tampering("a fourth method", "claims", array("method", entry((0, 0), 3))),

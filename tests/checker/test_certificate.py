@@ -48,7 +48,7 @@ def file(certificate, tmp_path_factory):
 
 def test_what_is_written_is_read_and_accepted(certificate, file):
     verified = check(file)
-    assert np.array_equal(verified.places, np.arange(len(certificate.index)))
+    assert np.array_equal(verified.rows, np.arange(len(certificate.index)))
     assert np.allclose(verified.least, certificate.least, rtol=1e-12)
     assert verified.sha256 == hashlib.sha256(file.read_bytes()).hexdigest()
     assert verified.certificate.network.nodes == certificate.network.nodes
@@ -64,17 +64,18 @@ def test_equal_certificates_are_equal_files(certificate, file, tmp_path):
 def test_a_sample_is_drawn_from_all_inputs(certificate, file):
     whole = check(file)
     drawn = [check(file, sample=5, seed=seed) for seed in (0, 1)]
-    assert [len(some.places) for some in drawn] == [5, 5]
-    assert drawn[0].places.tolist() != drawn[1].places.tolist()
+    assert [len(some.rows) for some in drawn] == [5, 5]
+    assert drawn[0].rows.tolist() != drawn[1].rows.tolist()
     for some in drawn:
-        assert np.allclose(some.least, whole.least[some.places], rtol=1e-9)
-    assert len(check(file, sample=1000).places) == len(certificate.index)
+        assert np.allclose(some.least, whole.least[some.rows], rtol=1e-9)
+    assert len(check(file, sample=1000).rows) == len(certificate.index)
 
 
 def test_progress_ends_with_all_inputs(file):
     told = []
     check(file, on_progress=lambda done, total: told.append((done, total)))
-    assert told[-1] == (told[-1][1], told[-1][1])
+    total = 2 * len(read(file).index)
+    assert told[-1] == (total, total)
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.what)
@@ -116,7 +117,7 @@ def test_a_gap_that_cannot_be_derived_is_refused_as_such(certificate, tmp_path):
     others = (certificate.classes + 1) % 4
     methods, least = derive(network, REFERENCE, inputs[certificate.index], others)
     assert (least < 0).all()
-    claims = replace(certificate, classes=others, methods=np.stack([methods] * 2, 1), least=np.full_like(certificate.least, 1e-9))
+    claims = replace(certificate, classes=others, methods=np.stack([methods] * 2, 1), least=np.stack([-least] * 2, 1))
     write(claims, tmp_path / "other.cert")
     with pytest.raises(CertificateError, match=r"input \d+, claimed for every run: class \d\. That cannot be derived\.$"):
         check(tmp_path / "other.cert")
@@ -149,7 +150,7 @@ def test_there_are_at_least_forty_kinds_of_tampering():
 def test_resealing_alone_is_accepted(file, tmp_path):
     """So that careful forgeries are refused for what they change, not for how they are packed."""
     packed(resealed(unpacked(file)), tmp_path / "same.cert")
-    assert check(tmp_path / "same.cert").places.size
+    assert check(tmp_path / "same.cert").rows.size
 
 
 def test_an_archive_that_unpacks_to_too_much_is_not_unpacked(file, monkeypatch):
@@ -280,7 +281,7 @@ def test_it_runs_without_the_rest_of_the_package(file, tmp_path):
         (tmp_path / "precisionkit" / "checker" / path.name).write_text(path.read_text())
     program = (
         "import sys; from pathlib import Path; from precisionkit.checker import check\n"
-        f"print(len(check(Path({str(file)!r})).places)); assert not [m for m in sys.modules if m.split('.')[0] in ('torch', 'msgspec')]"
+        f"print(len(check(Path({str(file)!r})).rows)); assert not [m for m in sys.modules if m.split('.')[0] in ('torch', 'msgspec')]"
     )
     made = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert made.returncode == 0, made.stderr

@@ -13,6 +13,7 @@ import torch
 from click.testing import CliRunner
 from torch import nn
 
+import precisionkit.checker
 from precisionkit.arithmetic import parse_arithmetic
 from precisionkit.capture import capture
 from precisionkit.certificates import check_network, check_rule, make_certificate
@@ -55,7 +56,9 @@ def test_a_certificate_is_written_and_accepted(file):
     result = run("check", file, "-q")
     assert result.exit_code == 0
     said = words(result)
-    assert "Accepted: for every input, every run of both programs predicts the same class." in said
+    held = len(certificate.index)
+    assert f"Accepted: for each of the {held} inputs of the certificate, every run of both programs predicts the same class." in said
+    assert (f"It says nothing of the other {60 - held} of 60 inputs" in said) == (held < 60)
     assert "Not compared with files of yours: the network and the inputs; give --model and --data." in said
     assert "in any order, with or without FMA" in said
     assert hashlib.sha256(file.read_bytes()).hexdigest() in said
@@ -66,7 +69,7 @@ def test_a_sample_says_so(file):
     result = run("check", file, "--sample", 7, "--seed", 3, "-q")
     assert result.exit_code == 0
     assert "7 of them were checked" in words(result)
-    assert "Accepted: for every checked input," in words(result)
+    assert "Accepted: for each of the 7 inputs that were checked, every run of both programs predicts the same class." in words(result)
 
 
 def test_network_and_inputs_are_compared(file):
@@ -152,10 +155,61 @@ def test_what_is_no_certificate_is_refused(tmp_path):
     (tmp_path / "text.cert").write_text("proved")
     result = run("check", tmp_path / "text.cert")
     assert result.exit_code == 1
-    assert result.stderr == "Refused at the step 'container': the file is no whole zip archive (File is not a zip file).\n"
+    assert result.stderr == (
+        "Refused at the step 'container': the file is no whole certificate (File is not a zip file); copy it again, or "
+        "give a file that 'precisionkit certify --certificate FILE' wrote.\n"
+    )
     missing = run("check", tmp_path / "none.cert")
     assert missing.exit_code == 2
     assert re.fullmatch(r"Error: The certificate '.*none\.cert' cannot be read: No such file or directory\.\n", missing.stderr)
+
+
+@pytest.mark.parametrize("option", [("--limit", 5), ("--arch", "digits_cnn"), ("--trust",), ("--resize", "8")])
+def test_options_of_a_model_without_one_are_wrong_use(option, file):
+    result = run("check", file, *option)
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"Error: {option[0]} is for a model to compare with; give --model as well, or leave")
+    assert ("give --sample" in result.stderr) == (option[0] == "--limit")
+
+
+@pytest.mark.parametrize("option", ["--json", "--table", "--certificate"])
+def test_no_output_overwrites_what_is_read_or_another_output(option, tmp_path):
+    images, labels = load_dataset("digits", limit=2).images, load_dataset("digits", limit=2).labels
+    np.savez(tmp_path / "data.npz", images=images, labels=labels)
+    model = tmp_path / "m.csv"
+    model.write_bytes(Path(DIGITS).read_bytes())
+    (tmp_path / "sub").mkdir()
+    same = run("certify", model, "--arch", "digits_cnn", "--data", tmp_path / "data.npz", option, tmp_path / "sub" / ".." / "m.csv")
+    assert same.exit_code == 2
+    assert f"{option} would overwrite '{model}', which is read; choose another name." in words(same)
+    other = "--json" if option != "--json" else "--certificate"
+    twice = run("certify", DIGITS, "--data", "digits", option, tmp_path / "r.csv", other, tmp_path / "r.csv")
+    assert twice.exit_code == 2
+    assert re.search(r"(--json|--table|--certificate) would overwrite the file of (--json|--table|--certificate)", words(twice))
+    assert not (tmp_path / "r.csv").exists()
+
+
+def test_a_file_that_is_read_only_is_not_replaced(tmp_path):
+    (tmp_path / "kept.cert").write_text("mine")
+    (tmp_path / "kept.cert").chmod(0o444)
+    result = run("certify", DIGITS, "--data", "digits", "--limit", 2, "--certificate", tmp_path / "kept.cert")
+    assert result.exit_code == 2
+    assert "is there already and is read-only; choose another name." in words(result)
+    assert (tmp_path / "kept.cert").read_text() == "mine"
+
+
+def test_an_interrupted_certificate_is_told(tmp_path, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(precisionkit.checker, "derive", interrupted)
+    options = ("--json", tmp_path / "r.json", "--certificate", tmp_path / "c")
+    result = run("certify", DIGITS, "--data", "digits", "--limit", 5, *options)
+    assert result.exit_code == 130
+    assert "Interrupted: no certificate was written." in words(result)
+    assert "nothing was written" not in words(result)
+    assert (tmp_path / "r.json").exists()
+    assert not (tmp_path / "c").exists()
 
 
 def test_data_without_a_model_is_wrong_use(file):
@@ -216,8 +270,6 @@ def test_a_number_that_is_added_is_refused():
 
 def test_what_the_checker_cannot_prove_is_left_out_and_told(tmp_path, monkeypatch):
     """All but the first input: the checker's bounds are taken away."""
-    import precisionkit.checker
-
     honest = precisionkit.checker.derive
 
     def weak(network, rule, inputs, classes):
@@ -231,7 +283,9 @@ def test_what_the_checker_cannot_prove_is_left_out_and_told(tmp_path, monkeypatc
     assert check(tmp_path / "c").certificate.index.tolist() == [0]
     monkeypatch.setattr(precisionkit.checker, "derive", lambda *_: (np.zeros(5, np.uint8), -np.ones(5)))
     result = run("certify", DIGITS, "--data", "digits", "--limit", 5, "--certificate", tmp_path / "none")
-    assert result.exit_code == 2
+    assert result.exit_code == 1
+    assert not (tmp_path / "none").exists()
+    assert "No certificate was written: The checker's bounds" in words(result)
     assert "prove none of the inputs; there is no certificate to write." in words(result)
 
 
@@ -259,7 +313,7 @@ def test_certificates_of_real_networks_are_accepted(name, shared, tmp_path):
     result = run("certify", model, *options, "--certificate", tmp_path / "c", "-q")
     assert result.exit_code == 0, result.stderr
     verified = check(tmp_path / "c")
-    assert len(verified.places) >= 59
+    assert len(verified.rows) >= 59
     assert (verified.least > 0).all()
     certificate = verified.certificate
     moved = {key: value + np.float32(1e-3) for key, value in certificate.network.constants.items()}

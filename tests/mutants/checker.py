@@ -18,15 +18,15 @@ CHECKER = (
     mutant(
         "one addition too few",
         _OPERATORS,
-        "np.maximum(count + (m - n - 1), 0.0)",
-        "np.maximum(count + (m - n - 2), 0.0)",
+        "np.maximum(nonzero + (bias is not None) - 1, 0.0)",
+        "np.maximum(nonzero + (bias is not None) - 2, 0.0)",
         f"{_BOUNDS}::test_of_half_products_nothing_is_lost_but_the_additions",
     ),
     mutant(
         "a bias is no term",
         _OPERATORS,
-        "np.maximum(count + (m - n - 1), 0.0)",
-        "np.maximum(count - 1, 0.0)",
+        "np.maximum(nonzero + (bias is not None) - 1, 0.0)",
+        "np.maximum(nonzero - 1, 0.0)",
         f"{_BOUNDS}::test_a_bias_is_one_more_term",
     ),
     mutant(
@@ -70,8 +70,8 @@ CHECKER = (
     mutant(
         "a ReLU is open on one side alone",
         _OPERATORS,
-        "on, off = x.mid >= x.down, x.mid <= -x.up",
-        "on, off = x.mid >= 0, x.mid <= -x.up",
+        "x.mid > 0, x.mid >= x.down, x.mid <= -x.up",
+        "x.mid > 0, x.mid >= 0, x.mid <= -x.up",
         _RELU,
     ),
     mutant("functionals below zero take the upper line", _OPERATORS, "np.where(g > 0, g * slope, g * lower)", "g * slope", _COST),
@@ -85,8 +85,8 @@ CHECKER = (
     mutant(
         "a maximum has no rival",
         _OPERATORS,
-        "above = np.maximum(np.nextafter(rival + best_down[:, :, 0], np.inf), 0.0)",
-        "above = np.maximum(np.nextafter(rival, np.inf), 0.0)",
+        "above = np.maximum(add_up(others.max(axis=2), down), 0.0)",
+        "above = np.maximum(add_up(others.max(axis=2), 0.0), 0.0)",
         _MAXIMUM,
     ),
     mutant(
@@ -128,6 +128,13 @@ CHECKER = (
         "((1.0, up), (-1.0, down))",
         "((1.0, up), (1.0, down))",
         f"{_BOUNDS}::test_settling_is_for_both_directions",
+    ),
+    mutant(
+        "gaps that are no numbers are left out",
+        _PROOF,
+        "rival = lower.argmin(axis=1)",
+        "rival = np.where(np.isnan(lower), np.inf, lower).argmin(axis=1)",
+        f"{_BOUNDS}::test_a_gap_that_is_no_number_is_the_least",
     ),
     mutant(
         "the other logit's deviation is forgotten",
@@ -207,8 +214,8 @@ CHECKER = (
     mutant(
         "what is claimed need not be derived",
         "checker/__init__.py",
-        "for bad in np.nonzero(~(least > 0))[0]:",
-        "for bad in np.nonzero(~(claimed > 0))[0]:",
+        "wrong = ~(least > 0)",
+        "wrong = ~(claimed > 0)",
         f"{_FILE}::test_a_gap_that_cannot_be_derived_is_refused_as_such",
     ),
 )

@@ -212,7 +212,7 @@ def test_a_file_that_does_not_fit_leaves_the_old_one(tmp_path):
     command = [sys.executable, "-c", FULL_DISK, str(target), str(Path(__file__).parent)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.startswith(
-        f"The report '{target}' could not be written (File too large) and nothing of it was left behind; free some space"
+        f"The file '{target}' could not be written (File too large) and nothing of it was left behind; free some space"
     )
     assert target.read_text() == "old"
     assert list(tmp_path.iterdir()) == [target]
@@ -223,7 +223,7 @@ def test_a_full_disk_is_one_sentence(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(ReportError, match=r"^The report '.*r\.csv' could not be written \(No space left on device\) and nothing"):
+    with pytest.raises(ReportError, match=r"^The file '.*r\.csv' could not be written \(No space left on device\) and nothing"):
         write_table(report(), tmp_path / "r.csv")
     assert not list(tmp_path.iterdir())
 
