@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Any
+from zlib import crc32
 
 import torch
 
@@ -27,7 +28,7 @@ class Case:
     first: int = 0
 
     def __str__(self) -> str:
-        return f"{self.operator}-{abs(hash((str(self.attributes), self.activations, str(self.constants)))) % 1000}"
+        return f"{self.operator}-{crc32(repr((str(self.attributes), self.activations, str(self.constants))).encode()) % 10_000}"
 
 
 def _conv(x: tuple[int, ...], w: tuple[int, ...], b: tuple[int, ...] | None = None, **attributes: Any) -> Case:
