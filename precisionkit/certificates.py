@@ -161,7 +161,15 @@ def _keeps_order(graph: Graph, node: GraphNode) -> bool:
 def check_certifiable(model: LoadedModel, data: Dataset, arithmetic: Arithmetic) -> None:
     """Refuse, before a long run, what no certificate can be written for; raises what `make_certificate` would."""
     check_rule(arithmetic)
-    check_network(captured(model, data, tuple(model.preprocess(data.images[:1]).shape[1:])))
+    _network_of(model, data)
+
+
+def _network_of(model: LoadedModel, data: Dataset) -> Network:
+    return check_network(captured(model, data, _input_shape(model, data)))
+
+
+def _input_shape(model: LoadedModel, data: Dataset) -> tuple[int, ...]:
+    return tuple(model.preprocess(data.images[:1]).shape[1:])
 
 
 def make_certificate(model: LoadedModel, data: Dataset, report: Report, on_progress: Callable[[int, int], None] | None = None) -> Made:
@@ -191,8 +199,7 @@ def make_certificate(model: LoadedModel, data: Dataset, report: Report, on_progr
     proved = [row for row in report.inputs if row.verdict == "proved"]
     if not proved:
         raise UsageError("Nothing was proved, so there is no certificate to write.")
-    shape = tuple(model.preprocess(data.images[:1]).shape[1:])
-    network = check_network(captured(model, data, shape))
+    network = _network_of(model, data)
     places = np.array([row.index for row in proved], dtype=np.int64)
     predicted = np.array([row.prediction_half for row in proved], dtype=np.int64)
     methods, least, inputs = [], [], []
@@ -245,18 +252,16 @@ def differences(certificate: Certificate, model: LoadedModel, data: Dataset | No
     UnsupportedOperatorError
         The model has an operator that the checker does not know.
     """
-    shape = tuple(certificate.inputs.shape[1:] if data is None else model.preprocess(data.images[:1]).shape[1:])
-    if shape != certificate.inputs.shape[1:]:
-        return (
-            f"inputs of {data.name if data else model.path} have the shape {shape}, those of the certificate {certificate.inputs.shape[1:]}"
-        )
-    network = check_network(capture(model.module, shape) if data is None else captured(model, data, shape))
+    held = tuple(certificate.inputs.shape[1:])
+    if data is not None and (shape := _input_shape(model, data)) != held:
+        return f"inputs of {data.name} have the shape {shape}, those of the certificate {held}"
+    network = check_network(capture(model.module, held)) if data is None else _network_of(model, data)
     mine, theirs = (replace(n, constants={}) for n in (network, certificate.network))
     if mine != theirs:
         return f"the network is not that of {model.path}: it has other operators, or in another order"
     for name, value in network.constants.items():
-        other = certificate.network.constants.get(name)
-        if other is None or other.shape != value.shape or other.tobytes() != value.tobytes():
+        other = certificate.network.constants[name]  # of equal nodes the names are the same
+        if other.shape != value.shape or other.tobytes() != value.tobytes():
             return f"the tensor '{name}' is not that of {model.path}"
     if data is None:
         return None

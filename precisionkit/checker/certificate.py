@@ -376,9 +376,7 @@ def _network(fields: _Fields, constants: Mapping[str, NDArray[Any]]) -> Network:
 def _node(fields: _Fields) -> Node:
     name, operator = fields.name("name"), fields.text("operator")
     if operator not in OPERATORS:
-        raise CertificateError(
-            "network", f"node '{name}' is a '{operator}', which the checker does not know; it knows {', '.join(OPERATORS)}."
-        )
+        raise CertificateError("network", f"node '{name}' has an operator that the checker does not know; it knows {', '.join(OPERATORS)}.")
     known = OPERATORS[operator]
     operands, attributes = fields["operands"], _Fields(fields["attributes"], f"'attributes' of node '{name}'", None)
     if not isinstance(operands, list) or len(operands) != known.activations + known.constants:

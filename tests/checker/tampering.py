@@ -261,6 +261,7 @@ KINDS = (
     # ------------------------------------------------------------------------------------------------ networks
     Tampering("no nodes", "network", said(lambda v: v["network"].update(nodes=[]))),
     Tampering("an unknown operator", "network", node(0, operator="oracle")),
+    Tampering("an operator that clears the screen", "network", node(0, operator="\x1b[2J")),
     Tampering("a node that reads itself", "network", node(0, operands=lambda o: ["conv2d", *o[1:]])),
     Tampering("a node that reads a later one", "network", node(2, operands=["linear"])),
     Tampering("a node that reads nothing", "network", node(2, operands=[None])),

@@ -157,14 +157,22 @@ def test_a_bias_is_one_more_term():
 
 
 def test_a_convolution_may_store_before_it_adds_its_bias():
+    """The sum 1 + 2**-11 is stored as 1, and nothing is left beside the bias: that attains the bound."""
     rule = Rule(FORMATS["binary16"], FORMATS["binary32"])
     attributes = {"stride": [1, 1], "padding": [0, 0], "dilation": [1, 1], "groups": 1}
-    x, weight = np.full((1, 1, 1, 1), 1 + 2.0**-10), np.full((1, 1, 1, 1), 1 + 2.0**-10)
-    with_bias = OPERATORS["conv2d"].forward(rule, attributes, ball(x), weight, np.array([-1.0]))
-    without = OPERATORS["conv2d"].forward(rule, attributes, ball(x), weight, None)
-    stored = FORMATS["binary16"].round(np.array([(1 + 2.0**-10) ** 2]))[0]
-    assert abs(stored - 1 - ((1 + 2.0**-10) ** 2 - 1)) <= with_bias.fresh.item() <= 2.0**-11 * 1.01
+    x, weight = np.array([1.0, 2.0**-6]).reshape(1, 2, 1, 1), np.array([1.0, 2.0**-5]).reshape(1, 2, 1, 1)
+    assert FORMATS["binary16"].round(np.array([1 + 2.0**-11]))[0] == 1.0
+    with_bias, without = (OPERATORS["conv2d"].forward(rule, attributes, ball(x), weight, bias) for bias in (np.array([-1.0]), None))
+    assert 2.0**-11 <= with_bias.fresh.item() <= 2.0**-11 * (1 + 2.0**-8)
     assert without.fresh.item() < 2.0**-22
+
+
+@pytest.mark.parametrize("name", ["binary16", "binary32"])
+def test_an_addition_attains_its_bound(name):
+    """1 + 2**-24 is 1 in binary32, where tensors are added whatever they are stored in."""
+    rule = Rule(FORMATS[name], FORMATS["binary32"])
+    result = OPERATORS["add"].forward(rule, {}, ball([[1.0]]), ball([[2.0**-24]]))
+    assert 2.0**-24 <= result.fresh[0, 0] <= 2.0**-24 * (1 + 2.0**-20)
 
 
 def test_a_product_of_an_input_that_may_be_zero_counts():
