@@ -55,7 +55,7 @@ docs: $(STAMP)  ## write docs/operators.md from the records
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=...")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[digits,vision,parquet,yaml,figures,test,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[digits,vision,parquet,yaml,figures,training,notebooks,test,dev]'
 	touch $(STAMP)
 
 clean:

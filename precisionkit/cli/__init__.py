@@ -13,6 +13,7 @@ from precisionkit.cli.inspect import inspect
 from precisionkit.cli.lemma import lemma
 from precisionkit.cli.ops import ops
 from precisionkit.cli.probe import probe
+from precisionkit.cli.train import train
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -27,5 +28,6 @@ main.add_command(inspect)
 main.add_command(lemma)
 main.add_command(ops)
 main.add_command(probe)
+main.add_command(train)
 
 __all__ = ["main"]

@@ -267,7 +267,9 @@ arithmetic_options = _together(
 )
 
 
-def guarded(work: Callable[[Console], int], *, less: str) -> int:
+def guarded(
+    work: Callable[[Console], int], *, less: str, interrupted: str = "Interrupted before there was a result; nothing was written."
+) -> int:
     """Run a command's work; errors become one sentence on stderr and an exit code; `less` says how to need less memory."""
     talk = Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
     try:
@@ -279,7 +281,7 @@ def guarded(work: Callable[[Console], int], *, less: str) -> int:
         talk.print(f"Error: The memory is not enough; {less}.", markup=False)
         return UNUSABLE
     except KeyboardInterrupt:
-        talk.print("Interrupted before there was a result; nothing was written.")
+        talk.print(interrupted)
         return INTERRUPTED
 
 

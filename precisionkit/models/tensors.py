@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 import torch
 from torch import nn
 
-from precisionkit.errors import UnusableModelError
+from precisionkit.errors import UnusableModelError, UsageError
 from precisionkit.models.files import shown
 from precisionkit.models.zoo import ZOO
 
@@ -90,11 +90,14 @@ def formats(tensors: Iterable[torch.Tensor]) -> str:
 
 
 def candidates(tensors: Tensors) -> tuple[str, ...]:
-    """Return the names of the built-in architectures whose tensor names and shapes are exactly these."""
+    """Return the names of the built-in architectures whose tensor names and shapes are exactly these, of those that can be built here."""
     found = []
     for name, entry in ZOO.items():
-        with torch.device("meta"):
-            shapes = _shapes(entry.build())
+        try:
+            with torch.device("meta"):
+                shapes = _shapes(entry.build())
+        except UsageError:  # it is torchvision's, which is not installed
+            continue
         renamed = _renamed(tensors, shapes, name)
         if {key: tuple(value.shape) for key, value in renamed.items()} == shapes:
             found.append(name)

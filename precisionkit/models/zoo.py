@@ -16,6 +16,7 @@ from torch import nn
 
 from precisionkit.errors import UsageError
 from precisionkit.models import architectures as nets
+from precisionkit.models import paper
 from precisionkit.models.preprocess import Preprocess
 
 
@@ -82,6 +83,21 @@ def _resnet(depth: int) -> ZooEntry:
     )
 
 
+def _published(name: str, build: Callable[[], nn.Module], about: str) -> ZooEntry:
+    return ZooEntry(f"paper_{name}", build, (3, 32, 32), 10, _CIFAR, f"CIFAR-10, {about}, as in arXiv 2301.12809")
+
+
+_PAPER = (
+    ZooEntry("mnist_dnn", paper.mnist_dnn, (1, 28, 28), 10, _PLAIN, "MNIST, fully connected 784-512-512-10, ReLU"),
+    _published("alexnet", paper.alexnet, "AlexNet"),
+    *(_published(f"vgg{depth}", partial(paper.vgg, depth), f"VGG-{depth} with batch norm") for depth in (16, 19)),
+    *(_published(f"resnet{depth}", partial(paper.resnet, depth), f"ResNet-{depth}") for depth in (20, 32, 56, 110)),
+    *(_published(f"densenet{depth}", partial(paper.densenet, depth), f"DenseNet-{depth}") for depth in (121, 169)),
+    _published("xception", paper.xception, "Xception"),
+    _published("mobilenet_v2", paper.mobilenet_v2, "MobileNetV2"),
+    *(_published(f"vit{layers}", partial(paper.vision_transformer, layers), f"Vision Transformer, {layers} layers") for layers in (8, 12)),
+)
+
 _ENTRIES = (
     ZooEntry("mnist_fc_3layer", nets.mnist_fc_3layer, (1, 28, 28), 10, _PLAIN, "MNIST, fully connected 784-128-64-10, ReLU"),
     ZooEntry("mnist_cnn_small", nets.mnist_cnn_small, (1, 28, 28), 10, _PLAIN, "MNIST, two convolutions and two linear layers, ReLU"),
@@ -93,6 +109,7 @@ _ENTRIES = (
         "cifar_conv_small_sigmoid", nets.cifar_conv_small_sigmoid, (3, 32, 32), 10, _CIFAR, "CIFAR-10, two convolutions with sigmoids"
     ),
     ZooEntry("digits_cnn", nets.digits_cnn, (1, 8, 8), 10, _DIGITS, "scikit-learn digits, two convolutions and batch norm (bundled)"),
+    *_PAPER,
 )
 
 ZOO: Mapping[str, ZooEntry] = MappingProxyType({entry.name: entry for entry in _ENTRIES})

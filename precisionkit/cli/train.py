@@ -1,0 +1,192 @@
+"""``precisionkit train``."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from precisionkit.cli.shared import OK, Advance, Decorator, guarded, memory_errors, progress, show, taken, tell_written
+from precisionkit.errors import UsageError
+
+if TYPE_CHECKING:
+    from precisionkit.training import DivergedError, Epoch, Run, Settings, Task, Team, Trained
+
+BROKE = 1
+
+_EXIT_CODES = """\b
+Exit codes:
+  0    trained
+  1    training broke: the loss or a weight is no longer finite
+  2    wrong use, or an unusable network, data set or folder
+  130  interrupted; --resume goes on from the last checkpoint
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Request:
+    out: Path | None
+    resume: bool
+    checkpoint_every: int
+    minutes: float | None
+    tensorboard: bool
+    device: str
+    threads: int | None
+    data_root: Path | None
+    download: bool | None
+    quiet: bool
+
+    def folder(self, settings: Settings) -> Path:
+        """Folder of the run."""
+        name = settings.arch.replace(":", ".")
+        return self.out or Path(f"{name}-{settings.precision}-{settings.optimizer}-seed{settings.seed}")
+
+
+_SETTINGS = (
+    click.argument("arch", metavar="ARCH"),
+    click.option("--data", required=True, metavar="SET", help="Trains: the part train of a set as certify takes it."),
+    click.option("--test", metavar="SET", help="Tests [default: the part test of --data]."),
+    click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Train with the first N images."),
+    click.option(
+        "--precision",
+        type=click.Choice(["fp32", "fp16", "bf16", "mixed", "strict-fp16"]),
+        default="fp32",
+        show_default=True,
+        help="fp16, bf16: pure half storage, with neither fp32 weights nor loss scaling; sums and batch norm's parameters in fp32. "
+        "strict-fp16: these in fp16 too. mixed: torch's autocast and GradScaler.",
+    ),
+    click.option("--optimizer", type=click.Choice(["sgd", "adam", "rmsprop"]), default="sgd", show_default=True),
+    click.option("--lr", "rate", type=float, default=0.0, metavar="NUMBER", help="Learning rate [default: 0.01 for sgd, else 0.001]."),
+    click.option("--momentum", type=float, default=0.9, show_default=True, help="Of sgd."),
+    click.option("--epsilon", type=float, default=1e-8, show_default=True, help="Of adam and rmsprop."),
+    click.option("--weight-decay", type=float, default=0.0, show_default=True, help="L2; the paper has 1e-4 for ResNets."),
+    click.option("--epochs", type=click.IntRange(min=1), default=100, show_default=True),
+    click.option("--batch", type=click.IntRange(min=1), default=256, show_default=True),
+    click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True),
+    click.option("--loss-scale", type=float, default=1.0, show_default=True, help="Fixed factor of the loss, taken out by the optimizer."),
+    click.option("--keep-fp32", multiple=True, metavar="NAME", help="A module to keep in fp32; can be given several times."),
+    click.option("--batch-norm-momentum", type=float, default=0.99, show_default=True, help="Of the old running statistics."),
+    click.option(
+        "--kernels",
+        type=click.Choice(["rounded", "native"]),
+        help="rounded: half products as fp32 kernels with one rounding. native: the device's half kernels "
+        "[default: rounded on a CPU, native on a GPU].",
+    ),
+    click.option("--normalize", metavar="MEANS/STDS", help="Per channel, or 'none' [default: measured on the training images]."),
+)
+_RUNNING = (
+    click.option("--out", type=click.Path(path_type=Path, file_okay=False), metavar="FOLDER", help="Of the run [default: named after it]."),
+    click.option("--resume", is_flag=True, help="Go on with the run in the folder; it may be asked for more epochs."),
+    click.option(
+        "--checkpoint-every",
+        type=click.IntRange(min=0),
+        default=250,
+        show_default=True,
+        metavar="STEPS",
+        help="Within an epoch; 0: only after epochs.",
+    ),
+    click.option("--minutes", type=float, metavar="M", help="End before an epoch that would not fit in M minutes of training."),
+    click.option("--tensorboard", is_flag=True, help="Write a TensorBoard log as well."),
+    click.option("--device", default="cpu", show_default=True, help="cpu or cuda."),
+    click.option("--threads", type=click.IntRange(min=1), metavar="N", help="Of the CPU; last bits can depend on it [default: torch's]."),
+    click.option(
+        "--data-root", type=click.Path(path_type=Path, file_okay=False), help="Folder with named data sets [default: $PRECISIONKIT_DATA]."
+    ),
+    click.option("--download/--no-download", default=None, help="Fetch what is missing [default: only named data sets]."),
+    click.option("-q", "--quiet", is_flag=True, help="No progress, and no names of written files, on stderr."),
+)
+
+
+def _with(*options: Decorator) -> Decorator:
+    def apply(function: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return apply
+
+
+@click.command(epilog=_EXIT_CODES)
+@_with(*_SETTINGS, *_RUNNING)
+def train(**options: Any) -> None:
+    """Train ARCH, a network of the zoo or package.module:factory, in one of five precisions.
+
+    The folder of the run gets checkpoints, metrics.csv, and the trained model.pt, which the other commands load. A run that was killed
+    goes on with --resume and ends with the same weights, on a CPU bit for bit. With torchrun --nproc-per-node N -m precisionkit train
+    ..., N processes share every batch.
+    """
+    request = taken(_Request, options)
+    ended = "Interrupted; --resume goes on from the last checkpoint."
+    sys.exit(guarded(lambda talk: _train(options, request, talk), less="choose a smaller --batch or --limit", interrupted=ended))
+
+
+def _train(options: dict[str, Any], request: _Request, talk: Console) -> int:
+    import torch
+
+    from precisionkit.training import DivergedError, Place, Settings, Task, keep_freed_memory, team
+    from precisionkit.training import train as run_training
+
+    if request.threads is not None:
+        torch.set_num_threads(request.threads)
+    keep_freed_memory()
+    kernels = options.pop("kernels") or ("rounded" if request.device == "cpu" else "native")
+    settings = Settings(**options, kernels=kernels)
+    place = Place(request.folder(settings), request.checkpoint_every, request.resume, request.tensorboard, request.minutes)
+    with team(_device(request.device)) as members, memory_errors():
+        task = Task.load(settings, root=None if request.data_root is None else str(request.data_root), download=request.download)
+        quiet = request.quiet or not members.leads
+        try:
+            with progress(talk, f"training in {settings.precision}", quiet=quiet) as advance:
+                trained = run_training(task, members, place, on_step=_advancing(advance, settings))
+        except DivergedError as error:
+            return _broke(error, task, members, place.folder, talk)
+        if members.leads:
+            show(_table(trained.history))
+            show(_summary(trained, settings))
+            tell_written(talk, trained.path, quiet=quiet)
+    return OK
+
+
+def _device(name: str) -> str:
+    import torch
+
+    if name not in ("cpu", "cuda"):
+        raise UsageError(f"Unknown device {name!r}: give cpu or cuda.")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UsageError("There is no GPU that torch can use here: leave out --device cuda.")
+    return name
+
+
+def _advancing(advance: Advance, settings: Settings) -> Any:
+    def on_step(run: Run) -> None:
+        count = len(run.train)
+        done = run.progress.epoch * count + min(run.progress.step * settings.batch, count)
+        advance(done, settings.epochs * count)
+
+    return on_step
+
+
+def _broke(error: DivergedError, task: Task, members: Team, folder: Path, talk: Console) -> int:
+    if members.leads:
+        talk.print(f"Error: {error}", markup=False)
+    return BROKE
+
+
+def _table(history: tuple[Epoch, ...]) -> Table:
+    table = Table()
+    for name in ("epoch", "loss", "accuracy", "seconds"):
+        table.add_column(name, justify="right")
+    for epoch in history:
+        table.add_row(str(epoch.epoch), f"{epoch.loss:.4f}", f"{epoch.accuracy:.2%}", f"{epoch.seconds:.1f}")
+    return table
+
+
+def _summary(trained: Trained, settings: Settings) -> str:
+    sizes = f"{trained.memory / 1e6:.2f} MB in memory, {trained.path.stat().st_size / 1e6:.2f} MB on disk"
+    return f"{settings.arch} in {settings.precision}: {sizes}; the optimizer's state has {trained.optimizer_memory / 1e6:.2f} MB."

@@ -1,0 +1,139 @@
+"""Checkpoints: everything that the next step depends on, as plain data, written in one atomic step."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+
+from precisionkit.errors import UnusableModelError, UsageError
+from precisionkit.report.write import write_file
+from precisionkit.training.settings import Settings
+
+FORMAT = "precisionkit.checkpoint/1"
+NAME = "checkpoint.pt"
+_DAMAGE = (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError, OSError, zipfile.BadZipFile)
+
+
+class Epoch(msgspec.Struct, frozen=True, kw_only=True):
+    """What is measured after an epoch: the columns of metrics.csv.
+
+    Attributes
+    ----------
+    epoch, step : int
+        Epochs and steps that are done.
+    loss : float
+        Mean over the epoch's batches, while the weights change.
+    accuracy : float
+        Share of the test images that are predicted rightly, by the network in its own precision.
+    loss_scale : float
+        The last one.
+    seconds : float
+        Spent in training steps so far, without testing.
+    """
+
+    epoch: int
+    step: int
+    loss: float
+    accuracy: float
+    loss_scale: float
+    seconds: float
+
+
+class Progress(msgspec.Struct, kw_only=True):
+    """How far a run is.
+
+    Attributes
+    ----------
+    epoch, step : int
+        Epochs that are done; steps of the next one that are done.
+    loss, rows : float
+        Sum of the losses of this epoch's rows so far, and their number.
+    seconds : float
+        Spent in training steps.
+    history : list of Epoch
+    """
+
+    epoch: int = 0
+    step: int = 0
+    loss: float = 0.0
+    rows: float = 0.0
+    seconds: float = 0.0
+    history: list[Epoch] = msgspec.field(default_factory=list)
+
+
+class Bound(msgspec.Struct, frozen=True, kw_only=True):
+    """What a checkpoint belongs to: another run refuses it.
+
+    Attributes
+    ----------
+    settings : Settings
+    data, test : str
+        Hashes of the data sets.
+    world, threads : int
+        Numbers of processes, and of threads in each, which sums of products depend on.
+    device : str
+        Its type.
+    """
+
+    settings: Settings
+    data: str
+    test: str
+    world: int
+    threads: int
+    device: str
+
+
+def write_checkpoint(folder: Path, bound: Bound, progress: Progress, states: dict[str, Any]) -> None:
+    """Write the checkpoint of a run into its folder, over the one before.
+
+    Raises
+    ------
+    ReportError
+        It cannot be written; the one before stays.
+    """
+    buffer = io.BytesIO()
+    about = {"bound": msgspec.json.encode(bound).decode(), "progress": msgspec.json.encode(progress).decode()}
+    torch.save({"format": FORMAT, **about, **states}, buffer)
+    write_file(folder / NAME, buffer.getvalue())
+
+
+def read_checkpoint(folder: Path, device: torch.device) -> tuple[Bound, Progress, dict[str, Any]]:
+    """Read what `write_checkpoint` wrote, running no code of the file.
+
+    Raises
+    ------
+    UnusableModelError
+        The file is damaged, or none of this package's.
+    """
+    path = folder / NAME
+    try:
+        found = torch.load(path, map_location=device, weights_only=True)
+        if found.pop("format") != FORMAT:
+            raise ValueError
+        bound = msgspec.json.decode(found.pop("bound"), type=Bound)
+        progress = msgspec.json.decode(found.pop("progress"), type=Progress)
+    except _DAMAGE:
+        raise UnusableModelError(f"The checkpoint {path} is damaged or of another version: delete it and start the run anew.") from None
+    return bound, progress, found
+
+
+def check_same(bound: Bound, asked: Bound, folder: Path) -> None:
+    """Refuse to go on with a run under other conditions; more epochs may be asked for.
+
+    Raises
+    ------
+    UsageError
+        Something that the result depends on differs.
+    """
+    before, now = (msgspec.to_builtins(one) for one in (bound, asked))
+    pairs = [(name, before[name], now[name]) for name in before if name != "settings"]
+    pairs += [(name, value, now["settings"][name]) for name, value in before["settings"].items() if name != "epochs"]
+    different = [f"{name} was {then!r} and is {value!r}" for name, then, value in pairs if then != value]
+    if different:
+        raise UsageError(f"The run in {folder} cannot go on, because {'; '.join(different)}: give what it was, or choose another folder.")

@@ -1,0 +1,161 @@
+"""The kernels of half training: binary32 kernels with one rounding at the end, where a CPU's own half kernels are slow.
+
+CPUs without half arithmetic run half matrix products and convolutions 30 to 95 times slower than binary32 ones; both accumulate in
+binary32 and round once.  Here the tensors are half tensors, in memory and for autograd, and only the products are computed from binary32
+copies and stored once, forward and backward.  Elementwise operators, reductions and normalisations run as torch has them: their half
+kernels compute in binary32 and store once as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from precisionkit.errors import UnsupportedOperatorError
+from precisionkit.training import contraction
+from precisionkit.training.precision import Precision
+
+HALF = (torch.float16, torch.bfloat16)
+_aten = torch.ops.aten
+PRODUCTS = frozenset(
+    {
+        _aten.mm.default,
+        _aten.addmm.default,
+        _aten.bmm.default,
+        _aten.baddbmm.default,
+        _aten.convolution.default,
+        _aten.convolution_backward.default,
+    }
+)
+
+
+def kernels(precision: Precision, *, native: bool) -> AbstractContextManager[object]:
+    """Return what half operators run within.
+
+    Parameters
+    ----------
+    precision : Precision
+    native : bool
+        Whether products run by the device's own half kernels; sums in a half format are always computed by `contraction`.
+    """
+    if precision.strict:
+        return StrictKernels()  # type: ignore[no-untyped-call]
+    if native or not (precision.pure_half or precision.autocast):
+        return nullcontext()
+    return RoundedKernels()  # type: ignore[no-untyped-call]
+
+
+class RoundedKernels(TorchDispatchMode):
+    """Half products from binary32 kernels, stored once."""
+
+    def __torch_dispatch__(
+        self, func: Callable[..., Any], types: Sequence[type], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Run one operator."""
+        if func in PRODUCTS and (half := _half(args)) is not None:
+            return _narrowed(func(*map(_widened, args), **(kwargs or {})), half)
+        return func(*args, **(kwargs or {}))
+
+
+class StrictKernels(TorchDispatchMode):
+    """Half products, sums and means accumulated in the half format (`contraction`)."""
+
+    def __torch_dispatch__(
+        self, func: Callable[..., Any], types: Sequence[type], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Run one operator."""
+        rule = _STRICT.get(func)
+        if rule is None or _half(args) is None:
+            return func(*args, **(kwargs or {}))
+        return rule(*args, **(kwargs or {}))
+
+
+def _half(args: tuple[Any, ...]) -> torch.dtype | None:
+    return next((a.dtype for a in args if isinstance(a, Tensor) and a.dtype in HALF), None)
+
+
+def _widened(value: Any) -> Any:
+    return value.float() if isinstance(value, Tensor) and value.dtype in HALF else value
+
+
+def _narrowed(value: Any, dtype: torch.dtype) -> Any:
+    if isinstance(value, Tensor):
+        return value.to(dtype)
+    return tuple(_narrowed(one, dtype) for one in value) if isinstance(value, tuple) else value
+
+
+def _addmm(bias: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
+    _plain("addmm", beta == 1 and alpha == 1, "factors other than 1")
+    return bias + contraction.contract(a, b)
+
+
+def _convolution(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+    transposed: bool,
+    output_padding: list[int],
+    groups: int,
+) -> Tensor:
+    _plain("convolution", x.ndim == 4 and not transposed, "other than two dimensions, or transposed")
+    return contraction.convolved(x, weight, bias, stride, padding, dilation, groups)
+
+
+def _convolution_backward(
+    grad: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    bias_sizes: list[int] | None,
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+    transposed: bool,
+    output_padding: list[int],
+    groups: int,
+    mask: list[bool],
+) -> tuple[Tensor | None, ...]:
+    _plain("convolution", x.ndim == 4 and not transposed, "other than two dimensions, or transposed")
+    found = contraction.convolved_backward(grad, x, weight, stride, padding, dilation, groups)
+    return tuple(one if wanted else None for one, wanted in zip(found, mask, strict=True))
+
+
+def _dims(a: Tensor, dim: Sequence[int] | None) -> tuple[int, ...]:
+    return tuple(range(a.ndim)) if not dim else tuple(d % a.ndim for d in dim)
+
+
+def _sum(a: Tensor, dim: Sequence[int] | None = None, keepdim: bool = False, *, dtype: torch.dtype | None = None) -> Tensor:
+    _plain("sum", dtype in (None, a.dtype), f"the result format {dtype}")
+    return contraction.summed(a, _dims(a, dim), keepdim=keepdim)
+
+
+def _mean(a: Tensor, dim: Sequence[int] | None = None, keepdim: bool = False, *, dtype: torch.dtype | None = None) -> Tensor:
+    _plain("mean", dtype in (None, a.dtype), f"the result format {dtype}")
+    return contraction.averaged(a, _dims(a, dim), keepdim=keepdim)
+
+
+def _plain(name: str, fits: bool, what: str) -> None:
+    if not fits:
+        raise UnsupportedOperatorError(
+            f"strict-fp16 has no arithmetic for the operator {name} with {what}: train in fp16, which accumulates in binary32."
+        )
+
+
+_STRICT: Mapping[Any, Callable[..., Any]] = {
+    _aten.mm.default: contraction.contract,
+    _aten.bmm.default: contraction.contract,
+    _aten.addmm.default: _addmm,
+    _aten.convolution.default: _convolution,
+    _aten.convolution_backward.default: _convolution_backward,
+    _aten.sum.default: _sum,
+    _aten.sum.dim_IntList: _sum,
+    _aten.mean.default: _mean,
+    _aten.mean.dim: _mean,
+}

@@ -1,0 +1,208 @@
+"""Train a network into a folder: checkpoints, metrics, the trained network."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from precisionkit.data import Dataset
+from precisionkit.errors import UnusableDataError, UsageError
+from precisionkit.models import Preprocess, save_model
+from precisionkit.models.zoo import ZOO
+from precisionkit.ops._store import DTYPES
+from precisionkit.training.checkpoint import NAME, Bound, Epoch, check_same, read_checkpoint, write_checkpoint
+from precisionkit.training.examples import examples, load_parts, measured
+from precisionkit.training.metrics import Board, write_csv
+from precisionkit.training.processes import Team
+from precisionkit.training.run import Run
+from precisionkit.training.settings import Settings
+
+MODEL = "model.pt"
+OnStep = Callable[[Run], None]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a run lies and what it leaves there.
+
+    Attributes
+    ----------
+    folder : Path
+        Gets ``checkpoint.pt``, ``metrics.csv``, and at the end ``model.pt``, which the other commands load.
+    every : int
+        Steps between checkpoints within an epoch; 0 writes them after epochs alone.
+    resume : bool
+        Whether to go on with what lies there.
+    tensorboard : bool
+    minutes : float or None
+        End before an epoch that would not fit in this time of training steps.
+    """
+
+    folder: Path
+    every: int = 250
+    resume: bool = False
+    tensorboard: bool = False
+    minutes: float | None = None
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A run that came to its end.
+
+    Attributes
+    ----------
+    history : tuple of Epoch
+    path : Path
+        Of the trained network.
+    memory, optimizer_memory : int
+        Bytes of its parameters and buffers, and of the optimizer's state.
+    """
+
+    history: tuple[Epoch, ...]
+    path: Path
+    memory: int
+    optimizer_memory: int
+
+
+@dataclass(frozen=True)
+class Task:
+    """Settings with the data that they name."""
+
+    settings: Settings
+    train: Dataset
+    test: Dataset
+    preprocess: Preprocess
+
+    @classmethod
+    def load(cls, settings: Settings, *, root: str | None = None, download: bool | None = None) -> Task:
+        """Read the data sets and measure the normalisation.
+
+        Raises
+        ------
+        PrecisionKitError
+            They cannot be used.
+        """
+        train, test = load_parts(settings.data, settings.test, settings.limit, root, download=download)
+        entry = ZOO.get(settings.arch)
+        preprocess = measured(entry.preprocess if entry else Preprocess(), train, settings.normalize)
+        shape = tuple(preprocess(train.images[:1]).shape[1:])
+        if entry and shape != entry.input_shape:
+            raise UnusableDataError(
+                f"The network {settings.arch} takes inputs of shape {entry.input_shape}, but those of {train.name} have {shape}: "
+                "choose another network or data set."
+            )
+        return cls(settings, train, test, preprocess)
+
+    def run(self, team: Team) -> Run:
+        """Return the run before its first step."""
+        sets = (examples(data, self.preprocess, DTYPES[self.settings.how.storage], team.device) for data in (self.train, self.test))
+        return Run.start(self.settings, team, *sets)
+
+    def with_settings(self, **changes: Any) -> Task:
+        """Return the same task under other settings, which must not concern the data."""
+        from msgspec.structs import replace
+
+        return dataclasses.replace(self, settings=replace(self.settings, **changes))
+
+    def bound(self, team: Team) -> Bound:
+        """Return what a checkpoint of this task belongs to."""
+        return Bound(
+            settings=self.settings,
+            data=self.train.sha256,
+            test=self.test.sha256,
+            world=team.world,
+            threads=torch.get_num_threads(),
+            device=team.device.type,
+        )
+
+
+def train(task: Task, team: Team, place: Place, *, on_step: OnStep = lambda run: None) -> Trained:
+    """Train a network, or go on with its training.
+
+    The weights at the end do not depend on where the run was interrupted: on a CPU they are the same bits.
+
+    Parameters
+    ----------
+    task : Task
+    team : Team
+    place : Place
+    on_step : callable
+        Called with the run after every step.
+
+    Raises
+    ------
+    DivergedError
+        The loss or a weight is no longer finite; the last checkpoint before it stays.
+    UsageError
+        The folder holds a run and `resume` is not set, or one that belongs to other settings.
+    """
+    run = _begun(task, team, place)
+    board = Board(place.folder if place.tensorboard and team.leads else None, run.progress.epoch + 1)
+    try:
+        while run.progress.epoch < task.settings.epochs and _fits(run, place.minutes):
+            _epoch(run, task, place, on_step)
+            if team.leads:
+                board.add(run.progress.history[-1])
+    finally:
+        board.close()
+    return _ended(run, task, place)
+
+
+def _begun(task: Task, team: Team, place: Place) -> Run:
+    there = (place.folder / NAME).exists()
+    if there and not place.resume:
+        raise UsageError(f"The folder {place.folder} holds a run already: add --resume to go on with it, or choose another one.")
+    run = task.run(team)
+    if there:
+        bound, progress, states = read_checkpoint(place.folder, team.device)
+        check_same(bound, task.bound(team), place.folder)
+        run.load(progress, states)
+    elif team.leads:
+        place.folder.mkdir(parents=True, exist_ok=True)
+    return run
+
+
+def _fits(run: Run, minutes: float | None) -> bool:
+    done = run.progress
+    if minutes is None or not done.history:
+        return True
+    last = done.history[-1].seconds - (done.history[-2].seconds if len(done.history) > 1 else 0.0)
+    return done.seconds + last <= 60 * minutes
+
+
+def _epoch(run: Run, task: Task, place: Place, on_step: OnStep) -> None:
+    for rows, weight in run.remaining():
+        run.step(rows, weight)
+        on_step(run)
+        if place.every and run.progress.step % place.every == 0 and run.progress.step < run.steps:
+            _save(run, task, place)
+    run.check_finite()
+    run.end_epoch()
+    _save(run, task, place)
+    if run.team.leads:
+        write_csv(place.folder, run.progress.history)
+
+
+def _save(run: Run, task: Task, place: Place) -> None:
+    run.check_finite()
+    done = run.progress
+    done.loss, done.rows = run.team.total(torch.tensor([done.loss, done.rows], dtype=torch.float64)).tolist()
+    if run.team.leads:
+        write_checkpoint(place.folder, task.bound(run.team), done, run.states())
+    else:
+        done.loss = done.rows = 0.0
+
+
+def _ended(run: Run, task: Task, place: Place) -> Trained:
+    path = place.folder / MODEL
+    if run.team.leads:
+        save_model(path, run.module, arch=task.settings.arch, preprocess=task.preprocess)
+    tensors = (*run.module.parameters(), *run.module.buffers())
+    state = [t for one in run.optimizer.state.values() for t in one.values() if isinstance(t, torch.Tensor)]
+    sizes = [sum(t.numel() * t.element_size() for t in group) for group in (tensors, state)]
+    return Trained(tuple(run.progress.history), path, *sizes)

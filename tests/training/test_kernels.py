@@ -1,0 +1,78 @@
+"""What the kernels of half training store: half tensors, each product rounded once."""
+
+import pytest
+import torch
+from torch.nn import functional
+
+from precisionkit.errors import UnsupportedOperatorError
+from precisionkit.training.kernels import RoundedKernels, StrictKernels, kernels
+from precisionkit.training.precision import PRECISIONS
+
+
+def operands(dtype, shapes, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(shape, generator=generator).to(dtype).requires_grad_() for shape in shapes]
+
+
+CASES = {
+    "linear": (functional.linear, [(5, 40), (7, 40), (7,)]),
+    "linear without bias": (functional.linear, [(5, 40), (7, 40)]),
+    "matrix product": (torch.matmul, [(5, 40), (40, 3)]),
+    "batched product": (torch.matmul, [(2, 5, 40), (2, 40, 3)]),
+    "convolution": (functional.conv2d, [(2, 3, 8, 8), (4, 3, 3, 3), (4,)]),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("name", CASES)
+def test_products_are_binary32_results_stored_once(name, dtype):
+    function, shapes = CASES[name]
+    half = operands(dtype, shapes)
+    wide = [t.detach().float().requires_grad_() for t in half]
+    expected = function(*wide)
+    with RoundedKernels():
+        found = function(*half)
+        grad = torch.ones_like(found)
+        found.backward(grad)
+    expected.backward(grad.float())
+    assert found.dtype == dtype
+    assert torch.equal(found, expected.to(dtype))
+    for mine, other in zip(half, wide, strict=True):
+        assert mine.grad.dtype == dtype
+        assert torch.equal(mine.grad, other.grad.to(dtype))
+
+
+def test_without_the_kernels_products_need_not_be_these():
+    """The test above could fail: a half accumulator gives other numbers."""
+    half = operands(torch.float16, [(5, 400), (400, 3)])
+    with StrictKernels():
+        strict = torch.matmul(*half)
+    assert not torch.equal(strict, torch.matmul(*(t.float() for t in half)).half())
+
+
+def test_strict_products_backward_stay_in_the_format():
+    half = operands(torch.float16, [(2, 3, 8, 8), (4, 3, 3, 3), (4,)])
+    with StrictKernels():
+        functional.conv2d(*half).sum().backward()
+    assert all(t.grad.dtype == torch.float16 for t in half)
+
+
+@pytest.mark.parametrize(
+    ("run", "what"),
+    [
+        (lambda x: functional.conv1d(x.reshape(1, 2, 8), x.reshape(2, 2, 4)), "other than two dimensions"),
+        (lambda x: torch.sum(x, dtype=torch.float32), "result format torch.float32"),
+    ],
+)
+def test_strict_refuses_what_it_has_no_arithmetic_for(run, what):
+    with StrictKernels(), pytest.raises(UnsupportedOperatorError, match=what):
+        run(torch.ones(16, dtype=torch.float16))
+
+
+@pytest.mark.parametrize(
+    ("name", "native", "kind"),
+    [("fp32", False, "nullcontext"), ("fp16", False, "RoundedKernels"), ("fp16", True, "nullcontext"), ("mixed", False, "RoundedKernels")]
+    + [("strict-fp16", native, "StrictKernels") for native in (True, False)],
+)
+def test_which_kernels_a_precision_runs_on(name, native, kind):
+    assert type(kernels(PRECISIONS[name], native=native)).__name__ == kind
