@@ -36,6 +36,7 @@ class _Request:
     checkpoint_every: int
     minutes: float | None
     tensorboard: bool
+    diagnose: bool
     device: str
     threads: int | None
     data_root: Path | None
@@ -93,6 +94,7 @@ _RUNNING = (
     ),
     click.option("--minutes", type=float, metavar="M", help="End before an epoch that would not fit in M minutes of training."),
     click.option("--tensorboard", is_flag=True, help="Write a TensorBoard log as well."),
+    click.option("--diagnose/--no-diagnose", default=True, show_default=True, help="Where training breaks, look for cause and repairs."),
     click.option("--device", default="cpu", show_default=True, help="cpu or cuda."),
     click.option("--threads", type=click.IntRange(min=1), metavar="N", help="Of the CPU; last bits can depend on it [default: torch's]."),
     click.option(
@@ -145,7 +147,7 @@ def _train(options: dict[str, Any], request: _Request, talk: Console) -> int:
             with progress(talk, f"training in {settings.precision}", quiet=quiet) as advance:
                 trained = run_training(task, members, place, on_step=_advancing(advance, settings))
         except DivergedError as error:
-            return _broke(error, task, members, place.folder, talk)
+            return _broke(error, task, members, place.folder, request, talk)
         if members.leads:
             show(_table(trained.history))
             show(_summary(trained, settings))
@@ -172,9 +174,23 @@ def _advancing(advance: Advance, settings: Settings) -> Any:
     return on_step
 
 
-def _broke(error: DivergedError, task: Task, members: Team, folder: Path, talk: Console) -> int:
+def _broke(error: DivergedError, task: Task, members: Team, folder: Path, request: _Request, talk: Console) -> int:
     if members.leads:
         talk.print(f"Error: {error}", markup=False)
+    if not request.diagnose:
+        return BROKE
+    if members.world > 1:
+        if members.leads:
+            talk.print("Why it broke is looked for by one process alone: run it without torchrun.")
+        return BROKE
+    from precisionkit.report.write import write_json
+    from precisionkit.training import find_failure
+
+    folder.mkdir(parents=True, exist_ok=True)
+    found = find_failure(task, members, folder, error, lambda text: None if request.quiet else talk.print(f"Trying {text}", markup=False))
+    show("\n".join(found.describe()))
+    write_json(found, folder / "failure.json")
+    tell_written(talk, folder / "failure.json", quiet=request.quiet)
     return BROKE
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -86,8 +86,10 @@ class Run:
     def load(self, progress: Progress, states: dict[str, Any]) -> None:
         """Go back to a state; `Progress.loss` of the team is counted by its leader."""
         self.module.load_state_dict(states["model"])
+        asked = [{name: value for name, value in group.items() if name != "params"} for group in self.optimizer.param_groups]
         self.optimizer.load_state_dict(states["optimizer"])
-        for group in self.optimizer.param_groups:  # torch casts loaded state to the format of its parameter; steps are counted in fp32
+        for group, options in zip(self.optimizer.param_groups, asked, strict=True):
+            group |= options  # the settings say them, not the file
             for parameter in group["params"]:
                 _restore_steps(self.optimizer.state.get(parameter, {}))
         if self.scaler.is_enabled():
@@ -118,8 +120,15 @@ class Run:
         loss = functional.cross_entropy(logits, labels)
         return loss if factor == 1 else loss * factor
 
-    def step(self, rows: Tensor, weight: float) -> None:
+    def step(self, rows: Tensor, weight: float, phase: Callable[[str], AbstractContextManager[None]] = lambda name: nullcontext()) -> None:
         """Do one step: loss, gradients, update.
+
+        Parameters
+        ----------
+        rows, weight : Tensor, float
+            As `remaining` gives them.
+        phase : callable
+            Returns what the phases ``forward``, ``backward`` and ``update`` run within.
 
         Raises
         ------
@@ -130,22 +139,24 @@ class Run:
         start = time.perf_counter()
         seed_step(settings.seed, done.epoch, done.step, self.team.rank)
         self.optimizer.zero_grad()
-        with self.arithmetic():
+        with self.arithmetic(), phase("forward"):
             loss = self.loss(rows, weight)
         value = loss.item() / (weight * settings.loss_scale)
         if not math.isfinite(value) and settings.how.autocast is None:
             raise DivergedError(done.epoch, done.step, f"the loss is {value}")
-        self.update(loss)
+        self.update(loss, phase)
         done.loss += value * len(rows)
         done.rows += len(rows)
         done.step += 1
         done.seconds += time.perf_counter() - start
 
-    def update(self, loss: Tensor) -> None:
+    def update(self, loss: Tensor, phase: Callable[[str], AbstractContextManager[None]]) -> None:
         """Compute gradients and take the optimizer's step."""
         with kernels(self.settings.how, native=self.settings.kernels == "native"):
-            self.scaler.scale(loss).backward()
-            self.scaler.step(self.optimizer)
+            with phase("backward"):
+                self.scaler.scale(loss).backward()
+            with phase("update"):
+                self.scaler.step(self.optimizer)
             self.scaler.update()
 
     def remaining(self) -> Iterator[tuple[Tensor, float]]:

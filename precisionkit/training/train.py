@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -102,12 +100,6 @@ class Task:
         """Return the run before its first step."""
         sets = (examples(data, self.preprocess, DTYPES[self.settings.how.storage], team.device) for data in (self.train, self.test))
         return Run.start(self.settings, team, *sets)
-
-    def with_settings(self, **changes: Any) -> Task:
-        """Return the same task under other settings, which must not concern the data."""
-        from msgspec.structs import replace
-
-        return dataclasses.replace(self, settings=replace(self.settings, **changes))
 
     def bound(self, team: Team) -> Bound:
         """Return what a checkpoint of this task belongs to."""

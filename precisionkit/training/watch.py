@@ -1,0 +1,256 @@
+"""One training step under observation: where numbers overflow, become NaN or are lost, by operator and tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import msgspec
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten, tree_map
+
+from precisionkit.training.kernels import HALF
+
+LOST = 0.5
+"""Share of a tensor's absolute sum from which on its loss is an event."""
+FATAL = ("overflow", "division by zero", "invalid")
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that finite, exact numbers did not survive.
+
+    Attributes
+    ----------
+    kind : str
+        ``overflow``, ``division by zero``, ``invalid`` (NaN); ``underflow``: half of a gradient's or a state's absolute sum became zero;
+        ``lost update``: half of the absolute sum of a parameter's updates was less than half an ulp of its weights.
+    phase : str
+        ``forward``, ``backward`` or ``update``.
+    operator : str
+        Of torch.
+    tensor : str
+        What it computed, in words.
+    module : str
+        The module that it belongs to, empty where it is none's.
+    entries, of : int
+        How many numbers it happened to, of how many.
+    largest : float
+        Largest magnitude of the operator's finite results, computed in binary32.
+    lost : float
+        Share of the absolute sum that was lost, for the last two kinds.
+    """
+
+    kind: str
+    phase: str
+    operator: str
+    tensor: str
+    module: str
+    entries: int
+    of: int
+    largest: float
+    lost: float
+
+    def describe(self) -> str:
+        """Say it in one sentence."""
+        where = f"{self.tensor} ({self.operator}, {self.phase})"
+        count = f"{self.entries} of {self.of} numbers"
+        if self.kind == "underflow":
+            return f"underflow in {where}: {count} became zero, {self.lost:.0%} of their absolute sum"
+        if self.kind == "lost update":
+            return f"lost update of {where}: {count} moved by less than half an ulp, {self.lost:.0%} of the absolute sum of updates"
+        return f"{self.kind} in {where}: {count}; the largest finite magnitude is {self.largest:.3g}"
+
+
+class Watch(TorchDispatchMode):
+    """Look at every operator of a step.
+
+    Parameters
+    ----------
+    module : nn.Module
+    state : callable
+        Returns the optimizer's state, parameter by parameter.
+    """
+
+    def __init__(self, module: nn.Module, state: Callable[[], Mapping[Tensor, Mapping[str, Any]]]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.events: list[Event] = []
+        self._module, self._state = module, state
+        self._phase = ""
+        self._names: dict[int, tuple[str, str]] = {}  # of storages: what a tensor is, and its module
+        self._scopes: list[str] = []
+        self._ranges: list[tuple[int, int, str]] = []  # sequence numbers of autograd's nodes, by module
+        self._current = ("", "")
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Observe one phase of a step: ``forward``, ``backward`` or ``update``."""
+        self._phase, self._current = name, ("", "")
+        self._names = self._named()
+        with self._hooks(), self:
+            yield
+
+    def __torch_dispatch__(
+        self, func: Callable[..., Any], types: Sequence[type], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Run one operator, and look at what it gives."""
+        options = dict(kwargs or {})
+        inputs = _floats((args, options))
+        finite = all(bool(torch.isfinite(t).all()) for t in inputs)
+        exact = _exact(func, args, options) if finite else ()
+        before = args[0].float() if finite and self._updates(func, args) else None
+        zero = _zero_denominators(func, args)
+        out = func(*args, **options)
+        if finite:
+            self._current = next((known for t in inputs if (known := self._known(t))), self._current)
+            for one, wide in zip(_floats(out), exact, strict=False):
+                self._look(str(func), one, wide, zero, before)
+        return out
+
+    def _look(self, operator: str, out: Tensor, exact: Tensor, zero: bool, before: Tensor | None) -> None:
+        bad = ~torch.isfinite(out)
+        kind = ""
+        lost, entries = 0.0, int(bad.sum())
+        if entries:
+            kind = "invalid" if not zero and bool(torch.isnan(out).any()) else "division by zero" if zero else "overflow"
+        elif out.dtype in HALF and before is not None:
+            kind, lost, entries = "lost update", *_lost(exact - before, out.float() == before)
+        elif out.dtype in HALF and self._phase != "forward":
+            kind, lost, entries = "underflow", *_lost(exact, out == 0)
+        if kind in FATAL or lost >= LOST:
+            name, module = self._name(out)
+            finite = exact[torch.isfinite(exact)].abs()
+            self.events.append(
+                Event(
+                    kind=kind,
+                    phase=self._phase,
+                    operator=operator.removeprefix("aten.").rpartition(".")[0],
+                    tensor=name,
+                    module=module,
+                    entries=entries,
+                    of=out.numel(),
+                    largest=float(finite.max()) if finite.numel() else 0.0,
+                    lost=lost,
+                )
+            )
+
+    def _name(self, out: Tensor) -> tuple[str, str]:
+        if (known := self._known(out)) is not None:
+            return known
+        if self._phase == "forward":
+            scope = self._scopes[-1] if self._scopes else ""
+            return (f"the output of {scope}" if scope else "the loss or a step between modules"), scope
+        if self._phase == "backward":
+            scope = self._scope_of(torch._C._current_autograd_node())
+            return (f"a gradient in {scope}" if scope else "a gradient of the loss or between modules"), scope
+        name, module = self._current
+        return f"a step of the update of {name.rpartition(' of ')[2]}", module
+
+    def _known(self, t: Tensor) -> tuple[str, str] | None:
+        """What a tensor is, where it is a parameter, its gradient or its state, which an optimizer makes in its first step."""
+        place = _place(t)
+        if place not in self._names and self._phase == "update" and len(self._names) < self._count():
+            self._names = self._named()
+        return self._names.get(place)
+
+    def _count(self) -> int:
+        parameters = list(self._module.parameters())
+        state = self._state()
+        kept = sum(isinstance(v, Tensor) and v.ndim > 0 for p in parameters for v in state.get(p, {}).values())
+        return len(parameters) + sum(p.grad is not None for p in parameters) + kept
+
+    def _scope_of(self, node: Any) -> str:
+        """The innermost module in whose forward pass autograd made a node."""
+        if node is None:
+            return ""
+        number = node._sequence_nr()
+        within = [(end - start, name) for start, end, name in self._ranges if start <= number < end]
+        return min(within)[1] if within else ""
+
+    def _named(self) -> dict[int, tuple[str, str]]:
+        names: dict[int, tuple[str, str]] = {}
+        state = self._state()
+        for name, parameter in self._module.named_parameters():
+            module = name.rpartition(".")[0]
+            names[_place(parameter)] = name, module
+            if parameter.grad is not None:
+                names[_place(parameter.grad)] = f"the gradient of {name}", module
+            for kind, value in state.get(parameter, {}).items():
+                if isinstance(value, Tensor) and value.ndim:
+                    names[_place(value)] = f"{kind} of {name}", module
+        return names
+
+    def _updates(self, func: Any, args: tuple[Any, ...]) -> bool:
+        """Whether an operator changes a weight in place."""
+        if self._phase != "update" or not func._schema.is_mutable or not args or not isinstance(args[0], Tensor):
+            return False
+        name, module = self._names.get(_place(args[0]), ("", ""))
+        return bool(name) and name.rpartition(".")[0] == module and " of " not in name
+
+    @contextmanager
+    def _hooks(self) -> Iterator[None]:
+        """Follow which module computes, in the forward phase."""
+        if self._phase != "forward":
+            yield
+            return
+        self._ranges = []
+        starts: list[int] = []
+
+        def enter(name: str) -> Any:
+            def hook(module: nn.Module, inputs: Any) -> None:
+                self._scopes.append(name)
+                starts.append(torch._C._autograd._get_sequence_nr())
+
+            return hook
+
+        def leave(module: nn.Module, inputs: Any, output: Any) -> None:
+            self._ranges.append((starts.pop(), torch._C._autograd._get_sequence_nr(), self._scopes.pop()))
+
+        handles = [m.register_forward_pre_hook(enter(name)) for name, m in self._module.named_modules() if name]
+        handles += [m.register_forward_hook(leave, always_call=False) for name, m in self._module.named_modules() if name]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+            self._scopes.clear()
+
+
+def _floats(values: Any) -> list[Tensor]:
+    return [t for t in tree_flatten(values)[0] if isinstance(t, Tensor) and t.is_floating_point() and t.numel()]
+
+
+def _place(t: Tensor) -> int:
+    return t.untyped_storage().data_ptr()
+
+
+def _exact(func: Any, args: tuple[Any, ...], options: dict[str, Any]) -> list[Tensor]:
+    """Run an operator on binary32 copies; what it gives, as binary32."""
+    mutable = func._schema.is_mutable
+
+    def widened(value: Any) -> Any:
+        if isinstance(value, torch.dtype):
+            return torch.float32 if value in HALF else value
+        if not isinstance(value, Tensor) or not value.is_floating_point():
+            return value
+        return value.clone() if value.dtype not in HALF and mutable else value.float()
+
+    wide = tree_map(widened, (args, options))
+    return [t.float() for t in _floats(func(*wide[0], **wide[1]))]
+
+
+def _zero_denominators(func: Any, args: tuple[Any, ...]) -> bool:
+    """Whether an operator divides by a tensor that holds zeros."""
+    place = {"div": 1, "addcdiv": 2}.get(func._schema.name.removeprefix("aten::").rstrip("_"))
+    divisor = args[place] if place is not None and len(args) > place else None
+    return isinstance(divisor, Tensor) and bool((divisor == 0).any())
+
+
+def _lost(exact: Tensor, gone: Tensor) -> tuple[float, int]:
+    """Share of an absolute sum, and number of entries, that are gone."""
+    size = exact.abs().double()
+    total = float(size.sum())
+    here = gone & (exact != 0)
+    return (float(size[here].sum()) / total if total else 0.0), int(here.sum())

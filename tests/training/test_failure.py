@@ -1,0 +1,131 @@
+"""Where training breaks: the first operator and tensor, and repairs that were tried and work."""
+
+import pytest
+import torch
+from click.testing import CliRunner
+from torch import nn
+
+from precisionkit.cli import main
+from precisionkit.training import DivergedError, Place, Settings, Task, find_failure, team, train
+from precisionkit.training.watch import Watch
+
+
+def failure(folder, **changes):
+    options = {"arch": "digits_cnn", "data": "digits", "batch": 64, "epochs": 1, "precision": "fp16", "limit": 640}
+    task = Task.load(Settings(**options | changes))
+    with team("cpu") as alone:
+        with pytest.raises(DivergedError) as caught:
+            train(task, alone, Place(folder))
+        return find_failure(task, alone, folder, caught.value), task
+
+
+def test_a_division_by_zero_is_found_in_the_optimizer_and_repaired(tmp_path):
+    found, task = failure(tmp_path / "broken", optimizer="adam", epsilon=1e-8)
+    assert (found.epoch, found.step) == (1, 1)
+    assert (found.event.kind, found.event.phase, found.event.operator) == ("division by zero", "update", "addcdiv_")
+    assert found.event.tensor == "conv1.weight"
+    assert "is zero in binary16" in found.explanation
+    repairs = {repair.kind: repair for repair in found.repairs}
+    assert repairs["epsilon"].works
+    assert repairs["epsilon"].option == "--epsilon 1e-05"
+    assert repairs["epsilon"].tried == 3  # 1e-7 and 1e-6 do not repair it
+    assert repairs["layers in fp32"].works
+    with team("cpu") as alone:  # the repair, as an option, does what was said
+        value = float(repairs["epsilon"].option.split()[1])
+        mended = Task.load(
+            Settings(**{name: getattr(task.settings, name) for name in Settings.__struct_fields__} | {"epsilon": value, "epochs": 6})
+        )
+        assert train(mended, alone, Place(tmp_path / "mended")).history[-1].loss < 2.3
+
+
+def test_an_exploding_step_is_traced_to_the_second_moments(tmp_path):
+    found, _ = failure(tmp_path, optimizer="adam", epsilon=1e-7)
+    assert (found.event.kind, found.event.phase, found.event.tensor) == ("overflow", "forward", "the output of fc")
+    assert found.event.largest > 65504
+    assert any(event.tensor.startswith("exp_avg_sq of") and event.kind == "underflow" for event in found.lost)
+    assert {repair.kind for repair in found.repairs if repair.works} >= {"epsilon", "loss scale"}
+
+
+def test_a_failure_after_a_checkpoint_is_found_from_there(tmp_path):
+    """The rate is raised in the middle: the steps before the checkpoint are not done again."""
+    common = {"arch": "digits_cnn", "data": "digits", "batch": 64, "epochs": 3, "precision": "fp16", "limit": 640}
+    task = Task.load(Settings(**common, rate=400.0))
+    with team("cpu") as alone:
+        run = task.run(alone)
+        run.optimizer.param_groups[0]["lr"] = 0.01
+        for rows, weight in run.remaining():
+            run.step(rows, weight)
+        run.end_epoch()
+        from precisionkit.training.checkpoint import write_checkpoint
+
+        write_checkpoint(tmp_path, task.bound(alone), run.progress, run.states())
+        with pytest.raises(DivergedError) as caught:
+            train(task, alone, Place(tmp_path, resume=True))
+        found = find_failure(task, alone, tmp_path, caught.value)
+    assert found.epoch == 2
+    assert next(repair for repair in found.repairs if repair.kind == "learning rate").works
+
+
+class Shrunk(nn.Module):
+    """A network whose gradient underflows between its layers."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 4), nn.Linear(4, 2)
+
+    def forward(self, x):
+        return self.second(self.first(x) * 2.0**-14 * 2.0**-14)
+
+
+def observed(module, x, phases=("forward", "backward")):
+    watch = Watch(module, dict)
+    with watch.phase(phases[0]):
+        out = module(x).sum()
+    with watch.phase(phases[1]):
+        out.backward()
+    return watch.events
+
+
+def test_a_gradient_that_dies_is_named_with_its_place():
+    torch.manual_seed(0)
+    events = observed(Shrunk().half(), torch.ones(1, 4, dtype=torch.float16))
+    assert events[0].kind == "underflow"
+    assert events[0].phase == "backward"
+    assert events[0].lost == 1.0
+    assert "between modules" in events[0].tensor
+
+
+def test_a_healthy_network_has_no_events():
+    torch.manual_seed(0)
+    assert observed(nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2)).half(), torch.ones(1, 4, dtype=torch.float16)) == []
+
+
+def test_an_overflow_is_named_by_its_module_and_not_by_what_follows():
+    net = nn.Sequential(nn.Linear(4, 4, bias=False), nn.ReLU(), nn.Linear(4, 2)).half()
+    with torch.no_grad():
+        net[0].weight.fill_(20000.0)
+    events = observed(net, torch.ones(1, 4, dtype=torch.float16))
+    assert (events[0].kind, events[0].module, events[0].largest) == ("overflow", "0", 80000.0)
+    assert [event for event in events if event.module == "2" and event.phase == "forward"] == []
+
+
+def test_weights_that_do_not_move_are_told():
+    weight = nn.Linear(1, 1, bias=False).bfloat16()
+    with torch.no_grad():
+        weight.weight.fill_(1.0)
+    weight.weight.grad = torch.full_like(weight.weight, 2.0**-10)
+    made = torch.optim.SGD(weight.parameters(), lr=1.0)
+    watch = Watch(weight, lambda: made.state)
+    with watch.phase("update"):
+        made.step()
+    assert [(event.kind, event.tensor, event.lost) for event in watch.events] == [("lost update", "weight", 1.0)]
+    assert "moved by less than half an ulp, 100% of the absolute sum of updates" in watch.events[0].describe()
+
+
+def test_the_command_says_and_writes_it(tmp_path):
+    options = ["--data", "digits", "--limit", "320", "--precision", "fp16", "--batch", "64", "--lr", "500", "--out", str(tmp_path / "run")]
+    result = CliRunner().invoke(main, ["train", "digits_cnn", *options])
+    assert result.exit_code == 1
+    assert "overflow in the output of fc (addmm, forward)" in " ".join(result.stdout.split())
+    assert "Repaired by --lr" in result.stdout
+    assert (tmp_path / "run" / "failure.json").is_file()
