@@ -17,7 +17,7 @@ from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from precisionkit.arithmetic import Arithmetic, parse_arithmetic, parse_run
-from precisionkit.errors import PrecisionKitError, RefutedError
+from precisionkit.errors import PrecisionKitError, RefutedError, UsageError
 
 if TYPE_CHECKING:
     from precisionkit.data import Dataset
@@ -293,6 +293,17 @@ def tell_written(talk: Console, *paths: Path | None, quiet: bool = False) -> Non
         talk.print(f"Written: {', '.join(written)}", markup=False)
 
 
+def find_torch_device(name: str) -> str:
+    """Return ``cpu`` or ``cuda``; refuse others, and a GPU that is not there."""
+    import torch
+
+    if name not in ("cpu", "cuda"):
+        raise UsageError(f"Unknown device {name!r}: give cpu or cuda.")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UsageError("There is no GPU that torch can use here: leave out --device cuda.")
+    return name
+
+
 @contextmanager
 def memory_errors() -> Iterator[None]:
     """Turn torch's own out-of-memory error into Python's."""
@@ -305,7 +316,7 @@ def memory_errors() -> Iterator[None]:
 
 
 @contextmanager
-def progress(talk: Console, what: str, *, quiet: bool) -> Iterator[Advance]:
+def progress(talk: Console, what: str, *, quiet: bool, unit: str = "inputs") -> Iterator[Advance]:
     """A bar with rate and time left on a terminal, a line every ten seconds elsewhere."""
     if quiet:
         yield lambda done, total: None
@@ -317,14 +328,14 @@ def progress(talk: Console, what: str, *, quiet: bool) -> Iterator[Advance]:
 
             def advance(done: int, total: int) -> None:
                 rate = done / max(time.monotonic() - start, 1e-9)
-                bar.update(task, completed=done, total=total, rate=f"{rate:.4g} inputs/s")
+                bar.update(task, completed=done, total=total, rate=f"{rate:.4g} {unit}/s")
 
             yield advance
     else:
-        yield _lines(talk)
+        yield _lines(talk, unit)
 
 
-def _lines(talk: Console) -> Advance:
+def _lines(talk: Console, unit: str) -> Advance:
     start = last = time.monotonic()
 
     def advance(done: int, total: int) -> None:
@@ -333,7 +344,8 @@ def _lines(talk: Console) -> Advance:
         if now - last >= 10:
             last = now
             rate = done / (now - start)
-            talk.print(f"{done} of {total} inputs, {rate:.4g} inputs/s, {(total - done) / rate:.0f} s left")
+            left = f"{(total - done) / rate:.0f} s left" if rate else "the first is not done yet"
+            talk.print(f"{done} of {total} {unit}, {rate:.4g} {unit}/s, {left}")
 
     return advance
 

@@ -12,8 +12,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from precisionkit.cli.shared import OK, Advance, Decorator, guarded, memory_errors, progress, show, taken, tell_written
-from precisionkit.errors import UsageError
+from precisionkit.cli.shared import OK, Advance, Decorator, find_torch_device, guarded, memory_errors, progress, show, taken, tell_written
 
 if TYPE_CHECKING:
     from precisionkit.training import DivergedError, Epoch, Run, Settings, Task, Team, Trained
@@ -140,7 +139,7 @@ def _train(options: dict[str, Any], request: _Request, talk: Console) -> int:
     kernels = options.pop("kernels") or ("rounded" if request.device == "cpu" else "native")
     settings = Settings(**options, kernels=kernels)
     place = Place(request.folder(settings), request.checkpoint_every, request.resume, request.tensorboard, request.minutes)
-    with team(_device(request.device)) as members, memory_errors():
+    with team(find_torch_device(request.device)) as members, memory_errors():
         task = Task.load(settings, root=None if request.data_root is None else str(request.data_root), download=request.download)
         quiet = request.quiet or not members.leads
         try:
@@ -153,16 +152,6 @@ def _train(options: dict[str, Any], request: _Request, talk: Console) -> int:
             show(_summary(trained, settings))
             tell_written(talk, trained.path, quiet=quiet)
     return OK
-
-
-def _device(name: str) -> str:
-    import torch
-
-    if name not in ("cpu", "cuda"):
-        raise UsageError(f"Unknown device {name!r}: give cpu or cuda.")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise UsageError("There is no GPU that torch can use here: leave out --device cuda.")
-    return name
 
 
 def _advancing(advance: Advance, settings: Settings) -> Any:

@@ -27,26 +27,32 @@ class SteppedBatchNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the normalised batch, (n, C, ...)."""
-        dims = [0, *range(2, x.ndim)]
         shape = [1, -1, *[1] * (x.ndim - 2)]
-        mean, variance = self._statistics(x, dims) if self.training else (self.running_mean.view(shape), self.running_var.view(shape))
-        deviation = x - mean
-        normalised = deviation * torch.rsqrt(variance + self.eps)
+        if self.training:
+            mean, variance = statistics(x)
+            self._follow(mean, variance, x.numel() // x.shape[1])
+        else:
+            mean, variance = self.running_mean.view(shape), self.running_var.view(shape)
+        normalised = (x - mean) * torch.rsqrt(variance + self.eps)
         return normalised * self.weight.view(shape) + self.bias.view(shape)
 
-    def _statistics(self, x: Tensor, dims: list[int]) -> tuple[Tensor, Tensor]:
-        mean = x.mean(dims, keepdim=True)
-        deviation = x - mean
-        variance = (deviation * deviation).mean(dims, keepdim=True)
-        count = x.numel() // x.shape[1]
-        with torch.no_grad():
-            self._update(self.running_mean, mean)
-            self._update(self.running_var, variance * (count / max(count - 1, 1)))
-            self.num_batches_tracked += 1
-        return mean, variance
+    @torch.no_grad()
+    def _follow(self, mean: Tensor, variance: Tensor, count: int) -> None:
+        """Move the running statistics towards those of a batch with `count` numbers in a channel."""
+        self._update(self.running_mean, mean)
+        self._update(self.running_var, variance * (count / max(count - 1, 1)))
+        self.num_batches_tracked += 1
 
     def _update(self, running: Tensor, now: Tensor) -> None:
         running.mul_(1 - self.momentum).add_(self.momentum * now.flatten())
+
+
+def statistics(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and variance of a batch, (1, C, 1, ...), each step stored in its format."""
+    dims = [0, *range(2, x.ndim)]
+    mean = x.mean(dims, keepdim=True)
+    deviation = x - mean
+    return mean, (deviation * deviation).mean(dims, keepdim=True)
 
 
 def stepped(module: nn.Module) -> nn.Module:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -14,7 +15,7 @@ from precisionkit.models import Preprocess, save_model
 from precisionkit.models.zoo import ZOO
 from precisionkit.ops._store import DTYPES
 from precisionkit.training.checkpoint import NAME, Bound, Epoch, check_same, read_checkpoint, write_checkpoint
-from precisionkit.training.examples import examples, load_parts, measured
+from precisionkit.training.examples import Examples, examples, load_parts, measured
 from precisionkit.training.metrics import Board, write_csv
 from precisionkit.training.processes import Team
 from precisionkit.training.run import Run
@@ -67,14 +68,27 @@ class Trained:
     optimizer_memory: int
 
 
+@dataclass(frozen=True, eq=False)
+class Parts:
+    """The images that train and those that test, and their preprocessing."""
+
+    train: Dataset
+    test: Dataset
+    preprocess: Preprocess
+
+
+@lru_cache(maxsize=2)  # runs that differ in other things alone share them
+def _stored(parts: Parts, dtype: torch.dtype, device: torch.device) -> tuple[Examples, Examples]:
+    train, test = (examples(data, parts.preprocess, dtype, device) for data in (parts.train, parts.test))
+    return train, test
+
+
 @dataclass(frozen=True)
 class Task:
     """Settings with the data that they name."""
 
     settings: Settings
-    train: Dataset
-    test: Dataset
-    preprocess: Preprocess
+    parts: Parts
 
     @classmethod
     def load(cls, settings: Settings, *, root: str | None = None, download: bool | None = None) -> Task:
@@ -94,19 +108,18 @@ class Task:
                 f"The network {settings.arch} takes inputs of shape {entry.input_shape}, but those of {train.name} have {shape}: "
                 "choose another network or data set."
             )
-        return cls(settings, train, test, preprocess)
+        return cls(settings, Parts(train, test, preprocess))
 
     def run(self, team: Team) -> Run:
         """Return the run before its first step."""
-        sets = (examples(data, self.preprocess, DTYPES[self.settings.how.storage], team.device) for data in (self.train, self.test))
-        return Run.start(self.settings, team, *sets)
+        return Run.start(self.settings, team, *_stored(self.parts, DTYPES[self.settings.how.storage], team.device))
 
     def bound(self, team: Team) -> Bound:
         """Return what a checkpoint of this task belongs to."""
         return Bound(
             settings=self.settings,
-            data=self.train.sha256,
-            test=self.test.sha256,
+            data=self.parts.train.sha256,
+            test=self.parts.test.sha256,
             world=team.world,
             threads=torch.get_num_threads(),
             device=team.device.type,
@@ -193,7 +206,7 @@ def _save(run: Run, task: Task, place: Place) -> None:
 def _ended(run: Run, task: Task, place: Place) -> Trained:
     path = place.folder / MODEL
     if run.team.leads:
-        save_model(path, run.module, arch=task.settings.arch, preprocess=task.preprocess)
+        save_model(path, run.module, arch=task.settings.arch, preprocess=task.parts.preprocess)
     tensors = (*run.module.parameters(), *run.module.buffers())
     state = [t for one in run.optimizer.state.values() for t in one.values() if isinstance(t, torch.Tensor)]
     sizes = [sum(t.numel() * t.element_size() for t in group) for group in (tensors, state)]

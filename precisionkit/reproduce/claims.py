@@ -1,0 +1,140 @@
+"""What the publications say, held against the results."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from precisionkit.reproduce.plan import EPSILONS, PUBLISHED, WORKING, Plan
+from precisionkit.reproduce.runs import Result
+from precisionkit.reproduce.statistics import Difference, by_settings, difference
+from precisionkit.reproduce.study import Pair, Study
+from precisionkit.reproduce.tables import Table, chosen
+
+TOLERATED = 0.5
+"""Percentage points that "the same accuracy" leaves: the largest difference of fp16 and fp32 in the published table is 0.6."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A published statement and what was measured.
+
+    Attributes
+    ----------
+    said, measured : str
+    verdict : str
+        ``agrees``, ``does not agree``, or ``not decided`` with the reason.
+    """
+
+    said: str
+    measured: str
+    verdict: str
+
+
+def claims_table(plan: Plan, claims: Sequence[Claim]) -> Table:
+    """What agrees with the publications and what does not."""
+    sources = "Sources: arXiv 2301.12809 and, for epsilon, 2307.16189"
+    note = f"{plan.what}. {sources}. The same accuracy: the difference is at most {TOLERATED} points."
+    rows = tuple((claim.said, claim.measured, claim.verdict) for claim in claims)
+    return Table("claims", "What agrees with the paper", note, ("published", "measured here", "verdict"), rows)
+
+
+def mnist_claims(results: Sequence[Result], studies: Sequence[Study], pairs: Sequence[Pair], device: str) -> list[Claim]:
+    """Statements on the dense network."""
+    sgd = chosen(results, optimizer="sgd")
+    claims = [_same("With SGD, pure half training is as accurate as fp32", difference(sgd, "fp16", "fp32"))]
+    claims += [_same("So is mixed precision", difference(sgd, "mixed", "fp32"))]
+    claims += list(_epsilons(results))
+    claims += [_same_everywhere(results)]
+    return [*claims, *_common(results, studies, pairs, device)]
+
+
+def cifar10_claims(results: Sequence[Result], studies: Sequence[Study], pairs: Sequence[Pair], device: str) -> list[Claim]:
+    """Statements on the networks of the published table."""
+    claims = [_same("Pure half training is as accurate as fp32, over all networks", difference(results, "fp16", "fp32"))]
+    for arch, published in PUBLISHED.items():
+        if found := chosen(results, arch=arch):
+            said = f"{arch}: fp16 - fp32 is {published.accuracy['fp16'] - published.accuracy['fp32']:+.1f} points"
+            claims.append(_same(said, difference(found, "fp16", "fp32")))
+    return [*claims, *_common(results, studies, pairs, device)]
+
+
+def _same(said: str, made: Difference | None) -> Claim:
+    if made is None:
+        return Claim(said, "no pair of runs ended", "not decided: nothing to compare")
+    measured = f"{made} points over {made.pairs} pairs"
+    low, high = made.mean - made.half_width, made.mean + made.half_width
+    if low >= -TOLERATED and high <= TOLERATED:
+        return Claim(said, measured, "agrees")
+    if high < -TOLERATED or low > TOLERATED:
+        return Claim(said, measured, f"does not agree: fp16 is {'worse' if made.mean < 0 else 'better'}")
+    return Claim(said, measured, "not decided: the interval reaches beyond the tolerance")
+
+
+def _epsilons(results: Sequence[Result]) -> Iterator[Claim]:
+    for optimizer, name in (("adam", "Adam"), ("rmsprop", "RMSProp")):
+        small = [one for epsilon in EPSILONS[:2] for one in chosen(results, optimizer=optimizer, epsilon=epsilon, precision="fp16")]
+        broke = sum(bool(one.broke) for one in small)
+        said = f"{name} breaks in pure half with the usual epsilons 1e-8 and 1e-7"
+        yield Claim(said, f"{broke} of {len(small)} runs broke", _all_or_none(broke, len(small)))
+        large = chosen(results, optimizer=optimizer, epsilon=WORKING)
+        ended = sum(not one.broke for one in chosen(large, precision="fp16"))
+        made = _same(f"With epsilon {WORKING:g} {name} works in pure half, as accurately as in fp32", difference(large, "fp16", "fp32"))
+        runs = len(chosen(large, precision="fp16"))
+        verdict = made.verdict if ended == runs else _all_or_none(ended, runs)
+        yield Claim(made.said, f"{ended} of {runs} runs ended; {made.measured}", verdict)
+
+
+def _all_or_none(count: int, total: int) -> str:
+    if count == total:
+        return "agrees"
+    return "does not agree" if count == 0 else f"agrees in part: {count} of {total}"
+
+
+def _same_everywhere(results: Sequence[Result]) -> Claim:
+    said = "Pure half stays within the tolerance of fp32 for every batch size (SGD)"
+    sgd = chosen(results, optimizer="sgd")
+    found = {size: difference(chosen(sgd, batch=size), "fp16", "fp32") for size in sorted({one.settings.batch for one in sgd})}
+    worst = max((abs(one.mean), size) for size, one in found.items() if one is not None)
+    verdict = "agrees" if worst[0] <= TOLERATED else "does not agree"
+    return Claim(said, f"largest mean difference {worst[0]:.2f} points, at batch {worst[1]}", verdict)
+
+
+def _common(results: Sequence[Result], studies: Sequence[Study], pairs: Sequence[Pair], device: str) -> Iterator[Claim]:
+    yield from _size(results)
+    yield from _time(results, device)
+    violations, images = sum(one.violations for one in studies), sum(one.images for one in studies)
+    if images:
+        premise = sum(one.premise for one in studies)
+        said = "Gamma > 2 delta explains why predictions are kept"
+        measured = f"the premise holds for {premise / images:.2%} of {images} images of trained networks, {violations} violations"
+        yield Claim(said, measured, "agrees" if not violations else "does not agree")
+    if pairs:
+        agree, premise, total = (sum(values) for values in zip(*((one.agree, one.premise, one.images) for one in pairs), strict=True))
+        said = "The same lemma explains why a network trained in half predicts as one trained in fp32"
+        measured = f"the premise holds for {premise / total:.2%} of {total} images, {agree / total:.2%} predict the same"
+        yield Claim(said, measured, "agrees" if premise == total else "does not agree: most of it is not rounding of one network")
+
+
+def _size(results: Sequence[Result]) -> Iterator[Claim]:
+    pairs = [(a, b) for a, b in _first_of(results, "fp16", "fp32") if a.memory and b.memory]
+    if pairs:
+        ratios = [a.memory / b.memory for a, b in pairs]
+        verdict = "agrees" if max(ratios) <= 0.52 else "does not agree"
+        yield Claim("Pure half needs half the memory", f"{min(ratios):.1%} to {max(ratios):.1%} of fp32's", verdict)
+
+
+def _time(results: Sequence[Result], device: str) -> Iterator[Claim]:
+    pairs = [(a, b) for a, b in _first_of(results, "fp16", "fp32") if a.seconds and b.seconds]
+    if pairs:
+        ratio = sum(a.seconds for a, _ in pairs) / sum(b.seconds for _, b in pairs)
+        decided = "agrees" if ratio < 1 else "does not agree"
+        verdict = decided if device != "cpu" else "not decided: a CPU computes half products by fp32 kernels"
+        yield Claim("Pure half trains faster than fp32", f"{ratio:.2f} times fp32's time on {device}", verdict)
+
+
+def _first_of(results: Sequence[Result], one: str, other: str) -> list[tuple[Result, Result]]:
+    """Pairs of runs that differ in precision alone and both ended."""
+    second = by_settings(results, other)
+    pairs = [(first, second[key]) for key, first in by_settings(results, one).items() if key in second]
+    return [(a, b) for a, b in pairs if a.accuracy is not None and b.accuracy is not None]

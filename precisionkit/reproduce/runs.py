@@ -1,0 +1,171 @@
+"""Train the runs of a plan, several at once, each result on disk: what is there is not trained again."""
+
+from __future__ import annotations
+
+import dataclasses
+import multiprocessing
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from functools import lru_cache
+from pathlib import Path
+
+import msgspec
+import torch
+
+from precisionkit.errors import UnusableDataError
+from precisionkit.report.write import write_file
+from precisionkit.reproduce.plan import Plan, slug
+from precisionkit.training import DivergedError, Place, Settings, Task, keep_freed_memory, team, train
+
+MODEL = "model.pt"
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True):
+    """What a run gave.
+
+    Attributes
+    ----------
+    settings : Settings
+    broke : str
+        Why it broke, empty if it did not.
+    step : int
+        The step after which that was noticed, counted from 1; 0 if it did not break.
+    accuracy : float or None
+        Share of the test images after the last epoch, None if it broke.
+    loss : float or None
+        Of the last epoch.
+    seconds : float
+        Spent in training steps.
+    memory, optimizer_memory, disk : int
+        Bytes: parameters and buffers, the optimizer's state, the file of the network; 0 if it broke.
+    """
+
+    settings: Settings
+    broke: str = ""
+    step: int = 0
+    accuracy: float | None = None
+    loss: float | None = None
+    seconds: float = 0.0
+    memory: int = 0
+    optimizer_memory: int = 0
+    disk: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Workshop:
+    """Where data and results lie, and on what they are trained."""
+
+    folder: Path
+    root: str | None
+    download: bool | None
+    device: str
+
+
+def results(
+    plan: Plan, place: Workshop, workers: int, on_progress: Callable[[int, int], None] = lambda done, total: None
+) -> tuple[Result, ...]:
+    """Return the results of all runs of a plan, in its order.
+
+    Parameters
+    ----------
+    plan : Plan
+    place : Workshop
+    workers : int
+        Runs at once, each with one thread.
+    on_progress : callable
+        Called with the number of runs done and their total.
+
+    Raises
+    ------
+    PrecisionKitError
+        A run cannot be made, or results lie there that belong to other settings.
+    """
+    (place.folder / "runs").mkdir(parents=True, exist_ok=True)
+    found = {settings: read_result(place.folder, settings) for settings in plan.settings}
+    missing = [settings for settings in plan.settings if found[settings] is None]
+    on_progress(len(found) - len(missing), len(found))
+    for result in _made(missing, plan, place, workers):
+        found[result.settings] = result
+        on_progress(sum(one is not None for one in found.values()), len(found))
+    return tuple(one for settings in plan.settings if (one := found[settings]) is not None)
+
+
+def read_result(folder: Path, settings: Settings) -> Result | None:
+    """Return the result of a run, None where there is none yet."""
+    path = folder / "runs" / f"{slug(settings)}.json"
+    if not path.is_file():
+        return None
+    try:
+        found = msgspec.json.decode(path.read_bytes(), type=Result)
+    except msgspec.DecodeError:
+        raise UnusableDataError(f"The file {path} is no result of this version: delete it, or choose another folder with --out.") from None
+    if found.settings != settings:
+        raise UnusableDataError(f"The result {path} belongs to other settings: choose another folder with --out.")
+    return found
+
+
+def model_of(folder: Path, settings: Settings) -> Path:
+    """Where the network of a studied run lies."""
+    return folder / "runs" / slug(settings) / MODEL
+
+
+def _made(missing: Sequence[Settings], plan: Plan, place: Workshop, workers: int) -> Iterator[Result]:
+    studied = set(plan.studied)
+    if workers == 1:
+        yield from (_run(settings, place, keep=settings in studied) for settings in missing)
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_prepare) as pool:
+        waiting: set[Future[Result]] = {pool.submit(_run, settings, place, keep=settings in studied) for settings in missing}
+        try:
+            while waiting:
+                done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+                yield from (future.result() for future in done)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _prepare() -> None:
+    torch.set_num_threads(1)
+    keep_freed_memory()
+
+
+def _run(settings: Settings, place: Workshop, *, keep: bool) -> Result:
+    """Train one run; a run that was killed goes on from its last epoch."""
+    folder = place.folder / "runs" / slug(settings)
+    with team(place.device) as alone:
+        try:
+            done = train(_task(settings, place), alone, Place(folder, every=0, resume=True))
+        except DivergedError as error:
+            result = Result(settings=settings, broke=error.what, step=error.step + 1)
+        else:
+            last = done.history[-1]
+            result = Result(
+                settings=settings,
+                accuracy=last.accuracy,
+                loss=last.loss,
+                seconds=last.seconds,
+                memory=done.memory,
+                optimizer_memory=done.optimizer_memory,
+                disk=done.path.stat().st_size,
+            )
+    if not keep:
+        shutil.rmtree(folder, ignore_errors=True)
+    write_file(place.folder / "runs" / f"{slug(settings)}.json", msgspec.json.format(msgspec.json.encode(result)))
+    return result
+
+
+def _task(settings: Settings, place: Workshop) -> Task:
+    """The task of a run; data sets that several runs share are read once in a process."""
+    kept = _read(settings.arch, settings.data, settings.test, settings.limit, settings.normalize, place.root, place.download)
+    return dataclasses.replace(kept, settings=settings)
+
+
+@lru_cache(maxsize=2)
+def _read(
+    arch: str, data: str, test: str | None, limit: int | None, normalize: str | None, root: str | None, download: bool | None
+) -> Task:
+    settings = Settings(arch=arch, data=data, test=test, limit=limit, normalize=normalize)
+    return Task.load(settings, root=root, download=download)
