@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test test-long coverage lint proofs bench limits softfloat contracts mutants models certificates docs clean
+.PHONY: demo test test-long coverage lint proofs bench limits softfloat contracts mutants models certificates notebooks paper docs clean
 
 demo: $(STAMP)  ## certify the digits network that comes with the package
 	mkdir -p reports
@@ -48,6 +48,14 @@ models: $(STAMP)  ## what is supported and shown of torchvision's classifiers: d
 
 certificates: $(STAMP)  ## certificates of the MNIST networks, written and checked on all 10,000 test images
 	$(BIN)/python -m tests.certificates
+
+notebooks: $(STAMP)  ## execute notebooks/*.py into the .ipynb beside them
+	$(BIN)/python -m tests.notebooks
+
+paper: $(STAMP)  ## the published experiments with MNIST at full size: docs/paper; an hour or two
+	$(BIN)/precisionkit reproduce mnist --full --out reports/paper-mnist
+	mkdir -p docs/paper
+	cp reports/paper-mnist/*.md reports/paper-mnist/*.png docs/paper
 
 docs: $(STAMP)  ## write docs/operators.md from the records
 	$(BIN)/python -m precisionkit.docs > docs/operators.md

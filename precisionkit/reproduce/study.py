@@ -15,6 +15,7 @@ from precisionkit.arithmetic import Arithmetic, parse_arithmetic
 from precisionkit.certify import certify
 from precisionkit.data import Dataset, load_dataset
 from precisionkit.experiment import outcome, run_experiment
+from precisionkit.formats import BINARY32
 from precisionkit.models import LoadedModel, load_model
 from precisionkit.report import Output
 from precisionkit.reproduce.runs import model_of
@@ -29,7 +30,7 @@ class Study(msgspec.Struct, frozen=True, kw_only=True):
     Attributes
     ----------
     arch, trained_in, run_in : str
-        The network, the precision of its training, the storage format that it is run in.
+        The network, the precision of its training, the formats that it is run in.
     images : int
     gamma, delta : float
         Mean margin of the binary32 run's logits; mean largest difference of a logit between the runs.
@@ -101,7 +102,7 @@ def study(folder: Path, settings: Settings, images: int, root: str | None, downl
     return Study(
         arch=settings.arch,
         trained_in=settings.precision,
-        run_in=arithmetic.storage.name,
+        run_in=_described(arithmetic),
         images=len(data.images),
         gamma=logits.gamma.mean,
         delta=logits.delta.mean,
@@ -117,6 +118,11 @@ def study(folder: Path, settings: Settings, images: int, root: str | None, downl
 def _arithmetic(settings: Settings) -> Arithmetic:
     storage = settings.how.storage.option if settings.how.pure_half else "fp16"
     return parse_arithmetic(storage, "fp16" if settings.how.strict else "fp32", "any", "none")
+
+
+def _described(arithmetic: Arithmetic) -> str:
+    sums = "" if arithmetic.accumulate == BINARY32 else f", sums in {arithmetic.accumulate.name}"
+    return f"{arithmetic.storage.name}{sums}"
 
 
 def _logits(outputs: Sequence[Output]) -> Output:

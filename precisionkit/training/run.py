@@ -152,12 +152,11 @@ class Run:
 
     def update(self, loss: Tensor, phase: Callable[[str], AbstractContextManager[None]]) -> None:
         """Compute gradients and take the optimizer's step."""
-        with kernels(self.settings.how, native=self.settings.kernels == "native"):
-            with phase("backward"):
-                self.scaler.scale(loss).backward()
-            with phase("update"):
-                self.scaler.step(self.optimizer)
-            self.scaler.update()
+        with kernels(self.settings.how, native=self.settings.kernels == "native"), phase("backward"):
+            self.scaler.scale(loss).backward()
+        with phase("update"):  # elementwise alone
+            self.scaler.step(self.optimizer)
+        self.scaler.update()
 
     def remaining(self) -> Iterator[tuple[Tensor, float]]:
         """Yield the rows of the current epoch's remaining steps."""
