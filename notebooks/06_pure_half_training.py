@@ -41,6 +41,7 @@ from precisionkit.training import (
     team,
     train,
 )
+from precisionkit.training.batch_norm import statistics
 
 torch.set_num_threads(1)
 set_matplotlib_formats("png")
@@ -76,9 +77,8 @@ for precision in PRECISIONS:
     curve, done = losses(precision)
     smooth = np.convolve(curve, np.ones(10) / 10, "valid")
     plt.plot(smooth, color=STYLES[precision][0], linestyle=STYLES[precision][1], label=precision)
-    print(
-        f"{precision:12} accuracy {done.history[-1].accuracy:.2%}, weights {done.memory / 1e3:.0f} kB, momentum {done.optimizer_memory / 1e3:.0f} kB"
-    )
+    sizes = f"weights {done.memory / 1e3:.0f} kB, momentum {done.optimizer_memory / 1e3:.0f} kB"
+    print(f"{precision:12} accuracy {done.history[-1].accuracy:.2%}, {sizes}")
 plt.xlabel("step")
 plt.ylabel("loss (mean of ten steps)")
 plt.legend()
@@ -168,8 +168,6 @@ with team("cpu") as alone:
 # batch normalisation can take.
 
 # %%
-from precisionkit.training.batch_norm import statistics
-
 deviations = 2.0 ** np.arange(-15, 11)
 numbers = torch.randn(64, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 ratios = []

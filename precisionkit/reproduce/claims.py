@@ -113,9 +113,7 @@ def _common(results: Sequence[Result], studies: Sequence[Study], pairs: Sequence
         agree, premise, total = (sum(values) for values in zip(*((one.agree, one.premise, one.images) for one in pairs), strict=True))
         said = "(Not published.) Gamma > 2 delta also between a network trained in fp32 and one trained in half"
         measured = f"the premise holds for {premise / total:.2%} of {total} images, {agree / total:.2%} predict the same"
-        yield Claim(
-            said, measured, "holds" if premise == total else "holds in part: two trainings differ by more than rounding one network"
-        )
+        yield Claim(said, measured, "holds" if premise == total else "holds in part: two trainings differ by more than one rounding")
 
 
 def _size(results: Sequence[Result]) -> Iterator[Claim]:
