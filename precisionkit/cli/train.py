@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+import msgspec
 from rich.console import Console
 from rich.table import Table
 
@@ -34,6 +35,7 @@ class _Request:
     resume: bool
     checkpoint_every: int
     minutes: float | None
+    watch: int
     tensorboard: bool
     diagnose: bool
     device: str
@@ -92,6 +94,7 @@ _RUNNING = (
         help="Within an epoch; 0: only after epochs.",
     ),
     click.option("--minutes", type=float, metavar="M", help="End before an epoch that would not fit in M minutes of training."),
+    click.option("--watch", type=click.IntRange(min=0), default=0, metavar="STEPS", help="Observe every so many steps for what is lost."),
     click.option("--tensorboard", is_flag=True, help="Write a TensorBoard log as well."),
     click.option("--diagnose/--no-diagnose", default=True, show_default=True, help="Where training breaks, look for cause and repairs."),
     click.option("--device", default="cpu", show_default=True, help="cpu or cuda."),
@@ -138,7 +141,7 @@ def _train(options: dict[str, Any], request: _Request, talk: Console) -> int:
     keep_freed_memory()
     kernels = options.pop("kernels") or ("rounded" if request.device == "cpu" else "native")
     settings = Settings(**options, kernels=kernels)
-    place = Place(request.folder(settings), request.checkpoint_every, request.resume, request.tensorboard, request.minutes)
+    place = Place(request.folder(settings), request.checkpoint_every, request.resume, request.tensorboard, request.minutes, request.watch)
     with team(find_torch_device(request.device)) as members, memory_errors():
         task = Task.load(settings, root=None if request.data_root is None else str(request.data_root), download=request.download)
         quiet = request.quiet or not members.leads
@@ -150,7 +153,8 @@ def _train(options: dict[str, Any], request: _Request, talk: Console) -> int:
         if members.leads:
             show(_table(trained.history))
             show(_summary(trained, settings))
-            tell_written(talk, trained.path, quiet=quiet)
+            events = _observed(trained, task, members, place.folder, request, talk)
+            tell_written(talk, trained.path, events, quiet=quiet)
     return OK
 
 
@@ -181,6 +185,29 @@ def _broke(error: DivergedError, task: Task, members: Team, folder: Path, reques
     write_json(found, folder / "failure.json")
     tell_written(talk, folder / "failure.json", quiet=request.quiet)
     return BROKE
+
+
+def _observed(trained: Trained, task: Task, members: Team, folder: Path, request: _Request, talk: Console) -> Path | None:
+    """Say what was lost in the observed steps, and what would keep the first dead gradient alive; all of it goes to events.json."""
+    if not request.watch:
+        return None
+    from precisionkit.report.write import write_file
+    from precisionkit.training import mend_underflow
+
+    kinds = {one.event.kind: one for one in reversed(trained.observed)}
+    for one in sorted(kinds.values(), key=lambda one: (one.epoch, one.step)):
+        show(f"First in step {one.step} of epoch {one.epoch}: {one.event.describe()}.")
+    if not kinds:
+        show("Nothing was lost in the steps that were observed.")
+    dead = kinds.get("underflow")
+    if dead is not None and request.diagnose and members.world == 1:
+        repairs = mend_underflow(task, members, dead, lambda text: None if request.quiet else talk.print(f"Trying {text}", markup=False))
+        for repair in repairs:
+            tried = f"{repair.kind}, {repair.tried} tried"
+            show(f"Kept by {repair.option} ({tried})." if repair.works else f"No {repair.kind} of {repair.tried} that were tried keeps it.")
+    path = folder / "events.json"
+    write_file(path, msgspec.json.format(msgspec.json.encode(trained.observed)))
+    return path
 
 
 def _table(history: tuple[Epoch, ...]) -> Table:

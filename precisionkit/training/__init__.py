@@ -6,12 +6,12 @@ Imports `precisionkit.data`, `precisionkit.models` and, to write files, `precisi
 from precisionkit.training.allocator import keep_freed_memory
 from precisionkit.training.checkpoint import Epoch
 from precisionkit.training.epsilon import EpsilonAnalysis, analyse_epsilon
-from precisionkit.training.failure import Failure, Repair, find_failure
+from precisionkit.training.failure import Failure, Repair, find_failure, mend_underflow
 from precisionkit.training.precision import PRECISIONS, Precision
 from precisionkit.training.processes import Team, team
 from precisionkit.training.run import DivergedError, Run
 from precisionkit.training.settings import KERNELS, OPTIMIZERS, Settings
-from precisionkit.training.train import Place, Task, Trained, train
+from precisionkit.training.train import Observed, Place, Task, Trained, train
 from precisionkit.training.watch import Event, Watch
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "EpsilonAnalysis",
     "Event",
     "Failure",
+    "Observed",
     "Place",
     "Precision",
     "Repair",
@@ -35,6 +36,7 @@ __all__ = [
     "analyse_epsilon",
     "find_failure",
     "keep_freed_memory",
+    "mend_underflow",
     "team",
     "train",
 ]

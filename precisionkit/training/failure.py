@@ -16,7 +16,7 @@ from precisionkit.training.epsilon import analyse_settings
 from precisionkit.training.processes import Team
 from precisionkit.training.run import DivergedError, Run
 from precisionkit.training.settings import Settings
-from precisionkit.training.train import Task
+from precisionkit.training.train import Observed, Task
 from precisionkit.training.watch import FATAL, Event, Watch
 
 HORIZON = 50
@@ -123,6 +123,53 @@ def find_failure(
     )
 
 
+def mend_underflow(task: Task, team: Team, observed: Observed, on_trial: Callable[[str], None] = lambda text: None) -> tuple[Repair, ...]:
+    """Try, from the start, which loss scale, or layer in fp32, keeps a tensor from being lost in the step where that was seen.
+
+    Parameters
+    ----------
+    task, team
+        Of the run, by one process.
+    observed : Observed
+        An underflow.
+    on_trial : callable
+        Told what is tried.
+    """
+
+    def try_out(**changes: Any) -> tuple[float | None, DivergedError | None]:
+        on_trial(_said(changes))
+        run = dataclasses.replace(task, settings=msgspec.structs.replace(task.settings, **changes)).run(team)
+        number = (observed.epoch - 1) * run.steps + observed.step - 1
+        try:
+            events = _seen(run, number)
+        except DivergedError as error:
+            return None, error
+        lost = any((event.kind, event.tensor) == (observed.event.kind, observed.event.tensor) or event.kind in FATAL for event in events)
+        return (None if lost else run.progress.loss / run.progress.rows), None
+
+    scales = [({"loss_scale": task.settings.loss_scale * one}, f"--loss-scale {task.settings.loss_scale * one:g}") for one in _SCALES]
+    found = [_smallest("loss scale", scales, try_out)]
+    if module := observed.event.module:
+        kept = (*task.settings.keep_fp32, module)
+        found.append(_smallest("layers in fp32", [({"keep_fp32": kept}, " ".join(f"--keep-fp32 {name}" for name in kept))], try_out))
+    return tuple(found)
+
+
+def _seen(run: Run, number: int) -> list[Event]:
+    """Do the steps up to a step, and observe that one."""
+    for here, (rows, weight) in _steps(run):
+        if here == number:
+            watch = Watch(run.module, lambda: run.optimizer.state)
+            run.step(rows, weight, watch.phase)
+            return watch.events
+        run.step(rows, weight)
+    raise AssertionError("steps never end")
+
+
+def _said(changes: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in changes.items())
+
+
 def _observed(run: Run, first: int) -> tuple[int, list[Event]]:
     """Go on until training breaks, and observe from a step on; number of the step in which it broke, and what was seen."""
     watch = Watch(run.module, lambda: run.optimizer.state)
@@ -178,7 +225,7 @@ def _repairs(
 
     def try_out(**changes: Any) -> tuple[float | None, DivergedError | None]:
         settings = msgspec.structs.replace(task.settings, **changes)
-        on_trial(", ".join(f"{name} {value}" for name, value in changes.items()))
+        on_trial(_said(changes))
         return _survives(_at(task, team, folder, settings), until)
 
     settings = task.settings

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+import msgspec
 import torch
+from torch import Tensor
 
 from precisionkit.data import Dataset
 from precisionkit.errors import UnusableDataError, UsageError
@@ -20,6 +22,7 @@ from precisionkit.training.metrics import Board, write_csv
 from precisionkit.training.processes import Team
 from precisionkit.training.run import Run
 from precisionkit.training.settings import Settings
+from precisionkit.training.watch import Event, Watch
 
 MODEL = "model.pt"
 OnStep = Callable[[Run], None]
@@ -40,6 +43,8 @@ class Place:
     tensorboard : bool
     minutes : float or None
         End before an epoch that would not fit in this time of training steps.
+    watch : int
+        Observe every so many steps (`watch.Watch`), which changes no bit; 0 observes none.
     """
 
     folder: Path
@@ -47,6 +52,15 @@ class Place:
     resume: bool = False
     tensorboard: bool = False
     minutes: float | None = None
+    watch: int = 0
+
+
+class Observed(msgspec.Struct, frozen=True, kw_only=True):
+    """An event and the step that it was in, counted from 1."""
+
+    epoch: int
+    step: int
+    event: Event
 
 
 @dataclass(frozen=True)
@@ -60,12 +74,15 @@ class Trained:
         Of the trained network.
     memory, optimizer_memory : int
         Bytes of its parameters and buffers, and of the optimizer's state.
+    observed : tuple of Observed
+        The first event of each kind in each tensor, of the steps that were observed.
     """
 
     history: tuple[Epoch, ...]
     path: Path
     memory: int
     optimizer_memory: int
+    observed: tuple[Observed, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,15 +164,16 @@ def train(task: Task, team: Team, place: Place, *, on_step: OnStep = lambda run:
         The folder holds a run and `resume` is not set, or one that belongs to other settings.
     """
     run = _begun(task, team, place)
+    observed: dict[tuple[str, str], Observed] = {}
     board = Board(place.folder if place.tensorboard and team.leads else None, run.progress.epoch + 1)
     try:
         while run.progress.epoch < task.settings.epochs and _fits(run, place.minutes):
-            _epoch(run, task, place, on_step)
+            _epoch(run, task, place, on_step, observed)
             if team.leads:
                 board.add(run.progress.history[-1])
     finally:
         board.close()
-    return _ended(run, task, place)
+    return _ended(run, task, place, tuple(observed.values()))
 
 
 def _begun(task: Task, team: Team, place: Place) -> Run:
@@ -180,9 +198,12 @@ def _fits(run: Run, minutes: float | None) -> bool:
     return done.seconds + last <= 60 * minutes
 
 
-def _epoch(run: Run, task: Task, place: Place, on_step: OnStep) -> None:
+def _epoch(run: Run, task: Task, place: Place, on_step: OnStep, observed: dict[tuple[str, str], Observed]) -> None:
     for rows, weight in run.remaining():
-        run.step(rows, weight)
+        if place.watch and run.progress.step % place.watch == 0:
+            _observe(run, rows, weight, observed)
+        else:
+            run.step(rows, weight)
         on_step(run)
         if place.every and run.progress.step % place.every == 0 and run.progress.step < run.steps:
             _save(run, task, place)
@@ -191,6 +212,14 @@ def _epoch(run: Run, task: Task, place: Place, on_step: OnStep) -> None:
     _save(run, task, place)
     if run.team.leads:
         write_csv(place.folder, run.progress.history)
+
+
+def _observe(run: Run, rows: Tensor, weight: float, observed: dict[tuple[str, str], Observed]) -> None:
+    watch = Watch(run.module, lambda: run.optimizer.state)
+    epoch, step = run.progress.epoch + 1, run.progress.step + 1
+    run.step(rows, weight, watch.phase)
+    for event in watch.events:
+        observed.setdefault((event.kind, event.tensor), Observed(epoch=epoch, step=step, event=event))
 
 
 def _save(run: Run, task: Task, place: Place) -> None:
@@ -203,11 +232,11 @@ def _save(run: Run, task: Task, place: Place) -> None:
         done.loss = done.rows = 0.0
 
 
-def _ended(run: Run, task: Task, place: Place) -> Trained:
+def _ended(run: Run, task: Task, place: Place, observed: tuple[Observed, ...]) -> Trained:
     path = place.folder / MODEL
     if run.team.leads:
         save_model(path, run.module, arch=task.settings.arch, preprocess=task.parts.preprocess)
     tensors = (*run.module.parameters(), *run.module.buffers())
     state = [t for one in run.optimizer.state.values() for t in one.values() if isinstance(t, torch.Tensor)]
-    sizes = [sum(t.numel() * t.element_size() for t in group) for group in (tensors, state)]
-    return Trained(tuple(run.progress.history), path, *sizes)
+    memory, optimizer_memory = (sum(t.numel() * t.element_size() for t in group) for group in (tensors, state))
+    return Trained(tuple(run.progress.history), path, memory, optimizer_memory, observed)

@@ -228,14 +228,12 @@ def _place(t: Tensor) -> int:
 
 def _exact(func: Any, args: tuple[Any, ...], options: dict[str, Any]) -> list[Tensor]:
     """Run an operator on binary32 copies; what it gives, as binary32."""
-    mutable = func._schema.is_mutable
-
     def widened(value: Any) -> Any:
         if isinstance(value, torch.dtype):
             return torch.float32 if value in HALF else value
-        if not isinstance(value, Tensor) or not value.is_floating_point():
+        if not isinstance(value, Tensor):
             return value
-        return value.clone() if value.dtype not in HALF and mutable else value.float()
+        return value.float() if value.dtype in HALF else value.clone()  # operators change arguments that their schemas do not name
 
     wide = tree_map(widened, (args, options))
     return [t.float() for t in _floats(func(*wide[0], **wide[1]))]

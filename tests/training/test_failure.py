@@ -6,7 +6,7 @@ from click.testing import CliRunner
 from torch import nn
 
 from precisionkit.cli import main
-from precisionkit.training import DivergedError, Place, Settings, Task, find_failure, team, train
+from precisionkit.training import DivergedError, Place, Settings, Task, find_failure, mend_underflow, team, train
 from precisionkit.training.watch import Watch
 
 
@@ -129,3 +129,47 @@ def test_the_command_says_and_writes_it(tmp_path):
     assert "overflow in the output of fc (addmm, forward)" in " ".join(result.stdout.split())
     assert "Repaired by --lr" in result.stdout
     assert (tmp_path / "run" / "failure.json").is_file()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16", "mixed", "strict-fp16"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "rmsprop"])
+def test_watching_changes_no_bit(tmp_path, precision, optimizer):
+    task = Task.load(
+        Settings(arch="digits_cnn", data="digits", limit=192, epochs=1, precision=precision, optimizer=optimizer, epsilon=1e-3)
+    )
+    found = []
+    for watch in (0, 1):
+        with team("cpu") as alone:
+            train(task, alone, Place(tmp_path / str(watch), watch=watch))
+        found.append(torch.load(tmp_path / str(watch) / "model.pt", weights_only=True)["state_dict"])
+    assert all(torch.equal(one, other) for one, other in zip(found[0].values(), found[1].values(), strict=True))
+
+
+def test_a_loss_that_is_scaled_down_kills_gradients_and_a_scale_brings_them_back(tmp_path):
+    task = Task.load(Settings(arch="mnist_fc_3layer", data=_digits_as_mnist(tmp_path), test=_digits_as_mnist(tmp_path, first=100), epochs=1,
+                              precision="fp16", loss_scale=2.0**-26))  # fmt: skip
+    with team("cpu") as alone:
+        done = train(task, alone, Place(tmp_path / "run", watch=1))
+        dead = next(one for one in done.observed if one.event.kind == "underflow")
+        assert (dead.epoch, dead.step, dead.event.phase) == (1, 1, "backward")
+        repairs = {repair.kind: repair for repair in mend_underflow(task, alone, dead)}
+    assert repairs["loss scale"].works
+    assert repairs["loss scale"].tried > 1
+
+
+def _digits_as_mnist(folder, first=0):
+    """100 random images of the size of MNIST's."""
+    import numpy as np
+
+    rng = np.random.default_rng(first)
+    path = folder / f"images{first}.npz"
+    np.savez(path, images=rng.integers(0, 256, (100, 28, 28)).astype(np.uint8), labels=rng.integers(0, 10, 100))
+    return str(path)
+
+
+def test_the_command_says_what_was_lost(tmp_path):
+    options = ["--data", "digits", "--limit", "128", "--precision", "bf16", "--batch", "64", "--epochs", "1", "--watch", "1"]
+    result = CliRunner().invoke(main, ["train", "digits_cnn", *options, "--out", str(tmp_path / "run")])
+    assert result.exit_code == 0
+    assert "First in step 1 of epoch 1: lost update of conv1.weight" in " ".join(result.stdout.split())
+    assert (tmp_path / "run" / "events.json").is_file()

@@ -224,3 +224,20 @@ def test_broken_training_has_its_own_exit_code(tmp_path):
     )
     assert result.exit_code == 1
     assert "Training broke: the loss is nan after step 2 of epoch 1." in result.stderr
+
+
+def test_the_tensorboard_log_has_the_metrics(tmp_path):
+    pytest.importorskip("tensorboard")
+    script = """
+import sys
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+log = EventAccumulator(sys.argv[1]); log.Reload()
+print([(event.step, event.value) for event in log.Scalars("accuracy")])
+"""
+    with team("cpu") as alone:
+        train(Task.load(settings(epochs=1)), alone, Place(tmp_path, tensorboard=True))
+        done = train(Task.load(settings(epochs=3)), alone, Place(tmp_path, tensorboard=True, resume=True))
+    read = subprocess.run([sys.executable, "-c", script, str(tmp_path / "tensorboard")], capture_output=True, text=True, check=True)
+    logged = eval(read.stdout)  # of a list of numbers that this test printed
+    assert [step for step, _ in logged] == [1, 2, 3]
+    assert [value for _, value in logged] == pytest.approx([epoch.accuracy for epoch in done.history])
