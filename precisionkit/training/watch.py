@@ -228,6 +228,7 @@ def _place(t: Tensor) -> int:
 
 def _exact(func: Any, args: tuple[Any, ...], options: dict[str, Any]) -> list[Tensor]:
     """Run an operator on binary32 copies; what it gives, as binary32."""
+
     def widened(value: Any) -> Any:
         if isinstance(value, torch.dtype):
             return torch.float32 if value in HALF else value
