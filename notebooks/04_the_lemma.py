@@ -232,7 +232,7 @@ for kind, a, b in (("logits", sixteen, brain), ("probabilities", softmax(sixteen
 # are the three terms, measured against exact networks by Arb; mpmath confirms some of them.
 
 # %%
-truth = run_experiment(model, load_dataset("mnist", limit=40), parse_arithmetic("fp16"), arb=40, judged=5).truth
+truth = run_experiment(model, load_dataset("mnist", limit=20), parse_arithmetic("fp16"), arb=20, judged=4).truth
 print(f"{truth.inputs} images by Arb, {truth.by_mpmath} of them by mpmath as well; largest error of a logit, mean and worst:")
 for name, (mean, worst) in (
     ("binary16 run against its exact network", truth.half_error),

@@ -17,8 +17,8 @@
 # An arithmetic has two formats: the one that numbers are stored in, and the one that dot products are summed in. Which of the two
 # matters, and when? One network, `mnist_fc_3layer` (784-128-64-10, ReLU), trained below for two epochs, is certified in many arithmetics:
 # storage in binary16 or bfloat16, accumulators of 32 or 16 bits, several orders of summation. A proof needs a margin above the bound, so
-# images with small margins tell arithmetics apart: we take 40 test images of MNIST, every sixth of the 240 with the smallest margins. The
-# package does not certify storage in 8 bits; for fp8 we round the weights alone.
+# images with small margins tell arithmetics apart: we take 30 test images of MNIST, every eighth of the 240 with the smallest margins.
+# The package does not certify storage in 8 bits; for fp8 we round the weights alone.
 
 # %%
 import copy
@@ -32,6 +32,7 @@ import torch
 
 from precisionkit import operations
 from precisionkit.arithmetic import parse_arithmetic, parse_order, parse_run
+from precisionkit.certify import Settings as Method
 from precisionkit.certify import certify
 from precisionkit.data import load_dataset
 from precisionkit.enclosure import Enclosure
@@ -56,7 +57,7 @@ images = model.preprocess(mnist.images)
 with torch.no_grad():
     reference = model.module(images)
 margins = -reference.topk(2).values.diff(dim=1)[:, 0]
-rows = margins.argsort()[:240:6].sort().values.numpy()
+rows = margins.argsort()[:240:8].sort().values.numpy()
 with tempfile.TemporaryDirectory() as folder:
     np.savez(Path(folder) / "hard.npz", images=mnist.images[rows], labels=mnist.labels[rows])
     hard = load_dataset(str(Path(folder) / "hard.npz"))
@@ -74,14 +75,14 @@ CASES = [
     ("fp32", "fp32", "any"),
     *(("fp16", "fp32", order) for order in ("exact", "any", "tensorcore:hopper", "splitk:4")),
     *(("fp16", "fp16", order) for order in ("pairwise", "blocked:28", "sequential", "tensorcore:hopper", "any")),
-    *(("bf16", "fp32", order) for order in ("exact", "any", "tensorcore:hopper", "splitk:4")),
+    *(("bf16", "fp32", order) for order in ("any", "tensorcore:hopper", "splitk:4")),
     *(("bf16", "bf16", order) for order in ("pairwise", "sequential", "any")),
 ]
 reports = {}
 print(f"{'arithmetic':<28}{'proved':>7}{'probable':>9}{'observed':>9}{'flipped':>8}{'median bound':>14}{'measured':>11}")
 for case in CASES:
     arithmetic = parse_arithmetic(*case)
-    found = certify(model, hard, arithmetic).summary
+    found = certify(model, hard, arithmetic, Method(probe=not reports)).summary  # probes the kernels once
     reports[arithmetic.name] = found
     counts = f"{found.proved:>7}{found.probable:>9}{found.observed:>9}{found.flipped:>8}"
     print(f"{arithmetic.name:<28}{counts}{found.median_bound:>14.3g}{found.median_measured_error:>11.3g}")
@@ -98,7 +99,7 @@ for place, found in enumerate(reports.values()):
 axes.text(102, -1, "median bound", fontsize=9, va="center")
 axes.set_yticks(places, list(reports))
 axes.invert_yaxis()
-axes.set(xlabel="share of 40 hard test images (%)", xlim=(0, 100))
+axes.set(xlabel="share of 30 hard test images (%)", xlim=(0, 100))
 figure.legend(loc="outside upper center", ncols=4)
 axes.grid(axis="x", alpha=0.3)
 
@@ -251,13 +252,13 @@ eight = with_rounded_weights(E4M3, scaled=True)
 assert all(torch.equal(p, stored(p, BINARY16).float()) for name, p in eight.named_parameters() if name.endswith("weight"))
 with torch.no_grad():
     own = -eight(images).topk(2).values.diff(dim=1)[:, 0]
-rows = own.argsort()[:240:6].sort().values.numpy()
+rows = own.argsort()[:240:8].sort().values.numpy()
 with tempfile.TemporaryDirectory() as folder:
     np.savez(Path(folder) / "hard.npz", images=mnist.images[rows], labels=mnist.labels[rows])
     hard = load_dataset(str(Path(folder) / "hard.npz"))
 print(f"{'':<20}{'proved':>8}{'probable':>10}{'observed':>10}{'flipped':>9}{'median bound':>14}")
 for storage in ("fp16", "bf16"):
-    found = certify(replace(model, module=eight), hard, parse_arithmetic(storage)).summary
+    found = certify(replace(model, module=eight), hard, parse_arithmetic(storage), Method(probe=False)).summary
     counts = f"{found.proved:>8}{found.probable:>10}{found.observed:>10}{found.flipped:>9}"
     print(f"{'fp8 weights, ' + storage:<20}{counts}{found.median_bound:>14.3g}")
 
