@@ -45,7 +45,7 @@ from precisionkit.formats import (
     ufp,
 )
 from precisionkit.models import load_model
-from precisionkit.training import Place, Settings, Task, team, train
+from precisionkit.training import Settings, train
 
 torch.set_num_threads(1)
 plt.rcParams.update({"figure.dpi": 80, "font.size": 10, "lines.linewidth": 1.5})
@@ -144,9 +144,9 @@ print(f"torch                    {torch.from_numpy(t).half().item():.10f}")
 # layer in binary64, on all 10,000 test images.
 
 # %%
-with tempfile.TemporaryDirectory() as folder, team("cpu") as alone:
+with tempfile.TemporaryDirectory() as folder:
     settings = Settings(arch="mnist_fc_3layer", data="mnist", optimizer="adam", epochs=2, batch=128, seed=1)
-    trained = train(Task.load(settings), alone, Place(Path(folder)))
+    trained = train(settings, Path(folder))
     model = load_model(trained.path)
 data = load_dataset("mnist")
 images, labels = model.preprocess(data.images), torch.from_numpy(data.labels)

@@ -40,16 +40,16 @@ from precisionkit.data import load_dataset
 from precisionkit.enclosure import Enclosure
 from precisionkit.evaluate import Program, execute
 from precisionkit.models import load_model
-from precisionkit.training import Place, Settings, Task, team, train
+from precisionkit.training import Settings, train
 from precisionkit.truth import Mpmath, exact_logits
 
 torch.set_num_threads(1)
 plt.rcParams.update({"figure.dpi": 80, "font.size": 10})
 
 # %%
-with tempfile.TemporaryDirectory() as folder, team("cpu") as alone:
+with tempfile.TemporaryDirectory() as folder:
     settings = Settings(arch="mnist_9_200", data="mnist", optimizer="adam", epochs=2, batch=128, seed=1)
-    trained = train(Task.load(settings), alone, Place(Path(folder)))
+    trained = train(settings, Path(folder))
     model = load_model(trained.path)
 print(f"{trained.history[-1].accuracy:.2%} of the test images are right")
 

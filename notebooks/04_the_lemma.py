@@ -38,7 +38,7 @@ from precisionkit.experiment import PREMISES, outcome, run_experiment, softmax
 from precisionkit.models import bundled_model, load_model
 from precisionkit.reference import forward
 from precisionkit.report import violations
-from precisionkit.training import Place, Settings, Task, team, train
+from precisionkit.training import Settings, train
 
 torch.set_num_threads(1)
 plt.rcParams.update({"figure.dpi": 80, "font.size": 10})
@@ -100,9 +100,9 @@ tell("one layer", *outputs)
 # scikit-learn's digits.
 
 # %%
-with tempfile.TemporaryDirectory() as folder, team("cpu") as alone:
+with tempfile.TemporaryDirectory() as folder:
     settings = Settings(arch="mnist_fc_3layer", data="mnist", optimizer="adam", epochs=2, batch=128, seed=1)
-    trained = train(Task.load(settings), alone, Place(Path(folder)))
+    trained = train(settings, Path(folder))
     model = load_model(trained.path)
 print(f"{trained.history[-1].accuracy:.2%} of the test images are right")
 

@@ -36,15 +36,15 @@ from precisionkit.data import load_dataset
 from precisionkit.evaluate import Program, execute
 from precisionkit.models import load_model
 from precisionkit.report import conclusion, render, write_json
-from precisionkit.training import Place, Settings, Task, team, train
+from precisionkit.training import Settings, train
 
 torch.set_num_threads(1)
 plt.rcParams.update({"figure.dpi": 80, "font.size": 10})
 
 # %%
-with tempfile.TemporaryDirectory() as folder, team("cpu") as alone:
+with tempfile.TemporaryDirectory() as folder:
     settings = Settings(arch="mnist_fc_3layer", data="mnist", optimizer="adam", epochs=2, batch=128, seed=1)
-    trained = train(Task.load(settings), alone, Place(Path(folder)))
+    trained = train(settings, Path(folder))
     model = load_model(trained.path)
 mnist = load_dataset("mnist")
 report = certify(model, mnist, parse_arithmetic(storage="bf16", accumulate="fp32", order="any"))

@@ -29,18 +29,7 @@ import torch
 from matplotlib_inline.backend_inline import set_matplotlib_formats
 
 from precisionkit.formats import BFLOAT16, BINARY16
-from precisionkit.training import (
-    PRECISIONS,
-    DivergedError,
-    Place,
-    Settings,
-    Task,
-    Watch,
-    analyse_epsilon,
-    find_failure,
-    team,
-    train,
-)
+from precisionkit.training import PRECISIONS, DivergedError, Job, Settings, analyse_epsilon, find_failure, train
 from precisionkit.training.batch_norm import statistics
 
 torch.set_num_threads(1)
@@ -66,8 +55,7 @@ def losses(precision):
     def on_step(run):
         found.append((run.progress.loss, run.progress.rows))
 
-    with team("cpu") as alone:
-        done = train(Task.load(Settings(**COMMON, precision=precision)), alone, Place(folder / precision), on_step=on_step)
+    done = train(Settings(**COMMON, precision=precision), folder / precision, on_step=on_step)
     sums = np.array(found)
     sums[1:] -= np.where(sums[1:, 1:] > sums[:-1, 1:], sums[:-1], 0)  # the sums start anew in each epoch
     return sums[:, 0] / sums[:, 1], done
@@ -99,17 +87,15 @@ plt.show()
 def lost_updates(precision, every=8, steps=72):
     """Share of the updates of fc1's weights that is lost, every few steps."""
     shares = []
-    with team("cpu") as alone:
-        run = Task.load(Settings(**COMMON, precision=precision)).run(alone)
-        weight = run.module.fc1.weight
-        for number, (rows, scale) in zip(range(steps), run.remaining(), strict=False):
-            before = weight.detach().float().clone()
-            run.step(rows, scale)
-            if number % every == 0:
-                buffer = run.optimizer.state[weight]["momentum_buffer"].float()
-                wanted = run.settings.learning_rate * buffer
-                stayed = weight.detach().float() == before
-                shares.append((number, float(wanted[stayed].abs().sum() / wanted.abs().sum())))
+    run = Job.load(Settings(**COMMON, precision=precision)).start()
+    weight = run.module.fc1.weight
+    for number, (rows, scale) in zip(range(steps), run.remaining(), strict=False):
+        before = weight.detach().float().clone()
+        run.step(rows, scale)
+        if number % every == 0:
+            wanted = run.settings.learning_rate * run.optimizer.state[weight]["momentum_buffer"].float()
+            stayed = weight.detach().float() == before
+            shares.append((number, float(wanted[stayed].abs().sum() / wanted.abs().sum())))
     return np.array(shares)
 
 
@@ -151,14 +137,13 @@ print(f"In bfloat16: {analyse_epsilon('adam', 1e-8, BFLOAT16).amplification:.1e}
 # epsilon is zero.* Now a run that breaks, and what the toolkit finds. Repairs are tried from the start, the smallest first.
 
 # %%
-with team("cpu") as alone:
-    task = Task.load(Settings(**COMMON | {"limit": 4_000}, precision="fp16", optimizer="adam", epsilon=1e-8))
-    try:
-        train(task, alone, Place(folder / "broken"))
-    except DivergedError as error:
-        print(error)
-        for sentence in find_failure(task, alone, folder / "broken", error).describe():
-            print("-", sentence)
+job = Job.load(Settings(**COMMON | {"limit": 4_000}, precision="fp16", optimizer="adam", epsilon=1e-8))
+try:
+    train(job, folder / "broken")
+except DivergedError as error:
+    print(error)
+    for sentence in find_failure(job, folder / "broken", error).describe():
+        print("-", sentence)
 
 # %% [markdown]
 # ## Batch normalisation
@@ -191,12 +176,8 @@ plt.show()
 # `Watch` names what is lost, by operator and tensor.
 
 # %%
-with team("cpu") as alone:
-    run = Task.load(Settings(**COMMON, precision="fp16", optimizer="adam", epsilon=1e-4)).run(alone)
-    watch = Watch(run.module, lambda: run.optimizer.state)
-    rows, scale = next(run.remaining())
-    run.step(rows, scale, watch.phase)
-for event in watch.events:
+run = Job.load(Settings(**COMMON, precision="fp16", optimizer="adam", epsilon=1e-4)).start()
+for event in run.observed_step(*next(run.remaining())).events:
     print("-", event.describe())
 
 # %% [markdown]

@@ -40,15 +40,15 @@ from precisionkit.errors import UnsupportedArithmeticError
 from precisionkit.formats import BFLOAT16, BINARY16, E4M3, E5M2, Rounding, round_into, round_to_nearest, ufp
 from precisionkit.models import load_model
 from precisionkit.ops import BY_NAME
-from precisionkit.training import Place, Settings, Task, team, train
+from precisionkit.training import Settings, train
 
 torch.set_num_threads(1)
 plt.rcParams.update({"figure.dpi": 80, "font.size": 10})
 
 # %%
-with tempfile.TemporaryDirectory() as folder, team("cpu") as alone:
+with tempfile.TemporaryDirectory() as folder:
     settings = Settings(arch="mnist_fc_3layer", data="mnist", optimizer="adam", epochs=2, batch=128, seed=1)
-    trained = train(Task.load(settings), alone, Place(Path(folder)))
+    trained = train(settings, Path(folder))
     model = load_model(trained.path)
 print(f"{trained.history[-1].accuracy:.2%} of the test images are right")
 

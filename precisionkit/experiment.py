@@ -34,7 +34,8 @@ Kind = Literal["logits", "probabilities"]
 _BATCH = 100
 _LARGE = 2e6
 """Multiplications of a network from which on mpmath judges single neurons, not whole networks."""
-PREMISES = ("Gamma >= 2 delta", "Gamma > 2 delta", "gap by gap")
+REPAIRED = "Gamma > 2 delta"
+PREMISES = ("Gamma >= 2 delta", REPAIRED, "gap by gap")
 """As published; repaired; and gap by gap: ``z_c - z_j`` exceeds what that gap differs by, for every other class j."""
 QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 

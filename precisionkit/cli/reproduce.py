@@ -5,16 +5,18 @@ from __future__ import annotations
 import dataclasses
 import os
 import sys
-import time
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
 
 from precisionkit.cli.shared import OK, find_torch_device, guarded, memory_errors, progress, taken, tell_written
 from precisionkit.errors import UsageError
+
+if TYPE_CHECKING:
+    from precisionkit.reproduce import Plan
 
 _EXIT_CODES = """\b
 Exit codes:
@@ -65,32 +67,34 @@ def reproduce(quick: bool, **options: Any) -> None:
 
 
 def _reproduce(request: _Request, talk: Console) -> int:
-    from msgspec.structs import replace
-
-    from precisionkit.reproduce import Workshop, make_plan, results, studies, write_document
+    from precisionkit.reproduce import Findings, Where, results, studies, write_document
 
     _check_libraries()
     device = find_torch_device(request.device)
-    plan = make_plan(request.experiment, full=request.full)
-    if device == "cuda":
-        plan = dataclasses.replace(
-            plan,
-            settings=tuple(replace(one, kernels="native") for one in plan.settings),
-            studied=tuple(replace(one, kernels="native") for one in plan.studied),
-        )
+    plan = _plan(request, device)
     folder = request.out or Path(f"reproduce-{plan.name}-{'full' if plan.full else 'quick'}")
-    root = None if request.data_root is None else str(request.data_root)
-    workshop = Workshop(folder, root, request.download, device)
+    where = Where(folder, None if request.data_root is None else str(request.data_root), request.download, device)
     workers = 1 if device == "cuda" else request.workers or os.cpu_count() or 1
-    start = time.monotonic()
     with memory_errors(), progress(talk, "training", quiet=request.quiet, unit="runs") as advance:
-        found = results(plan, workshop, workers, advance)
+        found = results(plan, where, workers, advance)
     with memory_errors(), progress(talk, "certifying", quiet=request.quiet, unit="networks") as advance:
-        alone, pairs = studies(folder, plan.studied, plan.images, root, request.download, advance)
-    paths = write_document(plan, found, alone, pairs, folder, device, (time.monotonic() - start) / 60)
-    click.echo((folder / "report.md").read_text())
+        alone, pairs = studies(plan, where, advance)
+    paths = write_document(Findings(plan, found, alone, pairs, device), folder)
+    click.echo(paths[0].read_text())
     tell_written(talk, *paths, quiet=request.quiet)
     return OK
+
+
+def _plan(request: _Request, device: str) -> Plan:
+    from msgspec.structs import replace
+
+    from precisionkit.reproduce import make_plan
+
+    plan = make_plan(request.experiment, full=request.full)
+    if device == "cpu":
+        return plan
+    native = {one: replace(one, kernels="native") for one in plan.settings}
+    return dataclasses.replace(plan, settings=tuple(native.values()), studied=tuple(native[one] for one in plan.studied))
 
 
 def _check_libraries() -> None:

@@ -169,7 +169,9 @@ def taken(kind: type[Any], options: dict[str, Any]) -> Any:
     return kind(**{field.name: options.pop(field.name) for field in dataclasses.fields(kind)})
 
 
-def _together(*decorators: Decorator) -> Decorator:
+def together(*decorators: Decorator) -> Decorator:
+    """One decorator of several, the first outermost."""
+
     def apply(function: Callable[..., Any]) -> Callable[..., Any]:
         for decorator in reversed(decorators):
             function = decorator(function)
@@ -198,7 +200,7 @@ operators_option = click.option(
     metavar="NAME",
     help="package.module:name of records for operators of one's own (docs/custom-operators.md); can be given several times.",
 )
-_DETAILS = _together(
+_DETAILS = together(
     operators_option,
     click.option("--arch", metavar="NAME", help="Architecture for a file that holds only weights: a zoo name or package.module:factory."),
     click.option(
@@ -224,10 +226,10 @@ _DETAILS = _together(
     click.option("--scale", type=float, metavar="NUMBER", help="Then divide bytes by it, e.g. 255."),
     click.option("--normalize", metavar="MEANS/STDS", help="Per channel, e.g. 0.1307/0.3081, or 'none' [default: what the model says]."),
 )
-source_options = _together(_MODEL, _data(required=True), _DETAILS)
-model_options = _together(_MODEL, _data(required=False), _DETAILS)
+source_options = together(_MODEL, _data(required=True), _DETAILS)
+model_options = together(_MODEL, _data(required=False), _DETAILS)
 """The same where the data set may be left out."""
-certificate_options = _together(
+certificate_options = together(
     click.option("--model", metavar="MODEL", help="Compare the network with that of a model."),
     _data(required=False),
     _DETAILS,
@@ -235,12 +237,12 @@ certificate_options = _together(
     click.option("--download/--no-download", default=None, help="Fetch what is missing [default: only named data sets]."),
     click.option("-q", "--quiet", is_flag=True, help="No progress on stderr."),
 )
-access_options = _together(
+access_options = together(
     click.option("--trust", is_flag=True, help="Load files that can run code: pickled modules, TorchScript."),
     click.option("--download/--no-download", default=None, help="Fetch what is missing [default: only named data sets]."),
     click.option("-q", "--quiet", is_flag=True, help="No progress, and no names of written files, on stderr."),
 )
-arithmetic_options = _together(
+arithmetic_options = together(
     click.option("--storage", default="fp16", show_default=True, metavar="FORMAT", help="fp16, bf16, or fp32 (fp32 against itself)."),
     click.option("--accumulate", default="fp32", show_default=True, metavar="FORMAT", help="Format of sums: fp32, fp16, bf16."),
     click.option(

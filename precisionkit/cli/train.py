@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from precisionkit.cli.shared import OK, Advance, Decorator, find_torch_device, guarded, memory_errors, progress, show, taken, tell_written
+from precisionkit.cli.shared import OK, Advance, find_torch_device, guarded, memory_errors, progress, show, taken, tell_written, together
 
 if TYPE_CHECKING:
-    from precisionkit.training import DivergedError, Epoch, Run, Settings, Task, Team, Trained
+    from precisionkit.processes import Processes
+    from precisionkit.training import DivergedError, Epoch, Job, Settings, Trained, Training
 
 BROKE = 1
 
@@ -64,7 +64,7 @@ _SETTINGS = (
         "strict-fp16: these in fp16 too. mixed: torch's autocast and GradScaler.",
     ),
     click.option("--optimizer", type=click.Choice(["sgd", "adam", "rmsprop"]), default="sgd", show_default=True),
-    click.option("--lr", "rate", type=float, default=0.0, metavar="NUMBER", help="Learning rate [default: 0.01 for sgd, else 0.001]."),
+    click.option("--lr", "rate", type=float, metavar="NUMBER", help="Learning rate [default: 0.01 for sgd, else 0.001]."),
     click.option("--momentum", type=float, default=0.9, show_default=True, help="Of sgd."),
     click.option("--epsilon", type=float, default=1e-8, show_default=True, help="Of adam and rmsprop."),
     click.option("--weight-decay", type=float, default=0.0, show_default=True, help="L2; the paper has 1e-4 for ResNets."),
@@ -107,17 +107,8 @@ _RUNNING = (
 )
 
 
-def _with(*options: Decorator) -> Decorator:
-    def apply(function: Callable[..., Any]) -> Callable[..., Any]:
-        for option in reversed(options):
-            function = option(function)
-        return function
-
-    return apply
-
-
 @click.command(epilog=_EXIT_CODES)
-@_with(*_SETTINGS, *_RUNNING)
+@together(*_SETTINGS, *_RUNNING)
 def train(**options: Any) -> None:
     """Train ARCH, a network of the zoo or package.module:factory, in one of five precisions.
 
@@ -133,7 +124,8 @@ def train(**options: Any) -> None:
 def _train(options: dict[str, Any], request: _Request, talk: Console) -> int:
     import torch
 
-    from precisionkit.training import DivergedError, Place, Settings, Task, keep_freed_memory, team
+    from precisionkit.processes import join_processes
+    from precisionkit.training import DivergedError, Job, Output, Settings, keep_freed_memory
     from precisionkit.training import train as run_training
 
     if request.threads is not None:
@@ -141,73 +133,97 @@ def _train(options: dict[str, Any], request: _Request, talk: Console) -> int:
     keep_freed_memory()
     kernels = options.pop("kernels") or ("rounded" if request.device == "cpu" else "native")
     settings = Settings(**options, kernels=kernels)
-    place = Place(request.folder(settings), request.checkpoint_every, request.resume, request.tensorboard, request.minutes, request.watch)
-    with team(find_torch_device(request.device)) as members, memory_errors():
-        task = Task.load(settings, root=None if request.data_root is None else str(request.data_root), download=request.download)
-        quiet = request.quiet or not members.leads
+    output = Output(
+        folder=request.folder(settings),
+        every=request.checkpoint_every,
+        resume=request.resume,
+        tensorboard=request.tensorboard,
+        minutes=request.minutes,
+        watch=request.watch,
+    )
+    with join_processes(find_torch_device(request.device)) as members, memory_errors():
+        job = Job.load(settings, root=None if request.data_root is None else str(request.data_root), download=request.download)
+        teller = _Teller(job, output.folder, members, request, talk)
         try:
-            with progress(talk, f"training in {settings.precision}", quiet=quiet) as advance:
-                trained = run_training(task, members, place, on_step=_advancing(advance, settings))
+            with progress(talk, f"training in {settings.precision}", quiet=teller.quiet) as advance:
+                trained = run_training(job, output, members, on_step=_advancing(advance, settings))
         except DivergedError as error:
-            return _broke(error, task, members, place.folder, request, talk)
+            return teller.broke(error)
         if members.leads:
-            show(_table(trained.history))
-            show(_summary(trained, settings))
-            events = _observed(trained, task, members, place.folder, request, talk)
-            tell_written(talk, trained.path, events, quiet=quiet)
+            teller.ended(trained)
     return OK
 
 
-def _advancing(advance: Advance, settings: Settings) -> Any:
-    def on_step(run: Run) -> None:
-        count = len(run.train)
-        done = run.progress.epoch * count + min(run.progress.step * settings.batch, count)
+def _advancing(advance: Advance, settings: Settings) -> Callable[[Training], None]:
+    def on_step(training: Training) -> None:
+        count = len(training.train)
+        done = training.progress.epoch * count + min(training.progress.step * settings.batch, count)
         advance(done, settings.epochs * count)
 
     return on_step
 
 
-def _broke(error: DivergedError, task: Task, members: Team, folder: Path, request: _Request, talk: Console) -> int:
-    if members.leads:
-        talk.print(f"Error: {error}", markup=False)
-    if not request.diagnose:
+@dataclasses.dataclass(frozen=True)
+class _Teller:
+    """Says how a run ended, by its first process."""
+
+    job: Job
+    folder: Path
+    members: Processes
+    request: _Request
+    talk: Console
+
+    @property
+    def quiet(self) -> bool:
+        return self.request.quiet or not self.members.leads
+
+    def trying(self, option: str) -> None:
+        if not self.quiet:
+            self.talk.print(f"Trying {option}", markup=False)
+
+    def broke(self, error: DivergedError) -> int:
+        """Say that training broke, why, and what repairs it."""
+        from precisionkit.report import write_json
+        from precisionkit.training import find_failure
+
+        if self.members.leads:
+            self.talk.print(f"Error: {error}", markup=False)
+            if self.request.diagnose and self.members.world > 1:
+                self.talk.print("Why it broke is looked for by one process alone: run it without torchrun.")
+        if self.request.diagnose and self.members.world == 1:
+            found = find_failure(self.job, self.folder, error, self.trying)
+            show("\n".join(found.describe()))
+            write_json(found, self.folder / "failure.json")
+            tell_written(self.talk, self.folder / "failure.json", quiet=self.quiet)
         return BROKE
-    if members.world > 1:
-        if members.leads:
-            talk.print("Why it broke is looked for by one process alone: run it without torchrun.")
-        return BROKE
-    from precisionkit.report.write import write_json
-    from precisionkit.training import find_failure
 
-    folder.mkdir(parents=True, exist_ok=True)
-    found = find_failure(task, members, folder, error, lambda text: None if request.quiet else talk.print(f"Trying {text}", markup=False))
-    show("\n".join(found.describe()))
-    write_json(found, folder / "failure.json")
-    tell_written(talk, folder / "failure.json", quiet=request.quiet)
-    return BROKE
+    def ended(self, trained: Trained) -> None:
+        """Show the epochs, the sizes, and what was lost in the steps that were observed."""
+        from precisionkit.training.train import EVENTS
 
+        show(_table(trained.history))
+        show(_summary(trained, self.job.settings))
+        if self.request.watch:
+            self._lost(trained)
+        tell_written(self.talk, trained.path, self.folder / EVENTS if self.request.watch else None, quiet=self.quiet)
 
-def _observed(trained: Trained, task: Task, members: Team, folder: Path, request: _Request, talk: Console) -> Path | None:
-    """Say what was lost in the observed steps, and what would keep the first dead gradient alive; all of it goes to events.json."""
-    if not request.watch:
-        return None
-    from precisionkit.report.write import write_file
-    from precisionkit.training import mend_underflow
+    def _lost(self, trained: Trained) -> None:
+        from precisionkit.training import mend_underflow
 
-    kinds = {one.event.kind: one for one in reversed(trained.observed)}
-    for one in sorted(kinds.values(), key=lambda one: (one.epoch, one.step)):
-        show(f"First in step {one.step} of epoch {one.epoch}: {one.event.describe()}.")
-    if not kinds:
-        show("Nothing was lost in the steps that were observed.")
-    dead = kinds.get("underflow")
-    if dead is not None and request.diagnose and members.world == 1:
-        repairs = mend_underflow(task, members, dead, lambda text: None if request.quiet else talk.print(f"Trying {text}", markup=False))
-        for repair in repairs:
-            tried = f"{repair.kind}, {repair.tried} tried"
-            show(f"Kept by {repair.option} ({tried})." if repair.works else f"No {repair.kind} of {repair.tried} that were tried keeps it.")
-    path = folder / "events.json"
-    write_file(path, msgspec.json.format(msgspec.json.encode(trained.observed)))
-    return path
+        kinds = {one.event.kind: one for one in reversed(trained.observed)}
+        for one in sorted(kinds.values(), key=lambda one: (one.epoch, one.step)):
+            show(f"First in step {one.step} of epoch {one.epoch}: {one.event.describe()}.")
+        if not kinds:
+            show("Nothing was lost in the steps that were observed.")
+        dead = kinds.get("underflow")
+        if dead is not None and self.request.diagnose and self.members.world == 1:
+            for repair in mend_underflow(self.job, dead, self.trying):
+                tried = f"{repair.kind}, {repair.tried} tried"
+                show(
+                    f"Kept by {repair.option} ({tried})."
+                    if repair.works
+                    else f"No {repair.kind} of {repair.tried} that were tried keeps it."
+                )
 
 
 def _table(history: tuple[Epoch, ...]) -> Table:

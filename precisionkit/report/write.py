@@ -70,8 +70,8 @@ def check_outputs(outputs: Mapping[str, Path | None], inputs: Iterable[str | Pat
         taken[target] = f"the file of {option}"
 
 
-def write_json(report: msgspec.Struct, path: str | Path) -> None:
-    """Write the report as JSON; numbers that are not finite are null.
+def write_json(report: object, path: str | Path) -> None:
+    """Write a report, or anything of msgspec's kinds, as JSON; numbers that are not finite are null.
 
     Raises
     ------

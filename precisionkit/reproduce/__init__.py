@@ -3,9 +3,9 @@
 Imports `precisionkit.training`, and `precisionkit.certify` and `precisionkit.experiment` for the trained networks.
 """
 
-from precisionkit.reproduce.document import write_document
-from precisionkit.reproduce.plan import PUBLISHED, Plan, make_plan
-from precisionkit.reproduce.runs import Result, Workshop, results
-from precisionkit.reproduce.study import Pair, Study, studies
+from precisionkit.reproduce.document import Findings, write_document
+from precisionkit.reproduce.plan import Plan, make_plan
+from precisionkit.reproduce.runs import Where, results
+from precisionkit.reproduce.study import studies
 
-__all__ = ["PUBLISHED", "Pair", "Plan", "Result", "Study", "Workshop", "make_plan", "results", "studies", "write_document"]
+__all__ = ["Findings", "Plan", "Where", "make_plan", "results", "studies", "write_document"]

@@ -11,8 +11,7 @@ import numpy as np
 from precisionkit.formats import BINARY16
 from precisionkit.reproduce.plan import PRECISIONS, Plan
 from precisionkit.reproduce.runs import Result
-from precisionkit.reproduce.statistics import Mean, difference
-from precisionkit.reproduce.tables import chosen, optimizer_name
+from precisionkit.reproduce.statistics import NAMES, Mean, by_optimizer, chosen, difference
 from precisionkit.training import analyse_epsilon
 
 _LINES = {"fp32": ("o", "-"), "fp16": ("s", "--"), "mixed": ("^", ":")}
@@ -22,14 +21,13 @@ def draw_batches(plan: Plan, results: Sequence[Result], path: Path) -> None:
     """Accuracy against the batch size, one panel for each optimizer and epsilon; runs that broke are crosses at the bottom."""
     from matplotlib.figure import Figure
 
-    names = list(dict.fromkeys(optimizer_name(one.settings) for one in results))
+    groups = by_optimizer(results, PRECISIONS)
     columns = 3
-    rows = -(-len(names) // columns)
+    rows = -(-len(groups) // columns)
     figure = Figure(figsize=(9, 2.5 * rows), layout="constrained")
     sizes = sorted({one.settings.batch for one in results})
-    for place, name in enumerate(names):
+    for place, (name, same) in enumerate(groups.items()):
         axes = figure.add_subplot(rows, columns, place + 1)
-        same = [one for one in results if optimizer_name(one.settings) == name]
         for precision in PRECISIONS:
             means = [Mean.of(chosen(same, precision=precision, batch=size)) for size in sizes]
             _line(axes, sizes, means, precision)
@@ -60,9 +58,9 @@ def draw_epsilon(plan: Plan, results: Sequence[Result], path: Path) -> None:
     figure = Figure(figsize=(7, 3.4), layout="constrained")
     axes = figure.add_subplot()
     grid = np.geomspace(3e-8, 1e-1, 200)
-    for optimizer, name, marker, style in (("adam", "Adam", "o", "-"), ("rmsprop", "RMSProp", "s", "--")):
+    for optimizer, marker, style in (("adam", "o", "-"), ("rmsprop", "s", "--")):
         theory = [analyse_epsilon(optimizer, float(epsilon), BINARY16).amplification for epsilon in grid]
-        (line,) = axes.plot(grid, theory, linestyle=style, label=f"{name}, theorem 27")
+        (line,) = axes.plot(grid, theory, linestyle=style, label=f"{NAMES[optimizer]}, theorem 27")
         for epsilon in sorted({one.settings.epsilon for one in chosen(results, optimizer=optimizer)}):
             runs = chosen(results, optimizer=optimizer, epsilon=epsilon, precision="fp16")
             broke = sum(bool(one.broke) for one in runs)

@@ -6,7 +6,7 @@ import dataclasses
 import multiprocessing
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import lru_cache
 from pathlib import Path
 
@@ -14,11 +14,11 @@ import msgspec
 import torch
 
 from precisionkit.errors import UnusableDataError
-from precisionkit.report.write import write_file
+from precisionkit.processes import join_processes
+from precisionkit.report import write_json
 from precisionkit.reproduce.plan import Plan, slug
-from precisionkit.training import DivergedError, Place, Settings, Task, keep_freed_memory, team, train
-
-MODEL = "model.pt"
+from precisionkit.training import DivergedError, Job, Output, Settings, keep_freed_memory, train
+from precisionkit.training.train import MODEL
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,11 +30,9 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     broke : str
         Why it broke, empty if it did not.
     step : int
-        The step after which that was noticed, counted from 1; 0 if it did not break.
+        The step after which that was noticed, counted from 1 over all epochs; 0 if it did not break.
     accuracy : float or None
         Share of the test images after the last epoch, None if it broke.
-    loss : float or None
-        Of the last epoch.
     seconds : float
         Spent in training steps.
     memory, optimizer_memory, disk : int
@@ -45,7 +43,6 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     broke: str = ""
     step: int = 0
     accuracy: float | None = None
-    loss: float | None = None
     seconds: float = 0.0
     memory: int = 0
     optimizer_memory: int = 0
@@ -53,8 +50,18 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @dataclasses.dataclass(frozen=True)
-class Workshop:
-    """Where data and results lie, and on what they are trained."""
+class Where:
+    """Where data and results lie, and on what is trained.
+
+    Attributes
+    ----------
+    folder : Path
+        Of the results.
+    root, download
+        Of the data, as `load_dataset` takes them.
+    device : str
+        ``cpu`` or ``cuda``.
+    """
 
     folder: Path
     root: str | None
@@ -63,14 +70,14 @@ class Workshop:
 
 
 def results(
-    plan: Plan, place: Workshop, workers: int, on_progress: Callable[[int, int], None] = lambda done, total: None
+    plan: Plan, where: Where, workers: int, on_progress: Callable[[int, int], None] = lambda done, total: None
 ) -> tuple[Result, ...]:
     """Return the results of all runs of a plan, in its order.
 
     Parameters
     ----------
     plan : Plan
-    place : Workshop
+    where : Where
     workers : int
         Runs at once, each with one thread.
     on_progress : callable
@@ -81,11 +88,11 @@ def results(
     PrecisionKitError
         A run cannot be made, or results lie there that belong to other settings.
     """
-    (place.folder / "runs").mkdir(parents=True, exist_ok=True)
-    found = {settings: read_result(place.folder, settings) for settings in plan.settings}
+    (where.folder / "runs").mkdir(parents=True, exist_ok=True)
+    found = {settings: read_result(where.folder, settings) for settings in plan.settings}
     missing = [settings for settings in plan.settings if found[settings] is None]
     on_progress(len(found) - len(missing), len(found))
-    for result in _made(missing, plan, place, workers):
+    for result in _made(missing, plan, where, workers):
         found[result.settings] = result
         on_progress(sum(one is not None for one in found.values()), len(found))
     return tuple(one for settings in plan.settings if (one := found[settings]) is not None)
@@ -110,18 +117,13 @@ def model_of(folder: Path, settings: Settings) -> Path:
     return folder / "runs" / slug(settings) / MODEL
 
 
-def _made(missing: Sequence[Settings], plan: Plan, place: Workshop, workers: int) -> Iterator[Result]:
+def _made(missing: Sequence[Settings], plan: Plan, where: Where, workers: int) -> Iterator[Result]:
     studied = set(plan.studied)
-    if workers == 1:
-        yield from (_run(settings, place, keep=settings in studied) for settings in missing)
-        return
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_prepare) as pool:
-        waiting: set[Future[Result]] = {pool.submit(_run, settings, place, keep=settings in studied) for settings in missing}
+        futures = [pool.submit(_run, settings, where, keep=settings in studied) for settings in missing]
         try:
-            while waiting:
-                done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-                yield from (future.result() for future in done)
+            yield from (future.result() for future in as_completed(futures))
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
@@ -132,20 +134,19 @@ def _prepare() -> None:
     keep_freed_memory()
 
 
-def _run(settings: Settings, place: Workshop, *, keep: bool) -> Result:
-    """Train one run; a run that was killed goes on from its last epoch."""
-    folder = place.folder / "runs" / slug(settings)
-    with team(place.device) as alone:
+def _run(settings: Settings, where: Where, *, keep: bool) -> Result:
+    """Train one run; one that was killed goes on from its last epoch."""
+    folder = where.folder / "runs" / slug(settings)
+    with join_processes(where.device) as alone:
         try:
-            done = train(_task(settings, place), alone, Place(folder, every=0, resume=True))
+            done = train(_job(settings, where), Output(folder, every=0, resume=True), alone)
         except DivergedError as error:
-            result = Result(settings=settings, broke=error.what, step=error.step + 1)
+            result = Result(settings=settings, broke=error.what, step=error.number + 1)
         else:
             last = done.history[-1]
             result = Result(
                 settings=settings,
                 accuracy=last.accuracy,
-                loss=last.loss,
                 seconds=last.seconds,
                 memory=done.memory,
                 optimizer_memory=done.optimizer_memory,
@@ -153,19 +154,17 @@ def _run(settings: Settings, place: Workshop, *, keep: bool) -> Result:
             )
     if not keep:
         shutil.rmtree(folder, ignore_errors=True)
-    write_file(place.folder / "runs" / f"{slug(settings)}.json", msgspec.json.format(msgspec.json.encode(result)))
+    write_json(result, where.folder / "runs" / f"{slug(settings)}.json")
     return result
 
 
-def _task(settings: Settings, place: Workshop) -> Task:
-    """The task of a run; data sets that several runs share are read once in a process."""
-    kept = _read(settings.arch, settings.data, settings.test, settings.limit, settings.normalize, place.root, place.download)
+def _job(settings: Settings, where: Where) -> Job:
+    """A run's job; data sets that several runs share are read once in a process."""
+    of_data = ("arch", "data", "test", "limit", "normalize")
+    kept = _read(Settings(**{name: getattr(settings, name) for name in of_data}), where)
     return dataclasses.replace(kept, settings=settings)
 
 
 @lru_cache(maxsize=2)
-def _read(
-    arch: str, data: str, test: str | None, limit: int | None, normalize: str | None, root: str | None, download: bool | None
-) -> Task:
-    settings = Settings(arch=arch, data=data, test=test, limit=limit, normalize=normalize)
-    return Task.load(settings, root=root, download=download)
+def _read(settings: Settings, where: Where) -> Job:
+    return Job.load(settings, root=where.root, download=where.download)

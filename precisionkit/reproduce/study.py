@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from fractions import Fraction
-from pathlib import Path
+from collections.abc import Callable
 from statistics import fmean
 
 import msgspec
@@ -14,14 +12,17 @@ import torch
 from precisionkit.arithmetic import Arithmetic, parse_arithmetic
 from precisionkit.certify import certify
 from precisionkit.data import Dataset, load_dataset
-from precisionkit.experiment import outcome, run_experiment
+from precisionkit.experiment import REPAIRED, outcome, run_experiment
 from precisionkit.formats import BINARY32
 from precisionkit.models import LoadedModel, load_model
-from precisionkit.report import Output
-from precisionkit.reproduce.runs import model_of
+from precisionkit.reproduce.plan import Plan
+from precisionkit.reproduce.runs import Where, model_of
 from precisionkit.training import Settings
 
 _BATCH = 500
+
+Logits = list[list[float]]
+"""By image."""
 
 
 class Study(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,26 +80,21 @@ class Pair(msgspec.Struct, frozen=True, kw_only=True):
     agree: int
 
 
-def study(folder: Path, settings: Settings, images: int, root: str | None, download: bool | None) -> Study:
+def study(model: LoadedModel, settings: Settings, data: Dataset) -> Study:
     """Run and certify one network in the format it was trained in, in binary16 where that has 32 bits.
 
     Parameters
     ----------
-    folder : Path
-        Of the results.
+    model : LoadedModel
     settings : Settings
         Of the run that trained it.
-    images : int
-        How many test images.
-    root, download
-        Of the data, as `load_dataset` takes them.
+    data : Dataset
+        Test images.
     """
-    model = load_model(model_of(folder, settings))
-    data = load_dataset(settings.test or settings.data, split="test", root=root, limit=images, download=download)
     arithmetic = _arithmetic(settings)
-    logits = _logits(run_experiment(model, data, arithmetic).outputs)
+    logits = next(output for output in run_experiment(model, data, arithmetic).outputs if output.kind == "logits")
     summary = certify(model, data, arithmetic).summary
-    strict = next(cells for cells in logits.tables if cells.premise == "Gamma > 2 delta")
+    strict = next(cells for cells in logits.tables if cells.premise == REPAIRED)
     return Study(
         arch=settings.arch,
         trained_in=settings.precision,
@@ -116,8 +112,8 @@ def study(folder: Path, settings: Settings, images: int, root: str | None, downl
 
 
 def _arithmetic(settings: Settings) -> Arithmetic:
-    storage = settings.how.storage.option if settings.how.pure_half else "fp16"
-    return parse_arithmetic(storage, "fp16" if settings.how.strict else "fp32", "any", "none")
+    storage = settings.formats.storage.option if settings.formats.pure_half else "fp16"
+    return parse_arithmetic(storage, "fp16" if settings.formats.strict else "fp32", "any", "none")
 
 
 def _described(arithmetic: Arithmetic) -> str:
@@ -125,49 +121,44 @@ def _described(arithmetic: Arithmetic) -> str:
     return f"{arithmetic.storage.name}{sums}"
 
 
-def _logits(outputs: Sequence[Output]) -> Output:
-    return next(output for output in outputs if output.kind == "logits")
-
-
-def pair(folder: Path, single: Settings, other: Settings, images: int, root: str | None, download: bool | None) -> Pair:
-    """Compare two trained networks on the test images, both in binary32."""
-    data = load_dataset(single.test or single.data, split="test", root=root, limit=images, download=download)
-    a, b = (_run(load_model(model_of(folder, settings)), data) for settings in (single, other))
-    found = [outcome(x, y) for x, y in zip(a, b, strict=True)]
+def pair(single: Logits, other: Logits, settings: Settings) -> Pair:
+    """Compare the outputs of two trained networks; `settings` are those of the other."""
+    found = [outcome(a, b) for a, b in zip(single, other, strict=True)]
     return Pair(
-        arch=other.arch,
-        trained_in=other.precision,
+        arch=settings.arch,
+        trained_in=settings.precision,
         images=len(found),
         delta=fmean(float(one.delta) for one in found),
-        premise=sum(one.gamma > 2 * Fraction(one.delta) for one in found),
+        premise=sum(one.gamma > 2 * one.delta for one in found),
         agree=sum(one.kept for one in found),
     )
 
 
 @torch.no_grad()
-def _run(model: LoadedModel, data: Dataset) -> list[list[float]]:
+def _run(model: LoadedModel, data: Dataset) -> Logits:
     batches = range(0, len(data.images), _BATCH)
     runs = [model.module(model.preprocess(np.asarray(data.images[first : first + _BATCH]), first)) for first in batches]
-    return torch.cat(runs).double().tolist()
+    logits: Logits = torch.cat(runs).double().tolist()
+    return logits
 
 
 def studies(
-    folder: Path,
-    studied: Sequence[Settings],
-    images: int,
-    root: str | None,
-    download: bool | None,
-    on_progress: Callable[[int, int], None] = lambda done, total: None,
+    plan: Plan, where: Where, on_progress: Callable[[int, int], None] = lambda done, total: None
 ) -> tuple[tuple[Study, ...], tuple[Pair, ...]]:
     """Study every network that was kept, and compare it with the one trained in binary32 where there is one."""
-    there = [settings for settings in studied if model_of(folder, settings).is_file()]
-    singles = {settings.arch: settings for settings in there if settings.precision == "fp32"}
+    there = [settings for settings in plan.studied if model_of(where.folder, settings).is_file()]
+    if not there:
+        return (), ()
+    source = there[0].test or there[0].data
+    data = load_dataset(source, split="test", root=where.root, limit=plan.images, download=where.download)
     alone: list[Study] = []
-    pairs: list[Pair] = []
+    logits: dict[Settings, Logits] = {}
     for done, settings in enumerate(there):
         on_progress(done, len(there))
-        alone.append(study(folder, settings, images, root, download))
-        if settings.precision != "fp32" and (single := singles.get(settings.arch)) is not None:
-            pairs.append(pair(folder, single, settings, images, root, download))
+        model = load_model(model_of(where.folder, settings))
+        alone.append(study(model, settings, data))
+        logits[settings] = _run(model, data)
     on_progress(len(there), len(there))
-    return tuple(alone), tuple(pairs)
+    singles = {settings.arch: logits[settings] for settings in there if settings.precision == "fp32"}
+    others = [settings for settings in there if settings.precision != "fp32" and settings.arch in singles]
+    return tuple(alone), tuple(pair(singles[settings.arch], logits[settings], settings) for settings in others)

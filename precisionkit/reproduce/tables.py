@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from statistics import fmean
 
 from precisionkit.formats import BINARY16
 from precisionkit.reproduce.plan import EXTRA, PRECISIONS, PUBLISHED, Plan
 from precisionkit.reproduce.runs import Result
-from precisionkit.reproduce.statistics import Mean, difference
+from precisionkit.reproduce.statistics import NAMES, Mean, by_optimizer, chosen, difference, optimizer_name
 from precisionkit.reproduce.study import Pair, Study
-from precisionkit.training import Settings, analyse_epsilon
+from precisionkit.training import analyse_epsilon
 
 
 @dataclass(frozen=True)
@@ -51,25 +50,11 @@ class Table:
         return text.getvalue().encode()
 
 
-def optimizer_name(settings: Settings) -> str:
-    """An optimizer with its epsilon, where it has one."""
-    return "SGD" if settings.optimizer == "sgd" else f"{_NAMES[settings.optimizer]}, epsilon {settings.epsilon:g}"
-
-
-_NAMES = {"adam": "Adam", "rmsprop": "RMSProp"}
-
-
-def chosen(results: Iterable[Result], **wanted: object) -> list[Result]:
-    """Results whose settings have some values."""
-    return [one for one in results if all(getattr(one.settings, name) == value for name, value in wanted.items())]
-
-
 def batch_table(plan: Plan, results: Sequence[Result]) -> Table:
     """Accuracy by optimizer, precision and batch size."""
     sizes = sorted({one.settings.batch for one in results})
     rows = []
-    for optimizer, group in groupby([one for one in results if one.settings.precision in PRECISIONS], lambda r: optimizer_name(r.settings)):
-        found = list(group)
+    for optimizer, found in by_optimizer(results, PRECISIONS).items():
         for precision in PRECISIONS:
             means = [str(Mean.of(chosen(found, precision=precision, batch=size))) for size in sizes]
             rows.append((optimizer, precision, *means))
@@ -82,8 +67,7 @@ def batch_table(plan: Plan, results: Sequence[Result]) -> Table:
 def difference_table(plan: Plan, results: Sequence[Result]) -> Table:
     """Differences to binary32, seed by seed, over all batch sizes."""
     rows = []
-    for optimizer, group in groupby([one for one in results if one.settings.precision in PRECISIONS], lambda r: optimizer_name(r.settings)):
-        found = list(group)
+    for optimizer, found in by_optimizer(results, PRECISIONS).items():
         cells = []
         for precision in PRECISIONS[1:]:
             made = difference(found, precision, "fp32")
@@ -105,13 +89,13 @@ def extra_table(plan: Plan, results: Sequence[Result]) -> Table:
     rows = []
     for optimizer, epsilon, batch in keys:
         same = chosen(results, optimizer=optimizer, epsilon=epsilon, batch=batch)
-        means = [str(Mean.of(chosen(same, precision=precision))) for precision in (*PRECISIONS[:2], *EXTRA)]
+        means = [str(Mean.of(chosen(same, precision=precision))) for precision in ("fp32", "fp16", *EXTRA)]
         rows.append((optimizer_name(same[0].settings), str(batch), *means))
     note = (
         f"{plan.what}. Test accuracy in percent. fp16 and bf16 sum in binary32; strict-fp16 accumulates products in binary16, in blocks of "
         "16 as tensor cores with half accumulators do."
     )
-    columns = ("optimizer", "batch", *PRECISIONS[:2], *EXTRA)
+    columns = ("optimizer", "batch", "fp32", "fp16", *EXTRA)
     return Table("strict", "Pure half, and strictly so", note, columns, tuple(rows))
 
 
@@ -161,7 +145,7 @@ def cost_table(plan: Plan, results: Sequence[Result], device: str) -> Table:
 def epsilon_table(plan: Plan, results: Sequence[Result]) -> Table:
     """What epsilon does in binary16, in theory and in the runs."""
     rows = []
-    for optimizer in _NAMES:
+    for optimizer in ("adam", "rmsprop"):
         for epsilon in sorted({one.settings.epsilon for one in chosen(results, optimizer=optimizer)}):
             theory = analyse_epsilon(optimizer, epsilon, BINARY16)
             runs = chosen(results, optimizer=optimizer, epsilon=epsilon, precision="fp16")
@@ -169,7 +153,7 @@ def epsilon_table(plan: Plan, results: Sequence[Result]) -> Table:
             seen = f"{len(steps)} of {len(runs)} broke" + (f", after step {min(steps)} to {max(steps)}" if steps else "")
             rows.append(
                 (
-                    *(_NAMES[optimizer], f"{epsilon:g}", f"{theory.stored:.3g}", f"{theory.vanishing:.3g}"),
+                    *(NAMES[optimizer], f"{epsilon:g}", f"{theory.stored:.3g}", f"{theory.vanishing:.3g}"),
                     *("infinite" if theory.stored == 0 else f"{theory.amplification:.3g}", f"{theory.sufficient:.3g}", seen),
                 )
             )

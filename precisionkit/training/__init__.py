@@ -6,37 +6,34 @@ Imports `precisionkit.data`, `precisionkit.models` and, to write files, `precisi
 from precisionkit.training.allocator import keep_freed_memory
 from precisionkit.training.checkpoint import Epoch
 from precisionkit.training.epsilon import EpsilonAnalysis, analyse_epsilon
-from precisionkit.training.failure import Failure, Repair, find_failure, mend_underflow
+from precisionkit.training.events import Event, Observed
+from precisionkit.training.failure import Failure, find_failure
 from precisionkit.training.precision import PRECISIONS, Precision
-from precisionkit.training.processes import Team, team
-from precisionkit.training.run import DivergedError, Run
-from precisionkit.training.settings import KERNELS, OPTIMIZERS, Settings
-from precisionkit.training.train import Observed, Place, Task, Trained, train
-from precisionkit.training.watch import Event, Watch
+from precisionkit.training.repairs import Repair, mend_underflow
+from precisionkit.training.run import DivergedError, Training
+from precisionkit.training.settings import Settings
+from precisionkit.training.train import Job, Output, Trained, train
+from precisionkit.training.watch import Watch
 
 __all__ = [
-    "KERNELS",
-    "OPTIMIZERS",
     "PRECISIONS",
     "DivergedError",
     "Epoch",
     "EpsilonAnalysis",
     "Event",
     "Failure",
+    "Job",
     "Observed",
-    "Place",
+    "Output",
     "Precision",
     "Repair",
-    "Run",
     "Settings",
-    "Task",
-    "Team",
     "Trained",
+    "Training",
     "Watch",
     "analyse_epsilon",
     "find_failure",
     "keep_freed_memory",
     "mend_underflow",
-    "team",
     "train",
 ]

@@ -13,11 +13,12 @@ import torch
 
 from precisionkit.errors import UnusableModelError, UsageError
 from precisionkit.report.write import write_file
+from precisionkit.training.events import Observed
 from precisionkit.training.settings import Settings
 
 FORMAT = "precisionkit.checkpoint/1"
-NAME = "checkpoint.pt"
-_DAMAGE = (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError, OSError, zipfile.BadZipFile)
+CHECKPOINT = "checkpoint.pt"
+_DAMAGE = (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError, AttributeError, TypeError, zipfile.BadZipFile)
 
 
 class Epoch(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,6 +58,8 @@ class Progress(msgspec.Struct, kw_only=True):
     seconds : float
         Spent in training steps.
     history : list of Epoch
+    events : list of Observed
+        The first event of each kind in each tensor, of the steps that were observed.
     """
 
     epoch: int = 0
@@ -65,10 +68,11 @@ class Progress(msgspec.Struct, kw_only=True):
     rows: float = 0.0
     seconds: float = 0.0
     history: list[Epoch] = msgspec.field(default_factory=list)
+    events: list[Observed] = msgspec.field(default_factory=list)
 
 
-class Bound(msgspec.Struct, frozen=True, kw_only=True):
-    """What a checkpoint belongs to: another run refuses it.
+class Conditions(msgspec.Struct, frozen=True, kw_only=True):
+    """What the bits of a run depend on: a run under others refuses its checkpoint.
 
     Attributes
     ----------
@@ -89,7 +93,7 @@ class Bound(msgspec.Struct, frozen=True, kw_only=True):
     device: str
 
 
-def write_checkpoint(folder: Path, bound: Bound, progress: Progress, states: dict[str, Any]) -> None:
+def write_checkpoint(folder: Path, conditions: Conditions, progress: Progress, states: dict[str, Any]) -> None:
     """Write the checkpoint of a run into its folder, over the one before.
 
     Raises
@@ -98,12 +102,12 @@ def write_checkpoint(folder: Path, bound: Bound, progress: Progress, states: dic
         It cannot be written; the one before stays.
     """
     buffer = io.BytesIO()
-    about = {"bound": msgspec.json.encode(bound).decode(), "progress": msgspec.json.encode(progress).decode()}
+    about = {"conditions": msgspec.to_builtins(conditions), "progress": msgspec.to_builtins(progress)}
     torch.save({"format": FORMAT, **about, **states}, buffer)
-    write_file(folder / NAME, buffer.getvalue())
+    write_file(folder / CHECKPOINT, buffer.getvalue())
 
 
-def read_checkpoint(folder: Path, device: torch.device) -> tuple[Bound, Progress, dict[str, Any]]:
+def read_checkpoint(folder: Path, device: torch.device) -> tuple[Conditions, Progress, dict[str, Any]]:
     """Read what `write_checkpoint` wrote, running no code of the file.
 
     Raises
@@ -111,19 +115,19 @@ def read_checkpoint(folder: Path, device: torch.device) -> tuple[Bound, Progress
     UnusableModelError
         The file is damaged, or none of this package's.
     """
-    path = folder / NAME
+    path = folder / CHECKPOINT
     try:
         found = torch.load(path, map_location=device, weights_only=True)
         if found.pop("format") != FORMAT:
             raise ValueError
-        bound = msgspec.json.decode(found.pop("bound"), type=Bound)
-        progress = msgspec.json.decode(found.pop("progress"), type=Progress)
+        conditions = msgspec.convert(found.pop("conditions"), Conditions)
+        progress = msgspec.convert(found.pop("progress"), Progress)
     except _DAMAGE:
         raise UnusableModelError(f"The checkpoint {path} is damaged or of another version: delete it and start the run anew.") from None
-    return bound, progress, found
+    return conditions, progress, found
 
 
-def check_same(bound: Bound, asked: Bound, folder: Path) -> None:
+def check_same(conditions: Conditions, asked: Conditions, folder: Path) -> None:
     """Refuse to go on with a run under other conditions; more epochs may be asked for.
 
     Raises
@@ -131,7 +135,7 @@ def check_same(bound: Bound, asked: Bound, folder: Path) -> None:
     UsageError
         Something that the result depends on differs.
     """
-    before, now = (msgspec.to_builtins(one) for one in (bound, asked))
+    before, now = (msgspec.to_builtins(one) for one in (conditions, asked))
     pairs = [(name, before[name], now[name]) for name in before if name != "settings"]
     pairs += [(name, value, now["settings"][name]) for name, value in before["settings"].items() if name != "epochs"]
     different = [f"{name} was {then!r} and is {value!r}" for name, then, value in pairs if then != value]

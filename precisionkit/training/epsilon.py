@@ -87,7 +87,7 @@ def analyse_settings(settings: Settings) -> EpsilonAnalysis | None:
     """Tell what the epsilon of a run does; None where there is none."""
     if settings.optimizer not in _DECAY:
         return None
-    return analyse_epsilon(settings.optimizer, settings.epsilon, settings.how.storage)
+    return analyse_epsilon(settings.optimizer, settings.epsilon, settings.formats.storage)
 
 
 def _stored(value: float, fmt: Format) -> float:

@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from precisionkit.errors import UnsupportedOperatorError
 from precisionkit.training import contraction
-from precisionkit.training.precision import Precision
+from precisionkit.training.settings import Settings
 
 HALF = (torch.float16, torch.bfloat16)
 _aten = torch.ops.aten
@@ -33,19 +33,30 @@ PRODUCTS = frozenset(
     }
 )
 
+SUMS = PRODUCTS | {
+    _aten.mv.default,
+    _aten.addmv.default,
+    _aten.dot.default,
+    _aten.vdot.default,
+    _aten.avg_pool1d.default,
+    _aten.avg_pool2d.default,
+    _aten.avg_pool3d.default,
+    _aten._adaptive_avg_pool2d.default,
+    _aten._adaptive_avg_pool3d.default,
+    _aten.cumsum.default,
+    _aten.var.correction,
+    _aten.std.correction,
+    _aten.var_mean.correction,
+}
+"""Operators that sum, which ``strict-fp16`` computes by rules of its own or refuses."""
 
-def kernels(precision: Precision, *, native: bool) -> AbstractContextManager[object]:
-    """Return what half operators run within.
 
-    Parameters
-    ----------
-    precision : Precision
-    native : bool
-        Whether products run by the device's own half kernels; sums in a half format are always computed by `contraction`.
-    """
-    if precision.strict:
+def kernels(settings: Settings) -> AbstractContextManager[object]:
+    """Return what half operators run within; sums in a half format are always computed by `contraction`."""
+    formats = settings.formats
+    if formats.strict:
         return StrictKernels()  # type: ignore[no-untyped-call]
-    if native or not (precision.pure_half or precision.autocast):
+    if settings.kernels == "native" or not (formats.pure_half or formats.autocast):
         return nullcontext()
     return RoundedKernels()  # type: ignore[no-untyped-call]
 
@@ -56,7 +67,7 @@ class RoundedKernels(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Callable[..., Any], types: Sequence[type], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        """Run one operator."""
+        """Training one operator."""
         if func in PRODUCTS and (half := _half(args)) is not None:
             return _narrowed(func(*map(_widened, args), **(kwargs or {})), half)
         return func(*args, **(kwargs or {}))
@@ -68,10 +79,12 @@ class StrictKernels(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Callable[..., Any], types: Sequence[type], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        """Run one operator."""
+        """Training one operator."""
         rule = _STRICT.get(func)
-        if rule is None or _half(args) is None:
+        if _half(args) is None or (rule is None and func not in SUMS):
             return func(*args, **(kwargs or {}))
+        if rule is None:
+            _plain(func._schema.name.removeprefix("aten::"), False, "sums in a half format")
         return rule(*args, **(kwargs or {}))
 
 

@@ -36,7 +36,7 @@ def build_network(settings: Settings, device: torch.device) -> nn.Module:
         if isinstance(norm, Norm):
             norm.momentum = 1 - settings.batch_norm_momentum
     module = module.to(device).to(memory_format=torch.channels_last).train()
-    return keep(in_precision(module, settings.how), settings.keep_fp32, settings.how)
+    return keep(in_precision(module, settings.formats), settings.keep_fp32, settings.formats)
 
 
 def in_precision(module: nn.Module, precision: Precision) -> nn.Module:

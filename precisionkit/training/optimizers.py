@@ -41,7 +41,7 @@ def build_optimizer(settings: Settings, parameters: Iterable[nn.Parameter]) -> t
 
 
 def _check_range(name: str, value: float, settings: Settings) -> None:
-    storage = settings.how.storage
+    storage = settings.formats.storage
     if value > storage.max:
         raise UsageError(
             f"The setting {name}, times the loss scale {settings.loss_scale:g}, is {value:g}, more than the largest number of "

@@ -30,8 +30,6 @@ class Precision:
         Of the sums in matrix products, convolutions, means and batch normalisation.
     autocast : Format or None
         Format that torch's autocast runs products in, with a scaled loss (`torch.amp.GradScaler`).
-    about : str
-        One line for tables.
     """
 
     name: str
@@ -39,7 +37,6 @@ class Precision:
     statistics: Format
     accumulate: Format
     autocast: Format | None
-    about: str
 
     @property
     def pure_half(self) -> bool:
@@ -53,11 +50,11 @@ class Precision:
 
 
 _ALL = (
-    Precision("fp32", BINARY32, BINARY32, BINARY32, None, "binary32 throughout"),
-    Precision("fp16", BINARY16, BINARY32, BINARY32, None, "binary16 storage, sums and batch norm's parameters in binary32"),
-    Precision("bf16", BFLOAT16, BINARY32, BINARY32, None, "bfloat16 storage, sums and batch norm's parameters in binary32"),
-    Precision("mixed", BINARY32, BINARY32, BINARY32, BINARY16, "binary32 weights, products in binary16 (autocast), scaled loss"),
-    Precision("strict-fp16", BINARY16, BINARY16, BINARY16, None, "binary16 storage and sums, batch norm included"),
+    Precision("fp32", BINARY32, BINARY32, BINARY32, None),
+    Precision("fp16", BINARY16, BINARY32, BINARY32, None),
+    Precision("bf16", BFLOAT16, BINARY32, BINARY32, None),
+    Precision("mixed", BINARY32, BINARY32, BINARY32, BINARY16),
+    Precision("strict-fp16", BINARY16, BINARY16, BINARY16, None),
 )
 
 PRECISIONS: Mapping[str, Precision] = MappingProxyType({precision.name: precision for precision in _ALL})

@@ -31,8 +31,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         A name of `PRECISIONS`.
     optimizer : str
         ``sgd``, ``adam`` or ``rmsprop``.
-    rate : float
-        The learning rate; 0 stands for the optimizer's usual one: 0.01 for SGD, 0.001 for the others.
+    rate : float or None
+        The learning rate; None stands for the optimizer's usual one: 0.01 for SGD, 0.001 for the others.
     momentum, epsilon, weight_decay : float
         Of SGD; of Adam and RMSProp; L2, of all of them.
     epochs, batch, seed : int
@@ -55,7 +55,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     limit: int | None = None
     precision: str = "fp32"
     optimizer: str = "sgd"
-    rate: float = 0.0
+    rate: float | None = None
     momentum: float = 0.9
     epsilon: float = 1e-8
     weight_decay: float = 0.0
@@ -76,7 +76,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             if (value := getattr(self, name)) < least:
                 raise UsageError(f"The setting {name} is {value}, but must be at least {least}.")
         for name in ("rate", "momentum", "epsilon", "weight_decay"):
-            _finite(name, getattr(self, name), positive=False)
+            if (value := getattr(self, name)) is not None:
+                _finite(name, value, positive=False)
         _finite("loss_scale", self.loss_scale, positive=True)
         if not 0 <= self.batch_norm_momentum < 1:
             raise UsageError(f"The momentum {self.batch_norm_momentum} of batch normalisation must be at least 0 and less than 1.")
@@ -84,14 +85,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             raise UsageError("The precision mixed scales the loss by itself: leave out --loss-scale.")
 
     @property
-    def how(self) -> Precision:
-        """The precision."""
+    def formats(self) -> Precision:
+        """What is stored in which format."""
         return find_precision(self.precision)
 
     @property
     def learning_rate(self) -> float:
         """The learning rate, the optimizer's usual one where none was asked for."""
-        return self.rate or _RATES[self.optimizer]
+        return _RATES[self.optimizer] if self.rate is None else self.rate
 
 
 def _one_of(what: str, value: str, known: tuple[str, ...]) -> None:

@@ -7,35 +7,35 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-import msgspec
 import torch
-from torch import Tensor
 
 from precisionkit.data import Dataset
 from precisionkit.errors import UnusableDataError, UsageError
 from precisionkit.models import Preprocess, save_model
 from precisionkit.models.zoo import ZOO
 from precisionkit.ops._store import DTYPES
-from precisionkit.training.checkpoint import NAME, Bound, Epoch, check_same, read_checkpoint, write_checkpoint
+from precisionkit.processes import ALONE, Processes
+from precisionkit.report.write import write_json
+from precisionkit.training.checkpoint import CHECKPOINT, Conditions, Epoch, check_same, read_checkpoint, write_checkpoint
+from precisionkit.training.events import Observed
 from precisionkit.training.examples import Examples, examples, load_parts, measured
 from precisionkit.training.metrics import Board, write_csv
-from precisionkit.training.processes import Team
-from precisionkit.training.run import Run
+from precisionkit.training.run import Training
 from precisionkit.training.settings import Settings
-from precisionkit.training.watch import Event, Watch
 
 MODEL = "model.pt"
-OnStep = Callable[[Run], None]
+EVENTS = "events.json"
+OnStep = Callable[[Training], None]
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a run lies and what it leaves there.
+class Output:
+    """The folder of a run, and what it gets.
 
     Attributes
     ----------
     folder : Path
-        Gets ``checkpoint.pt``, ``metrics.csv``, and at the end ``model.pt``, which the other commands load.
+        Gets ``checkpoint.pt``, ``metrics.csv``, and at the end ``model.pt``, which `load_model` reads.
     every : int
         Steps between checkpoints within an epoch; 0 writes them after epochs alone.
     resume : bool
@@ -44,7 +44,7 @@ class Place:
     minutes : float or None
         End before an epoch that would not fit in this time of training steps.
     watch : int
-        Observe every so many steps (`watch.Watch`), which changes no bit; 0 observes none.
+        Observe every so many steps, which changes no bit, and write ``events.json``; 0 observes none.
     """
 
     folder: Path
@@ -53,14 +53,6 @@ class Place:
     tensorboard: bool = False
     minutes: float | None = None
     watch: int = 0
-
-
-class Observed(msgspec.Struct, frozen=True, kw_only=True):
-    """An event and the step that it was in, counted from 1."""
-
-    epoch: int
-    step: int
-    event: Event
 
 
 @dataclass(frozen=True)
@@ -86,7 +78,7 @@ class Trained:
 
 
 @dataclass(frozen=True, eq=False)
-class Parts:
+class JobData:
     """The images that train and those that test, and their preprocessing."""
 
     train: Dataset
@@ -95,20 +87,20 @@ class Parts:
 
 
 @lru_cache(maxsize=2)  # runs that differ in other things alone share them
-def _stored(parts: Parts, dtype: torch.dtype, device: torch.device) -> tuple[Examples, Examples]:
-    train, test = (examples(data, parts.preprocess, dtype, device) for data in (parts.train, parts.test))
+def _stored(data: JobData, dtype: torch.dtype, device: torch.device) -> tuple[Examples, Examples]:
+    train, test = (examples(part, data.preprocess, dtype, device) for part in (data.train, data.test))
     return train, test
 
 
 @dataclass(frozen=True)
-class Task:
+class Job:
     """Settings with the data that they name."""
 
     settings: Settings
-    parts: Parts
+    data: JobData
 
     @classmethod
-    def load(cls, settings: Settings, *, root: str | None = None, download: bool | None = None) -> Task:
+    def load(cls, settings: Settings, *, root: str | None = None, download: bool | None = None) -> Job:
         """Read the data sets and measure the normalisation.
 
         Raises
@@ -125,34 +117,36 @@ class Task:
                 f"The network {settings.arch} takes inputs of shape {entry.input_shape}, but those of {train.name} have {shape}: "
                 "choose another network or data set."
             )
-        return cls(settings, Parts(train, test, preprocess))
+        return cls(settings, JobData(train, test, preprocess))
 
-    def run(self, team: Team) -> Run:
+    def start(self, processes: Processes = ALONE) -> Training:
         """Return the run before its first step."""
-        return Run.start(self.settings, team, *_stored(self.parts, DTYPES[self.settings.how.storage], team.device))
+        return Training.start(self.settings, processes, *_stored(self.data, DTYPES[self.settings.formats.storage], processes.device))
 
-    def bound(self, team: Team) -> Bound:
-        """Return what a checkpoint of this task belongs to."""
-        return Bound(
+    def conditions(self, processes: Processes = ALONE) -> Conditions:
+        """Return what the bits of the run depend on."""
+        return Conditions(
             settings=self.settings,
-            data=self.parts.train.sha256,
-            test=self.parts.test.sha256,
-            world=team.world,
+            data=self.data.train.sha256,
+            test=self.data.test.sha256,
+            world=processes.world,
             threads=torch.get_num_threads(),
-            device=team.device.type,
+            device=processes.device.type,
         )
 
 
-def train(task: Task, team: Team, place: Place, *, on_step: OnStep = lambda run: None) -> Trained:
+def train(job: Job | Settings, output: Output | Path, processes: Processes = ALONE, *, on_step: OnStep = lambda training: None) -> Trained:
     """Train a network, or go on with its training.
 
     The weights at the end do not depend on where the run was interrupted: on a CPU they are the same bits.
 
     Parameters
     ----------
-    task : Task
-    team : Team
-    place : Place
+    job : Job or Settings
+        With its data, or what names them.
+    output : Output or Path
+        The folder.
+    processes : Processes
     on_step : callable
         Called with the run after every step.
 
@@ -161,82 +155,78 @@ def train(task: Task, team: Team, place: Place, *, on_step: OnStep = lambda run:
     DivergedError
         The loss or a weight is no longer finite; the last checkpoint before it stays.
     UsageError
-        The folder holds a run and `resume` is not set, or one that belongs to other settings.
+        The folder holds a run and `resume` is not set, or one under other conditions.
     """
-    run = _begun(task, team, place)
-    observed: dict[tuple[str, str], Observed] = {}
-    board = Board(place.folder if place.tensorboard and team.leads else None, run.progress.epoch + 1)
+    job = job if isinstance(job, Job) else Job.load(job)
+    output = output if isinstance(output, Output) else Output(output)
+    training = _begun(job, processes, output)
+    board = Board(output.folder if output.tensorboard and processes.leads else None, training.progress.epoch + 1)
     try:
-        while run.progress.epoch < task.settings.epochs and _fits(run, place.minutes):
-            _epoch(run, task, place, on_step, observed)
-            if team.leads:
-                board.add(run.progress.history[-1])
+        while training.progress.epoch < job.settings.epochs and _fits(training, output.minutes):
+            _epoch(training, job, output, on_step)
+            if processes.leads:
+                board.add(training.progress.history[-1])
     finally:
         board.close()
-    return _ended(run, task, place, tuple(observed.values()))
+        if output.watch and processes.leads:
+            write_json(tuple(training.progress.events), output.folder / EVENTS)
+    return _ended(training, job, output)
 
 
-def _begun(task: Task, team: Team, place: Place) -> Run:
-    there = (place.folder / NAME).exists()
-    if there and not place.resume:
-        raise UsageError(f"The folder {place.folder} holds a run already: add --resume to go on with it, or choose another one.")
-    run = task.run(team)
+def _begun(job: Job, processes: Processes, output: Output) -> Training:
+    there = (output.folder / CHECKPOINT).exists()
+    if there and not output.resume:
+        raise UsageError(f"The folder {output.folder} holds a run already: add --resume to go on with it, or choose another one.")
+    training = job.start(processes)
     if there:
-        bound, progress, states = read_checkpoint(place.folder, team.device)
-        check_same(bound, task.bound(team), place.folder)
-        run.load(progress, states)
-    elif team.leads:
-        place.folder.mkdir(parents=True, exist_ok=True)
-    return run
+        conditions, progress, states = read_checkpoint(output.folder, processes.device)
+        check_same(conditions, job.conditions(processes), output.folder)
+        training.load(progress, states)
+    elif processes.leads:
+        output.folder.mkdir(parents=True, exist_ok=True)
+    return training
 
 
-def _fits(run: Run, minutes: float | None) -> bool:
-    done = run.progress
+def _fits(training: Training, minutes: float | None) -> bool:
+    done = training.progress
     if minutes is None or not done.history:
         return True
     last = done.history[-1].seconds - (done.history[-2].seconds if len(done.history) > 1 else 0.0)
     return done.seconds + last <= 60 * minutes
 
 
-def _epoch(run: Run, task: Task, place: Place, on_step: OnStep, observed: dict[tuple[str, str], Observed]) -> None:
-    for rows, weight in run.remaining():
-        if place.watch and run.progress.step % place.watch == 0:
-            _observe(run, rows, weight, observed)
+def _epoch(training: Training, job: Job, output: Output, on_step: OnStep) -> None:
+    for rows, weight in training.remaining():
+        if output.watch and training.progress.step % output.watch == 0:
+            training.observed_step(rows, weight)
         else:
-            run.step(rows, weight)
-        on_step(run)
-        if place.every and run.progress.step % place.every == 0 and run.progress.step < run.steps:
-            _save(run, task, place)
-    run.check_finite()
-    run.end_epoch()
-    _save(run, task, place)
-    if run.team.leads:
-        write_csv(place.folder, run.progress.history)
+            training.step(rows, weight)
+        on_step(training)
+        if output.every and training.progress.step % output.every == 0 and training.progress.step < training.steps:
+            _save(training, job, output)
+    training.check_finite()
+    training.end_epoch()
+    _save(training, job, output)
+    if training.processes.leads:
+        write_csv(output.folder, training.progress.history)
 
 
-def _observe(run: Run, rows: Tensor, weight: float, observed: dict[tuple[str, str], Observed]) -> None:
-    watch = Watch(run.module, lambda: run.optimizer.state)
-    epoch, step = run.progress.epoch + 1, run.progress.step + 1
-    run.step(rows, weight, watch.phase)
-    for event in watch.events:
-        observed.setdefault((event.kind, event.tensor), Observed(epoch=epoch, step=step, event=event))
-
-
-def _save(run: Run, task: Task, place: Place) -> None:
-    run.check_finite()
-    done = run.progress
-    done.loss, done.rows = run.team.total(torch.tensor([done.loss, done.rows], dtype=torch.float64)).tolist()
-    if run.team.leads:
-        write_checkpoint(place.folder, task.bound(run.team), done, run.states())
+def _save(training: Training, job: Job, output: Output) -> None:
+    """Write a checkpoint; from then on the first process counts the losses of all, in a run that goes on and in one that resumes."""
+    training.check_finite()
+    done = training.progress
+    done.loss, done.rows = training.processes.total(torch.tensor([done.loss, done.rows], dtype=torch.float64)).tolist()
+    if training.processes.leads:
+        write_checkpoint(output.folder, job.conditions(training.processes), done, training.states())
     else:
         done.loss = done.rows = 0.0
 
 
-def _ended(run: Run, task: Task, place: Place, observed: tuple[Observed, ...]) -> Trained:
-    path = place.folder / MODEL
-    if run.team.leads:
-        save_model(path, run.module, arch=task.settings.arch, preprocess=task.parts.preprocess)
-    tensors = (*run.module.parameters(), *run.module.buffers())
-    state = [t for one in run.optimizer.state.values() for t in one.values() if isinstance(t, torch.Tensor)]
+def _ended(training: Training, job: Job, output: Output) -> Trained:
+    path = output.folder / MODEL
+    if training.processes.leads:
+        save_model(path, training.module, arch=job.settings.arch, preprocess=job.data.preprocess)
+    tensors = (*training.module.parameters(), *training.module.buffers())
+    state = [t for one in training.optimizer.state.values() for t in one.values() if isinstance(t, torch.Tensor)]
     memory, optimizer_memory = (sum(t.numel() * t.element_size() for t in group) for group in (tensors, state))
-    return Trained(tuple(run.progress.history), path, memory, optimizer_memory, observed)
+    return Trained(tuple(training.progress.history), path, memory, optimizer_memory, tuple(training.progress.events))

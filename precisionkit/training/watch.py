@@ -6,62 +6,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import msgspec
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
 
+from precisionkit.training.events import FATAL, LOST, Event
 from precisionkit.training.kernels import HALF
-
-LOST = 0.5
-"""Share of a tensor's absolute sum from which on its loss is an event."""
-FATAL = ("overflow", "division by zero", "invalid")
-
-
-class Event(msgspec.Struct, frozen=True, kw_only=True):
-    """Something that finite, exact numbers did not survive.
-
-    Attributes
-    ----------
-    kind : str
-        ``overflow``, ``division by zero``, ``invalid`` (NaN); ``underflow``: half of a gradient's or a state's absolute sum became zero;
-        ``lost update``: half of the absolute sum of a parameter's updates was less than half an ulp of its weights.
-    phase : str
-        ``forward``, ``backward`` or ``update``.
-    operator : str
-        Of torch.
-    tensor : str
-        What it computed, in words.
-    module : str
-        The module that it belongs to, empty where it is none's.
-    entries, of : int
-        How many numbers it happened to, of how many.
-    largest : float
-        Largest magnitude of the operator's finite results, computed in binary32.
-    lost : float
-        Share of the absolute sum that was lost, for the last two kinds.
-    """
-
-    kind: str
-    phase: str
-    operator: str
-    tensor: str
-    module: str
-    entries: int
-    of: int
-    largest: float
-    lost: float
-
-    def describe(self) -> str:
-        """Say it in one sentence."""
-        where = f"{self.tensor} ({self.operator}, {self.phase})"
-        count = f"{self.entries} of {self.of} numbers"
-        if self.kind == "underflow":
-            return f"underflow in {where}: {count} became zero, {self.lost:.0%} of their absolute sum"
-        if self.kind == "lost update":
-            return f"lost update of {where}: {count} moved by less than half an ulp, {self.lost:.0%} of the absolute sum of updates"
-        return f"{self.kind} in {where}: {count}; the largest finite magnitude is {self.largest:.3g}"
 
 
 class Watch(TorchDispatchMode):
@@ -70,11 +21,11 @@ class Watch(TorchDispatchMode):
     Parameters
     ----------
     module : nn.Module
-    state : callable
-        Returns the optimizer's state, parameter by parameter.
+    state : mapping
+        The optimizer's state, parameter by parameter, which may be filled later.
     """
 
-    def __init__(self, module: nn.Module, state: Callable[[], Mapping[Tensor, Mapping[str, Any]]]) -> None:
+    def __init__(self, module: nn.Module, state: Mapping[Tensor, Mapping[str, Any]]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.events: list[Event] = []
         self._module, self._state = module, state
@@ -95,7 +46,7 @@ class Watch(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Callable[..., Any], types: Sequence[type], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        """Run one operator, and look at what it gives."""
+        """Training one operator, and look at what it gives."""
         options = dict(kwargs or {})
         inputs = _floats((args, options))
         finite = all(bool(torch.isfinite(t).all()) for t in inputs)
@@ -157,8 +108,7 @@ class Watch(TorchDispatchMode):
 
     def _count(self) -> int:
         parameters = list(self._module.parameters())
-        state = self._state()
-        kept = sum(isinstance(v, Tensor) and v.ndim > 0 for p in parameters for v in state.get(p, {}).values())
+        kept = sum(isinstance(v, Tensor) and v.ndim > 0 for p in parameters for v in self._state.get(p, {}).values())
         return len(parameters) + sum(p.grad is not None for p in parameters) + kept
 
     def _scope_of(self, node: Any) -> str:
@@ -171,13 +121,12 @@ class Watch(TorchDispatchMode):
 
     def _named(self) -> dict[int, tuple[str, str]]:
         names: dict[int, tuple[str, str]] = {}
-        state = self._state()
         for name, parameter in self._module.named_parameters():
             module = name.rpartition(".")[0]
             names[_place(parameter)] = name, module
             if parameter.grad is not None:
                 names[_place(parameter.grad)] = f"the gradient of {name}", module
-            for kind, value in state.get(parameter, {}).items():
+            for kind, value in self._state.get(parameter, {}).items():
                 if isinstance(value, Tensor) and value.ndim:
                     names[_place(value)] = f"{kind} of {name}", module
         return names
@@ -209,7 +158,7 @@ class Watch(TorchDispatchMode):
             self._ranges.append((starts.pop(), torch._C._autograd._get_sequence_nr(), self._scopes.pop()))
 
         handles = [m.register_forward_pre_hook(enter(name)) for name, m in self._module.named_modules() if name]
-        handles += [m.register_forward_hook(leave, always_call=False) for name, m in self._module.named_modules() if name]
+        handles += [m.register_forward_hook(leave) for name, m in self._module.named_modules() if name]
         try:
             yield
         finally:
@@ -227,7 +176,7 @@ def _place(t: Tensor) -> int:
 
 
 def _exact(func: Any, args: tuple[Any, ...], options: dict[str, Any]) -> list[Tensor]:
-    """Run an operator on binary32 copies; what it gives, as binary32."""
+    """Training an operator on binary32 copies; what it gives, as binary32."""
 
     def widened(value: Any) -> Any:
         if isinstance(value, torch.dtype):

@@ -39,11 +39,6 @@ def test_the_full_experiment_with_cifar_has_the_published_setting():
         assert one.weight_decay == (1e-4 if "resnet" in one.arch else 0.0)
 
 
-def test_the_published_figures_are_those_of_the_paper():
-    assert PUBLISHED["paper_resnet110"].accuracy == {"fp16": 81.8, "fp32": 81.4, "mixed": 81.8}
-    assert PUBLISHED["paper_resnet110"].seconds == {"fp16": 1256, "fp32": 1712, "mixed": 1486}
-
-
 def test_an_unknown_experiment():
     with pytest.raises(UsageError, match="Unknown experiment 'imagenet': give one of mnist, cifar10"):
         make_plan("imagenet", full=False)

@@ -8,7 +8,7 @@ from click.testing import CliRunner
 
 from precisionkit.cli import main
 from precisionkit.errors import UnusableDataError
-from precisionkit.reproduce import Plan, Workshop, results, studies, write_document
+from precisionkit.reproduce import Findings, Plan, Where, results, studies, write_document
 from precisionkit.reproduce.normalisation import normalisation_table
 from precisionkit.reproduce.plan import slug
 from precisionkit.training import Settings
@@ -35,7 +35,7 @@ PLAN = Plan("mnist", False, "digits, reduced", RUNS, tuple(one for one in RUNS i
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("experiment")
-    return folder, results(PLAN, Workshop(folder, None, None, "cpu"), workers=2)
+    return folder, results(PLAN, Where(folder, None, None, "cpu"), workers=2)
 
 
 def test_every_run_has_a_result_in_the_order_of_the_plan(made):
@@ -50,7 +50,7 @@ def test_every_run_has_a_result_in_the_order_of_the_plan(made):
 def test_what_is_there_is_not_trained_again(made):
     folder, found = made
     counts = []
-    again = results(PLAN, Workshop(folder, None, None, "cpu"), workers=1, on_progress=lambda done, total: counts.append((done, total)))
+    again = results(PLAN, Where(folder, None, None, "cpu"), workers=1, on_progress=lambda done, total: counts.append((done, total)))
     assert again == found
     assert counts == [(len(RUNS), len(RUNS))]
 
@@ -58,7 +58,7 @@ def test_what_is_there_is_not_trained_again(made):
 def test_one_process_and_several_give_the_same(made, tmp_path):
     _, found = made
     few = dataclasses.replace(PLAN, settings=RUNS[:3], studied=())
-    for one, other in zip(results(few, Workshop(tmp_path, None, None, "cpu"), workers=1), found, strict=False):
+    for one, other in zip(results(few, Where(tmp_path, None, None, "cpu"), workers=1), found, strict=False):
         assert msgspec.structs.replace(one, seconds=0) == msgspec.structs.replace(other, seconds=0)
 
 
@@ -69,22 +69,22 @@ def test_results_of_other_settings_are_refused(made, tmp_path):
     (tmp_path / "runs" / f"{slug(changed)}.json").write_bytes((folder / "runs" / f"{slug(RUNS[0])}.json").read_bytes())
     plan = dataclasses.replace(PLAN, settings=(changed,), studied=())
     with pytest.raises(UnusableDataError, match="belongs to other settings: choose another folder"):
-        results(plan, Workshop(tmp_path, None, None, "cpu"), workers=1)
+        results(plan, Where(tmp_path, None, None, "cpu"), workers=1)
     (tmp_path / "runs" / f"{slug(changed)}.json").write_text("{}")
     with pytest.raises(UnusableDataError, match="is no result of this version"):
-        results(plan, Workshop(tmp_path, None, None, "cpu"), workers=1)
+        results(plan, Where(tmp_path, None, None, "cpu"), workers=1)
 
 
 def test_the_trained_networks_are_studied_and_the_document_written(made):
     folder, found = made
-    alone, pairs = studies(folder, PLAN.studied, PLAN.images, None, None)
+    alone, pairs = studies(PLAN, Where(folder, None, None, "cpu"))
     assert {(one.trained_in, one.run_in) for one in alone} == {
         ("fp32", "binary16"), ("fp16", "binary16"), ("mixed", "binary16"), ("bf16", "bfloat16"), ("strict-fp16", "binary16, sums in binary16"),
     }  # fmt: skip
     assert all(one.violations == 0 and 0 < one.proved + one.probable <= one.kept <= one.images == 60 for one in alone)
     assert {one.trained_in for one in pairs} == {"fp16", "mixed", "bf16", "strict-fp16"}
     assert next(one for one in pairs if one.trained_in == "fp16").delta > next(one for one in alone if one.trained_in == "fp16").delta
-    paths = write_document(PLAN, found, alone, pairs, folder, "cpu", 1.0)
+    paths = write_document(Findings(PLAN, found, alone, pairs, "cpu"), folder)
     assert all(path.stat().st_size > 0 for path in paths)
     text = (folder / "report.md").read_text()
     assert "**The networks, data and epochs are reduced**" in text

@@ -6,21 +6,22 @@ from click.testing import CliRunner
 from torch import nn
 
 from precisionkit.cli import main
-from precisionkit.training import DivergedError, Place, Settings, Task, find_failure, mend_underflow, team, train
+from precisionkit.cli.train import train as command
+from precisionkit.training import DivergedError, Job, Output, Settings, find_failure, mend_underflow, train
+from precisionkit.training.repairs import option_of
 from precisionkit.training.watch import Watch
 
 
 def failure(folder, **changes):
     options = {"arch": "digits_cnn", "data": "digits", "batch": 64, "epochs": 1, "precision": "fp16", "limit": 640}
-    task = Task.load(Settings(**options | changes))
-    with team("cpu") as alone:
-        with pytest.raises(DivergedError) as caught:
-            train(task, alone, Place(folder))
-        return find_failure(task, alone, folder, caught.value), task
+    job = Job.load(Settings(**options | changes))
+    with pytest.raises(DivergedError) as caught:
+        train(job, Output(folder))
+    return find_failure(job, folder, caught.value), job
 
 
 def test_a_division_by_zero_is_found_in_the_optimizer_and_repaired(tmp_path):
-    found, task = failure(tmp_path / "broken", optimizer="adam", epsilon=1e-8)
+    found, job = failure(tmp_path / "broken", optimizer="adam", epsilon=1e-8)
     assert (found.epoch, found.step) == (1, 1)
     assert (found.event.kind, found.event.phase, found.event.operator) == ("division by zero", "update", "addcdiv_")
     assert found.event.tensor == "conv1.weight"
@@ -30,12 +31,11 @@ def test_a_division_by_zero_is_found_in_the_optimizer_and_repaired(tmp_path):
     assert repairs["epsilon"].option == "--epsilon 1e-05"
     assert repairs["epsilon"].tried == 3  # 1e-7 and 1e-6 do not repair it
     assert repairs["layers in fp32"].works
-    with team("cpu") as alone:  # the repair, as an option, does what was said
-        value = float(repairs["epsilon"].option.split()[1])
-        mended = Task.load(
-            Settings(**{name: getattr(task.settings, name) for name in Settings.__struct_fields__} | {"epsilon": value, "epochs": 6})
-        )
-        assert train(mended, alone, Place(tmp_path / "mended")).history[-1].loss < 2.3
+    value = float(repairs["epsilon"].option.split()[1])
+    mended = Job.load(
+        Settings(**{name: getattr(job.settings, name) for name in Settings.__struct_fields__} | {"epsilon": value, "epochs": 6})
+    )
+    assert train(mended, Output(tmp_path / "mended")).history[-1].loss < 2.3
 
 
 def test_an_exploding_step_is_traced_to_the_second_moments(tmp_path):
@@ -49,19 +49,18 @@ def test_an_exploding_step_is_traced_to_the_second_moments(tmp_path):
 def test_a_failure_after_a_checkpoint_is_found_from_there(tmp_path):
     """The rate is raised in the middle: the steps before the checkpoint are not done again."""
     common = {"arch": "digits_cnn", "data": "digits", "batch": 64, "epochs": 3, "precision": "fp16", "limit": 640}
-    task = Task.load(Settings(**common, rate=400.0))
-    with team("cpu") as alone:
-        run = task.run(alone)
-        run.optimizer.param_groups[0]["lr"] = 0.01
-        for rows, weight in run.remaining():
-            run.step(rows, weight)
-        run.end_epoch()
-        from precisionkit.training.checkpoint import write_checkpoint
+    job = Job.load(Settings(**common, rate=400.0))
+    run = job.start()
+    run.optimizer.param_groups[0]["lr"] = 0.01
+    for rows, weight in run.remaining():
+        run.step(rows, weight)
+    run.end_epoch()
+    from precisionkit.training.checkpoint import write_checkpoint
 
-        write_checkpoint(tmp_path, task.bound(alone), run.progress, run.states())
-        with pytest.raises(DivergedError) as caught:
-            train(task, alone, Place(tmp_path, resume=True))
-        found = find_failure(task, alone, tmp_path, caught.value)
+    write_checkpoint(tmp_path, job.conditions(), run.progress, run.states())
+    with pytest.raises(DivergedError) as caught:
+        train(job, Output(tmp_path, resume=True))
+    found = find_failure(job, tmp_path, caught.value)
     assert found.epoch == 2
     assert next(repair for repair in found.repairs if repair.kind == "learning rate").works
 
@@ -77,11 +76,11 @@ class Shrunk(nn.Module):
         return self.second(self.first(x) * 2.0**-14 * 2.0**-14)
 
 
-def observed(module, x, phases=("forward", "backward")):
-    watch = Watch(module, dict)
-    with watch.phase(phases[0]):
+def observed(module, x):
+    watch = Watch(module, {})
+    with watch.phase("forward"):
         out = module(x).sum()
-    with watch.phase(phases[1]):
+    with watch.phase("backward"):
         out.backward()
     return watch.events
 
@@ -115,7 +114,7 @@ def test_weights_that_do_not_move_are_told():
         weight.weight.fill_(1.0)
     weight.weight.grad = torch.full_like(weight.weight, 2.0**-10)
     made = torch.optim.SGD(weight.parameters(), lr=1.0)
-    watch = Watch(weight, lambda: made.state)
+    watch = Watch(weight, made.state)
     with watch.phase("update"):
         made.step()
     assert [(event.kind, event.tensor, event.lost) for event in watch.events] == [("lost update", "weight", 1.0)]
@@ -134,30 +133,26 @@ def test_the_command_says_and_writes_it(tmp_path):
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16", "mixed", "strict-fp16"])
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "rmsprop"])
 def test_watching_changes_no_bit(tmp_path, precision, optimizer):
-    task = Task.load(
-        Settings(arch="digits_cnn", data="digits", limit=192, epochs=1, precision=precision, optimizer=optimizer, epsilon=1e-3)
-    )
+    job = Job.load(Settings(arch="digits_cnn", data="digits", limit=192, epochs=1, precision=precision, optimizer=optimizer, epsilon=1e-3))
     found = []
     for watch in (0, 1):
-        with team("cpu") as alone:
-            train(task, alone, Place(tmp_path / str(watch), watch=watch))
+        train(job, Output(tmp_path / str(watch), watch=watch))
         found.append(torch.load(tmp_path / str(watch) / "model.pt", weights_only=True)["state_dict"])
     assert all(torch.equal(one, other) for one, other in zip(found[0].values(), found[1].values(), strict=True))
 
 
 def test_a_loss_that_is_scaled_down_kills_gradients_and_a_scale_brings_them_back(tmp_path):
-    task = Task.load(Settings(arch="mnist_fc_3layer", data=_digits_as_mnist(tmp_path), test=_digits_as_mnist(tmp_path, first=100), epochs=1,
+    job = Job.load(Settings(arch="mnist_fc_3layer", data=_noise(tmp_path), test=_noise(tmp_path, first=100), epochs=1,
                               precision="fp16", loss_scale=2.0**-26))  # fmt: skip
-    with team("cpu") as alone:
-        done = train(task, alone, Place(tmp_path / "run", watch=1))
-        dead = next(one for one in done.observed if one.event.kind == "underflow")
-        assert (dead.epoch, dead.step, dead.event.phase) == (1, 1, "backward")
-        repairs = {repair.kind: repair for repair in mend_underflow(task, alone, dead)}
+    done = train(job, Output(tmp_path / "run", watch=1))
+    dead = next(one for one in done.observed if one.event.kind == "underflow")
+    assert (dead.epoch, dead.step, dead.event.phase) == (1, 1, "backward")
+    repairs = {repair.kind: repair for repair in mend_underflow(job, dead)}
     assert repairs["loss scale"].works
     assert repairs["loss scale"].tried > 1
 
 
-def _digits_as_mnist(folder, first=0):
+def _noise(folder, first=0):
     """100 random images of the size of MNIST's."""
     import numpy as np
 
@@ -173,3 +168,37 @@ def test_the_command_says_what_was_lost(tmp_path):
     assert result.exit_code == 0
     assert "First in step 1 of epoch 1: lost update of conv1.weight" in " ".join(result.stdout.split())
     assert (tmp_path / "run" / "events.json").is_file()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "mixed"])
+def test_watching_other_precisions_tries_no_loss_scale(tmp_path, precision):
+    options = ["--data", "digits", "--limit", "128", "--precision", precision, "--batch", "64", "--epochs", "1", "--watch", "1", "-q"]
+    result = CliRunner().invoke(main, ["train", "digits_cnn", *options, "--out", str(tmp_path / "run")])
+    assert result.exit_code == 0, result.stderr
+    assert "loss-scale" not in result.stdout
+
+
+def test_options_of_repairs_are_exactly_the_changes():
+    changes = {"epsilon": 1e-5, "loss_scale": 4.0**10, "rate": 0.01 / 4**7, "keep_fp32": ("fc", "conv1")}
+    context = command.make_context("train", ["digits_cnn", "--data", "digits", *option_of(changes).split()])
+    assert {name: context.params[name] for name in changes} == changes
+
+
+def test_mixed_precision_whose_loss_never_is_finite_breaks_at_the_end_of_an_epoch(tmp_path):
+    """The scaler skips every step, so that no weight shows it."""
+    job = Job.load(Settings(arch="digits_cnn", data="digits", limit=128, epochs=1, precision="mixed", normalize="0/1e-6"))
+    with pytest.raises(DivergedError, match="the mean loss of the epoch is"):
+        train(job, tmp_path)
+
+
+def test_a_failure_in_a_later_epoch_is_counted_over_all_steps(tmp_path):
+    job = Job.load(Settings(arch="digits_cnn", data="digits", batch=64, epochs=3, precision="fp16", limit=640))
+
+    def explode(training):
+        if training.number == 15:
+            training.optimizer.param_groups[0]["lr"] = 500.0
+
+    with pytest.raises(DivergedError) as caught:
+        train(job, tmp_path, on_step=explode)
+    assert caught.value.number in (16, 17)
+    assert "of epoch 2." in str(caught.value)

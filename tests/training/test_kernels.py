@@ -5,8 +5,9 @@ import torch
 from torch.nn import functional
 
 from precisionkit.errors import UnsupportedOperatorError
+from precisionkit.training.contraction import convolved_backward
 from precisionkit.training.kernels import RoundedKernels, StrictKernels, kernels
-from precisionkit.training.precision import PRECISIONS
+from precisionkit.training.settings import Settings
 
 
 def operands(dtype, shapes, seed=0):
@@ -51,10 +52,17 @@ def test_without_the_kernels_products_need_not_be_these():
 
 
 def test_strict_products_backward_stay_in_the_format():
-    half = operands(torch.float16, [(2, 3, 8, 8), (4, 3, 3, 3), (4,)])
+    half = [t.detach().mul(8).round().requires_grad_() for t in operands(torch.float16, [(40, 3, 8, 8), (4, 3, 3, 3), (4,)])]
     with StrictKernels():
-        functional.conv2d(*half).sum().backward()
-    assert all(t.grad.dtype == torch.float16 for t in half)
+        out = functional.conv2d(*half)
+        out.backward(torch.ones_like(out))
+    x, weight, _ = (t.detach() for t in half)
+    expected = convolved_backward(torch.ones_like(out), x, weight, [1, 1], [0, 0], [1, 1], 1)
+    for one, found in zip(half, expected, strict=True):
+        assert one.grad.dtype == torch.float16
+        assert torch.equal(one.grad, found)
+    wide = torch.ones(40 * 36).sum()
+    assert half[2].grad[0] == wide  # of the bias: 1440 ones, a multiple of 16, are exact in binary16 too
 
 
 @pytest.mark.parametrize(
@@ -62,6 +70,9 @@ def test_strict_products_backward_stay_in_the_format():
     [
         (lambda x: functional.conv1d(x.reshape(1, 2, 8), x.reshape(2, 2, 4)), "other than two dimensions"),
         (lambda x: torch.sum(x, dtype=torch.float32), "result format torch.float32"),
+        (lambda x: torch.dot(x, x), "operator dot with sums in a half format"),
+        (lambda x: functional.avg_pool2d(x.reshape(1, 1, 4, 4), 2), "operator avg_pool2d with sums"),
+        (lambda x: x.var(), "operator var with sums"),
     ],
 )
 def test_strict_refuses_what_it_has_no_arithmetic_for(run, what):
@@ -75,4 +86,4 @@ def test_strict_refuses_what_it_has_no_arithmetic_for(run, what):
     + [("strict-fp16", native, "StrictKernels") for native in (True, False)],
 )
 def test_which_kernels_a_precision_runs_on(name, native, kind):
-    assert type(kernels(PRECISIONS[name], native=native)).__name__ == kind
+    assert type(kernels(Settings(arch="-", data="-", precision=name, kernels="native" if native else "rounded"))).__name__ == kind

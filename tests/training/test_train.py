@@ -1,6 +1,7 @@
 """Training: what it leaves, and that a run that was killed ends with the same bits."""
 
 import csv
+import json
 import os
 import random
 import signal
@@ -15,7 +16,7 @@ from click.testing import CliRunner
 
 from precisionkit.cli import main
 from precisionkit.models import load_model
-from precisionkit.training import Place, Settings, Task, team, train
+from precisionkit.training import Job, Output, Settings, train
 
 ROOT = Path(__file__).resolve().parents[2]
 DROPPED = "tests.training.networks:dropped"
@@ -26,8 +27,7 @@ def settings(**changes):
 
 
 def trained(folder, **changes):
-    with team("cpu") as alone:
-        return train(Task.load(settings(**changes)), alone, Place(folder))
+    return train(Job.load(settings(**changes)), Output(folder))
 
 
 def rows(folder):
@@ -133,7 +133,7 @@ def test_a_run_killed_at_random_moments_ends_with_the_same_bits(tmp_path):
 @pytest.mark.parametrize("precision", ["fp16", "mixed"])
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "rmsprop"])
 def test_a_run_interrupted_at_any_step_ends_with_the_same_bits(tmp_path, precision, optimizer):
-    task = Task.load(settings(arch=DROPPED, precision=precision, optimizer=optimizer, epsilon=1e-3, limit=320, epochs=2))
+    job = Job.load(settings(arch=DROPPED, precision=precision, optimizer=optimizer, epsilon=1e-3, limit=320, epochs=2))
 
     class StoppedError(Exception):
         pass
@@ -145,20 +145,18 @@ def test_a_run_interrupted_at_any_step_ends_with_the_same_bits(tmp_path, precisi
 
         return on_step
 
-    with team("cpu") as alone:
-        train(task, alone, Place(tmp_path / "whole", every=2))
-        for step in (1, 3, 4, 5, 8, 9):
-            with pytest.raises(StoppedError):
-                train(task, alone, Place(tmp_path / "parts", every=2, resume=True), on_step=stop_at(step))
-        train(task, alone, Place(tmp_path / "parts", every=2, resume=True))
+    train(job, Output(tmp_path / "whole", every=2))
+    for step in (1, 3, 4, 5, 8, 9):
+        with pytest.raises(StoppedError):
+            train(job, Output(tmp_path / "parts", every=2, resume=True), on_step=stop_at(step))
+    train(job, Output(tmp_path / "parts", every=2, resume=True))
     assert same(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
 
 
 def test_more_epochs_can_be_asked_for_later(tmp_path):
     trained(tmp_path / "whole", epochs=2)
     trained(tmp_path / "parts", epochs=1)
-    with team("cpu") as alone:
-        train(Task.load(settings()), alone, Place(tmp_path / "parts", resume=True))
+    train(Job.load(settings()), Output(tmp_path / "parts", resume=True))
     assert same(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
 
 
@@ -232,12 +230,11 @@ def test_the_tensorboard_log_has_the_metrics(tmp_path):
 import sys
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 log = EventAccumulator(sys.argv[1]); log.Reload()
-print([(event.step, event.value) for event in log.Scalars("accuracy")])
+import json; print(json.dumps([(event.step, event.value) for event in log.Scalars("accuracy")]))
 """
-    with team("cpu") as alone:
-        train(Task.load(settings(epochs=1)), alone, Place(tmp_path, tensorboard=True))
-        done = train(Task.load(settings(epochs=3)), alone, Place(tmp_path, tensorboard=True, resume=True))
+    train(Job.load(settings(epochs=1)), Output(tmp_path, tensorboard=True))
+    done = train(Job.load(settings(epochs=3)), Output(tmp_path, tensorboard=True, resume=True))
     read = subprocess.run([sys.executable, "-c", script, str(tmp_path / "tensorboard")], capture_output=True, text=True, check=True)
-    logged = eval(read.stdout)  # of a list of numbers that this test printed
+    logged = json.loads(read.stdout)
     assert [step for step, _ in logged] == [1, 2, 3]
     assert [value for _, value in logged] == pytest.approx([epoch.accuracy for epoch in done.history])

@@ -1,0 +1,66 @@
+"""Several processes that share one piece of work, started by ``torchrun``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Processes:
+    """The processes as one of them sees them.
+
+    Attributes
+    ----------
+    rank, world : int
+        Number of this process; how many there are.
+    device : torch.device
+        This process's own.
+    """
+
+    rank: int
+    world: int
+    device: torch.device
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is the process that writes files and talks."""
+        return self.rank == 0
+
+    def total(self, value: Tensor) -> Tensor:
+        """Sum a tensor on the CPU over the processes."""
+        if self.world > 1:
+            dist.all_reduce(value)
+        return value
+
+
+ALONE = Processes(0, 1, torch.device("cpu"))
+
+
+@contextmanager
+def join_processes(device: str) -> Iterator[Processes]:
+    """Join the processes that torchrun started, by gloo on CPUs, and by NCCL between GPUs; alone without torchrun.
+
+    Parameters
+    ----------
+    device : str
+        ``cpu`` or ``cuda``; each process gets a GPU of its own.
+    """
+    world, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+    if world == 1:
+        yield Processes(0, 1, torch.device(device))
+        return
+    own = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if device == "cuda" else torch.device(device)
+    if own.type == "cuda":
+        torch.cuda.set_device(own)
+    dist.init_process_group("cpu:gloo,cuda:nccl" if own.type == "cuda" else "gloo")
+    try:
+        yield Processes(rank, world, own)
+    finally:
+        dist.destroy_process_group()
