@@ -67,7 +67,7 @@ class RoundedKernels(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Callable[..., Any], types: Sequence[type], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        """Training one operator."""
+        """Run one operator."""
         if func in PRODUCTS and (half := _half(args)) is not None:
             return _narrowed(func(*map(_widened, args), **(kwargs or {})), half)
         return func(*args, **(kwargs or {}))
@@ -79,13 +79,12 @@ class StrictKernels(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Callable[..., Any], types: Sequence[type], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        """Training one operator."""
-        rule = _STRICT.get(func)
-        if _half(args) is None or (rule is None and func not in SUMS):
+        """Run one operator."""
+        if _half(args) is None or func not in _STRICT.keys() | SUMS:
             return func(*args, **(kwargs or {}))
-        if rule is None:
-            _plain(func._schema.name.removeprefix("aten::"), False, "sums in a half format")
-        return rule(*args, **(kwargs or {}))
+        rule = _STRICT.get(func)
+        _plain(str(func).split(".")[1], rule is not None, "sums in a half format")
+        return (rule or func)(*args, **(kwargs or {}))
 
 
 def _half(args: tuple[Any, ...]) -> torch.dtype | None:

@@ -46,7 +46,7 @@ class Watch(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Callable[..., Any], types: Sequence[type], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        """Training one operator, and look at what it gives."""
+        """Run one operator, and look at what it gives."""
         options = dict(kwargs or {})
         inputs = _floats((args, options))
         finite = all(bool(torch.isfinite(t).all()) for t in inputs)
@@ -176,7 +176,7 @@ def _place(t: Tensor) -> int:
 
 
 def _exact(func: Any, args: tuple[Any, ...], options: dict[str, Any]) -> list[Tensor]:
-    """Training an operator on binary32 copies; what it gives, as binary32."""
+    """Run an operator on binary32 copies; what it gives, as binary32."""
 
     def widened(value: Any) -> Any:
         if isinstance(value, torch.dtype):

@@ -186,9 +186,10 @@ def test_options_of_repairs_are_exactly_the_changes():
 
 def test_mixed_precision_whose_loss_never_is_finite_breaks_at_the_end_of_an_epoch(tmp_path):
     """The scaler skips every step, so that no weight shows it."""
-    job = Job.load(Settings(arch="digits_cnn", data="digits", limit=128, epochs=1, precision="mixed", normalize="0/1e-6"))
+    data, test = _noise(tmp_path), _noise(tmp_path, first=100)
+    job = Job.load(Settings(arch="mnist_fc_3layer", data=data, test=test, epochs=1, precision="mixed", normalize="0/1e-7"))
     with pytest.raises(DivergedError, match="the mean loss of the epoch is"):
-        train(job, tmp_path)
+        train(job, tmp_path / "run")
 
 
 def test_a_failure_in_a_later_epoch_is_counted_over_all_steps(tmp_path):
