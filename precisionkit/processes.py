@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -38,6 +38,25 @@ class Processes:
         if self.world > 1:
             dist.all_reduce(value)
         return value
+
+    def average(self, tensors: Iterable[Tensor]) -> None:
+        """Average tensors over the processes in place, each divided before the sum, those of one format in one piece and in their order."""
+        if self.world == 1:
+            return
+        groups: dict[torch.dtype, list[Tensor]] = {}
+        for tensor in tensors:
+            groups.setdefault(tensor.dtype, []).append(tensor)
+        for group in groups.values():
+            flat = torch.cat([tensor.flatten() for tensor in group]).div_(self.world)
+            dist.all_reduce(flat)
+            for tensor, part in zip(group, flat.split([tensor.numel() for tensor in group]), strict=True):
+                tensor.copy_(part.view_as(tensor))
+
+    def follow(self, tensors: Iterable[Tensor]) -> None:
+        """Take the first process's tensors, in place."""
+        if self.world > 1:
+            for tensor in tensors:
+                dist.broadcast(tensor, 0)
 
 
 ALONE = Processes(0, 1, torch.device("cpu"))

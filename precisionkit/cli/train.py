@@ -93,12 +93,17 @@ _RUNNING = (
         metavar="STEPS",
         help="Within an epoch; 0: only after epochs.",
     ),
-    click.option("--minutes", type=float, metavar="M", help="End before an epoch that would not fit in M minutes of training."),
+    click.option(
+        "--minutes",
+        type=click.FloatRange(min=0, min_open=True),
+        metavar="M",
+        help="End before an epoch that would not fit.",
+    ),
     click.option("--watch", type=click.IntRange(min=0), default=0, metavar="STEPS", help="Observe every so many steps for what is lost."),
     click.option("--tensorboard", is_flag=True, help="Write a TensorBoard log as well."),
     click.option("--diagnose/--no-diagnose", default=True, show_default=True, help="Where training breaks, look for cause and repairs."),
     click.option("--device", default="cpu", show_default=True, help="cpu or cuda."),
-    click.option("--threads", type=click.IntRange(min=1), metavar="N", help="Of the CPU; last bits can depend on it [default: torch's]."),
+    click.option("--threads", type=click.IntRange(1, 1024), metavar="N", help="Of the CPU; last bits can depend on it [default: torch's]."),
     click.option(
         "--data-root", type=click.Path(path_type=Path, file_okay=False), help="Folder with named data sets [default: $PRECISIONKIT_DATA]."
     ),

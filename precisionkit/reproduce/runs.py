@@ -7,13 +7,15 @@ import multiprocessing
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from functools import lru_cache
 from pathlib import Path
 
 import msgspec
 import torch
+from msgspec.structs import replace
 
-from precisionkit.errors import UnusableDataError
+from precisionkit.errors import ReportError, UnusableDataError
 from precisionkit.processes import join_processes
 from precisionkit.report import write_json
 from precisionkit.reproduce.plan import Plan, slug
@@ -27,6 +29,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     Attributes
     ----------
     settings : Settings
+    data, test : str
+        Hashes of the images that trained and tested.
     broke : str
         Why it broke, empty if it did not.
     step : int
@@ -40,6 +44,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     settings: Settings
+    data: str
+    test: str
     broke: str = ""
     step: int = 0
     accuracy: float | None = None
@@ -89,7 +95,7 @@ def results(
         A run cannot be made, or results lie there that belong to other settings.
     """
     (where.folder / "runs").mkdir(parents=True, exist_ok=True)
-    found = {settings: read_result(where.folder, settings) for settings in plan.settings}
+    found = {settings: read_result(where, settings) for settings in plan.settings}
     missing = [settings for settings in plan.settings if found[settings] is None]
     on_progress(len(found) - len(missing), len(found))
     for result in _made(missing, plan, where, workers):
@@ -98,17 +104,18 @@ def results(
     return tuple(one for settings in plan.settings if (one := found[settings]) is not None)
 
 
-def read_result(folder: Path, settings: Settings) -> Result | None:
+def read_result(where: Where, settings: Settings) -> Result | None:
     """Return the result of a run, None where there is none yet."""
-    path = folder / "runs" / f"{slug(settings)}.json"
+    path = where.folder / "runs" / f"{slug(settings)}.json"
     if not path.is_file():
         return None
     try:
         found = msgspec.json.decode(path.read_bytes(), type=Result)
     except msgspec.DecodeError:
         raise UnusableDataError(f"The file {path} is no result of this version: delete it, or choose another folder with --out.") from None
-    if found.settings != settings:
-        raise UnusableDataError(f"The result {path} belongs to other settings: choose another folder with --out.")
+    parts = _job(settings, where).data
+    if (found.settings, found.data, found.test) != (settings, parts.train.sha256, parts.test.sha256):
+        raise UnusableDataError(f"The result {path} belongs to other settings or data: choose another folder with --out.")
     return found
 
 
@@ -124,6 +131,10 @@ def _made(missing: Sequence[Settings], plan: Plan, where: Where, workers: int) -
         futures = [pool.submit(_run, settings, where, keep=settings in studied) for settings in missing]
         try:
             yield from (future.result() for future in as_completed(futures))
+        except BrokenProcessPool:
+            raise ReportError(
+                "A process that trained was killed, perhaps for want of memory: use fewer --workers; the command goes on with the rest."
+            ) from None
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
@@ -137,15 +148,17 @@ def _prepare() -> None:
 def _run(settings: Settings, where: Where, *, keep: bool) -> Result:
     """Train one run; one that was killed goes on from its last epoch."""
     folder = where.folder / "runs" / slug(settings)
+    job = _job(settings, where)
+    empty = Result(settings=settings, data=job.data.train.sha256, test=job.data.test.sha256)
     with join_processes(where.device) as alone:
         try:
-            done = train(_job(settings, where), Output(folder, every=0, resume=True), alone)
+            done = train(job, Output(folder, every=0, resume=True), alone)
         except DivergedError as error:
-            result = Result(settings=settings, broke=error.what, step=error.number + 1)
+            result = replace(empty, broke=error.what, step=error.number + 1)
         else:
             last = done.history[-1]
-            result = Result(
-                settings=settings,
+            result = replace(
+                empty,
                 accuracy=last.accuracy,
                 seconds=last.seconds,
                 memory=done.memory,

@@ -14,9 +14,9 @@ class SteppedBatchNorm(nn.Module):
     The squares of deviations are stored: above 255.9 they overflow in binary16, below 2**-12.5 they become zero.
     """
 
-    running_mean: Tensor
-    running_var: Tensor
-    num_batches_tracked: Tensor
+    running_mean: Tensor | None
+    running_var: Tensor | None
+    num_batches_tracked: Tensor | None
 
     def __init__(self, norm: Norm) -> None:
         super().__init__()
@@ -28,20 +28,23 @@ class SteppedBatchNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return the normalised batch, (n, C, ...)."""
         shape = [1, -1, *[1] * (x.ndim - 2)]
-        if self.training:
+        if self.training or self.running_mean is None or self.running_var is None:
             mean, variance = statistics(x)
-            self._follow(mean, variance, x.numel() // x.shape[1])
         else:
             mean, variance = self.running_mean.view(shape), self.running_var.view(shape)
+        if self.training:
+            self._follow(mean, variance, x.numel() // x.shape[1])
         normalised = (x - mean) * torch.rsqrt(variance + self.eps)
-        return normalised * self.weight.view(shape) + self.bias.view(shape)
+        return normalised if self.weight is None else normalised * self.weight.view(shape) + self.bias.view(shape)
 
     @torch.no_grad()
     def _follow(self, mean: Tensor, variance: Tensor, count: int) -> None:
-        """Move the running statistics towards those of a batch with `count` numbers in a channel."""
-        self._update(self.running_mean, mean)
-        self._update(self.running_var, variance * (count / max(count - 1, 1)))
-        self.num_batches_tracked += 1
+        """Move the running statistics, where there are some, towards those of a batch with `count` numbers in a channel."""
+        if self.running_mean is not None and self.running_var is not None:
+            self._update(self.running_mean, mean)
+            self._update(self.running_var, variance * (count / max(count - 1, 1)))
+        if self.num_batches_tracked is not None:
+            self.num_batches_tracked += 1
 
     def _update(self, running: Tensor, now: Tensor) -> None:
         running.mul_(1 - self.momentum).add_(self.momentum * now.flatten())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import pickle
 import zipfile
@@ -16,7 +17,7 @@ from precisionkit.report.write import write_file
 from precisionkit.training.events import Observed
 from precisionkit.training.settings import Settings
 
-FORMAT = "precisionkit.checkpoint/1"
+FORMAT = b"precisionkit.checkpoint/1\n"
 CHECKPOINT = "checkpoint.pt"
 _DAMAGE = (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError, AttributeError, TypeError, zipfile.BadZipFile)
 
@@ -103,8 +104,9 @@ def write_checkpoint(folder: Path, conditions: Conditions, progress: Progress, s
     """
     buffer = io.BytesIO()
     about = {"conditions": msgspec.to_builtins(conditions), "progress": msgspec.to_builtins(progress)}
-    torch.save({"format": FORMAT, **about, **states}, buffer)
-    write_file(folder / CHECKPOINT, buffer.getvalue())
+    torch.save({**about, **states}, buffer)
+    content = buffer.getvalue()
+    write_file(folder / CHECKPOINT, FORMAT + hashlib.sha256(content).digest() + content)
 
 
 def read_checkpoint(folder: Path, device: torch.device) -> tuple[Conditions, Progress, dict[str, Any]]:
@@ -117,14 +119,23 @@ def read_checkpoint(folder: Path, device: torch.device) -> tuple[Conditions, Pro
     """
     path = folder / CHECKPOINT
     try:
-        found = torch.load(path, map_location=device, weights_only=True)
-        if found.pop("format") != FORMAT:
+        content = path.read_bytes()
+        start = len(FORMAT) + hashlib.sha256().digest_size
+        if content[:start] != FORMAT + hashlib.sha256(content[start:]).digest():
             raise ValueError
+        found = torch.load(io.BytesIO(content[start:]), map_location=device, weights_only=True)
         conditions = msgspec.convert(found.pop("conditions"), Conditions)
         progress = msgspec.convert(found.pop("progress"), Progress)
     except _DAMAGE:
         raise UnusableModelError(f"The checkpoint {path} is damaged or of another version: delete it and start the run anew.") from None
     return conditions, progress, found
+
+
+def _that_matter(settings: Settings) -> dict[str, Any]:
+    """Settings that the bits depend on: not epochs, of which more may be asked for, nor what the optimizer does not have."""
+    unused = {"epochs", "momentum" if settings.optimizer != "sgd" else "epsilon"}
+    found = msgspec.to_builtins(settings) | {"rate": settings.learning_rate}
+    return {f"the setting {name}": value for name, value in found.items() if name not in unused}
 
 
 def check_same(conditions: Conditions, asked: Conditions, folder: Path) -> None:
@@ -135,9 +146,8 @@ def check_same(conditions: Conditions, asked: Conditions, folder: Path) -> None:
     UsageError
         Something that the result depends on differs.
     """
-    before, now = (msgspec.to_builtins(one) for one in (conditions, asked))
-    pairs = [(name, before[name], now[name]) for name in before if name != "settings"]
-    pairs += [(name, value, now["settings"][name]) for name, value in before["settings"].items() if name != "epochs"]
+    before, now = (msgspec.to_builtins(one) | _that_matter(one.settings) for one in (conditions, asked))
+    pairs = [(name, value, now[name]) for name, value in before.items() if name != "settings" and name in now]
     different = [f"{name} was {then!r} and is {value!r}" for name, then, value in pairs if then != value]
     if different:
         raise UsageError(f"The run in {folder} cannot go on, because {'; '.join(different)}: give what it was, or choose another folder.")

@@ -1,7 +1,7 @@
 """Sums that are accumulated in a half format, as tensor cores with half accumulators do: the arithmetic of ``strict-fp16``.
 
 A product of a row and a column is cut into blocks of `BLOCK`.  The products within a block are exact and are summed in binary32; the sum
-is added to an accumulator in the half format, one rounding each block, in their order.  Rows longer than `SPLIT` are cut into parts
+is added to an accumulator, in binary32, and stored in the half format, block by block.  Rows longer than `SPLIT` are cut into parts
 with accumulators of their own (split-K), which are added in order, in the half format again.
 """
 

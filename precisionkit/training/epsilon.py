@@ -84,10 +84,10 @@ def analyse_epsilon(optimizer: str, epsilon: float, fmt: Format) -> EpsilonAnaly
 
 
 def analyse_settings(settings: Settings) -> EpsilonAnalysis | None:
-    """Tell what the epsilon of a run does; None where there is none."""
+    """Tell what the epsilon of a run does, for gradients under its loss scale; None where there is none."""
     if settings.optimizer not in _DECAY:
         return None
-    return analyse_epsilon(settings.optimizer, settings.epsilon, settings.formats.storage)
+    return analyse_epsilon(settings.optimizer, settings.epsilon * settings.loss_scale, settings.formats.storage)
 
 
 def _stored(value: float, fmt: Format) -> float:

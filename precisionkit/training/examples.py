@@ -53,7 +53,7 @@ def load_parts(source: str, test: str | None, limit: int | None, root: str | Non
     """
     train = load_dataset(source, split="train", root=root, limit=limit, download=download)
     held = load_dataset(test or source, split="test", root=root, download=download)
-    if train.sha256 == held.sha256:
+    if train.sha256 == held.sha256 or (train.split == held.split == "all" and test in (None, source)):
         raise UsageError(f"The data set {source} has no part of its own for testing: name another one with --test.")
     for data in (train, held):
         if data.labels is None:

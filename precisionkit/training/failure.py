@@ -9,9 +9,12 @@ import msgspec
 
 from precisionkit.training.epsilon import analyse_settings
 from precisionkit.training.events import Event
-from precisionkit.training.repairs import HORIZON, Repair, Trials, observe_until_broken, repairs
+from precisionkit.training.repairs import HORIZON, Repair, Trials, first_broken, observe_until_broken, repairs
 from precisionkit.training.run import DivergedError
 from precisionkit.training.train import Job
+
+_FROM_START = 500
+"""Steps up to which a run is done again from its start; beyond, from its last checkpoint, which may hold what is damaged."""
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,31 +61,24 @@ def find_failure(job: Job, folder: Path, error: DivergedError, on_trial: Callabl
     Parameters
     ----------
     job, folder : Job, Path
-        Of the run that broke, by one process; its last checkpoint, or its start, is gone back to.
+        Of the run that broke, by one process; its start is gone back to, or after many steps its last checkpoint.
     error : DivergedError
     on_trial : callable
         Told the options that are tried.
     """
-    trials = Trials(job, folder, on_trial)
+    trials = Trials(job, folder if error.number > _FROM_START else None, on_trial)
+    noticed = first_broken(trials.start({}), error)
     training = trials.start({})
-    events = observe_until_broken(training, error.number - 1)
-    first = next((place for place, event in enumerate(events) if event.fatal), len(events))
-    event = events[first] if first < len(events) else None
-    number = _number(training.number, event, error)
+    seen = observe_until_broken(training, noticed - 1)
+    first = next((place for place, (_, event) in enumerate(seen) if event.fatal), len(seen))
+    number, event = seen[first] if first < len(seen) else (noticed, None)
     analysis = analyse_settings(job.settings) if job.settings.formats.pure_half else None
     return Failure(
         epoch=number // training.steps + 1,
         step=number % training.steps + 1,
         noticed=str(error),
         event=event,
-        lost=tuple(one for one in events[:first] if not one.fatal),
+        lost=tuple(one for _, one in seen[:first]),
         explanation=analysis.describe() if analysis is not None and analysis.amplification > 1 else "",
         repairs=tuple(repairs(trials, error, event, lost=first > 0 or event is None)),
     )
-
-
-def _number(done: int, event: Event | None, error: DivergedError) -> int:
-    """The step of the first event: one whose loss is not finite was not counted as done, one that broke later was."""
-    if event is None:
-        return error.number
-    return done if event.phase == "forward" else done - 1

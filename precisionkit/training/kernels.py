@@ -2,8 +2,8 @@
 
 CPUs without half arithmetic run half matrix products and convolutions 30 to 95 times slower than binary32 ones; both accumulate in
 binary32 and round once.  Here the tensors are half tensors, in memory and for autograd, and only the products are computed from binary32
-copies and stored once, forward and backward.  Elementwise operators, reductions and normalisations run as torch has them: their half
-kernels compute in binary32 and store once as well.
+copies and stored once, forward and backward, and so are the gradients that torch's CPU kernels would accumulate in the half format.
+Elementwise operators, other reductions and normalisations run as torch has them: their half kernels compute in binary32 and store once.
 """
 
 from __future__ import annotations
@@ -32,6 +32,24 @@ PRODUCTS = frozenset(
         _aten.convolution_backward.default,
     }
 )
+
+WIDENED = PRODUCTS | {
+    _aten.mv.default,
+    _aten.addmv.default,
+    _aten.dot.default,
+    _aten.vdot.default,
+    _aten.addbmm.default,
+    _aten.native_layer_norm_backward.default,
+    _aten.native_group_norm_backward.default,
+    _aten.max_pool2d_with_indices_backward.default,
+    _aten.avg_pool2d_backward.default,
+    _aten._adaptive_avg_pool2d_backward.default,
+    _aten.embedding_dense_backward.default,
+    _aten.index_put.default,
+    _aten.index_add.default,
+    _aten.scatter_add.default,
+}
+"""Products, and gradients that torch's CPU kernels accumulate in the half format, all computed from binary32 copies."""
 
 SUMS = PRODUCTS | {
     _aten.mv.default,
@@ -68,7 +86,7 @@ class RoundedKernels(TorchDispatchMode):
         self, func: Callable[..., Any], types: Sequence[type], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         """Run one operator."""
-        if func in PRODUCTS and (half := _half(args)) is not None:
+        if func in WIDENED and (half := _half(args)) is not None:
             return _narrowed(func(*map(_widened, args), **(kwargs or {})), half)
         return func(*args, **(kwargs or {}))
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 from precisionkit.errors import UsageError, shown
 from precisionkit.models.factory import build
@@ -36,7 +37,7 @@ def build_network(settings: Settings, device: torch.device) -> nn.Module:
         if isinstance(norm, Norm):
             norm.momentum = 1 - settings.batch_norm_momentum
     module = module.to(device).to(memory_format=torch.channels_last).train()
-    return keep(in_precision(module, settings.formats), settings.keep_fp32, settings.formats)
+    return keep(in_precision(module, settings.formats), settings.keep_fp32, settings.formats, device)
 
 
 def in_precision(module: nn.Module, precision: Precision) -> nn.Module:
@@ -50,28 +51,44 @@ def in_precision(module: nn.Module, precision: Precision) -> nn.Module:
     return stepped(module) if precision.strict else module
 
 
-def keep(module: nn.Module, names: tuple[str, ...], precision: Precision) -> nn.Module:
-    """Have some modules computed in binary32: their inputs are widened, their outputs stored in the format of the others."""
+def keep(module: nn.Module, names: tuple[str, ...], precision: Precision, device: torch.device) -> nn.Module:
+    """Have some modules computed in binary32: their inputs are widened, their outputs stored in the format of the others.
+
+    Raises
+    ------
+    UsageError
+        There is no module of a name, or it is a part of one that computes without calling it.
+    """
     known = dict(module.named_modules())
-    for name in names:
+    for name in dict.fromkeys(names):
         if name not in known or not name:
             raise UsageError(f"The network has no module {shown(name)!r} to keep in fp32: it has {', '.join(filter(None, known))}.")
-        kept = known[name].float()
-        if precision.pure_half:
-            kept.register_forward_pre_hook(_widen)
-            kept.register_forward_hook(_narrow(DTYPES[precision.storage]))
-        elif precision.autocast:
-            kept.forward = torch.autocast("cuda" if next(kept.parameters()).is_cuda else "cpu", enabled=False)(kept.forward)
-            kept.register_forward_pre_hook(_widen)
+        parent = name.rpartition(".")[0]
+        if isinstance(known[parent], nn.MultiheadAttention):
+            raise UsageError(f"The module {name} is computed within {parent}: keep that in fp32.")
+        if not any(name.startswith(f"{other}.") for other in names):  # else it is kept with what it is in
+            _keep(known[name].float(), precision, device)
     return module
 
 
-def _widen(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-    return tuple(one.float() if isinstance(one, Tensor) and one.is_floating_point() else one for one in inputs)
+def _keep(kept: nn.Module, precision: Precision, device: torch.device) -> None:
+    kept.register_forward_pre_hook(_widen, with_kwargs=True)
+    if precision.pure_half:
+        kept.register_forward_hook(_narrow(DTYPES[precision.storage]))
+    elif precision.autocast:
+        kept.forward = torch.autocast(device.type, enabled=False)(kept.forward)
+
+
+def _widen(module: nn.Module, inputs: tuple[Any, ...], options: dict[str, Any]) -> Any:
+    return tree_map(lambda one: _cast(one, torch.float32), (inputs, options))
 
 
 def _narrow(dtype: torch.dtype) -> Any:
-    def hook(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
-        return output.to(dtype)
+    def hook(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> Any:
+        return tree_map(lambda one: _cast(one, dtype), output)
 
     return hook
+
+
+def _cast(value: Any, dtype: torch.dtype) -> Any:
+    return value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from precisionkit.errors import UsageError
+from precisionkit.formats import BINARY32
 from precisionkit.training.settings import Settings
 
 BETAS = (0.9, 0.999)
@@ -29,9 +30,11 @@ def build_optimizer(settings: Settings, parameters: Iterable[nn.Parameter]) -> t
         Epsilon or the L2 factor, times the loss scale, is beyond the range of the format.
     """
     scale, rate, decay = settings.loss_scale, settings.learning_rate, settings.weight_decay * settings.loss_scale
+    if rate / scale > BINARY32.max:
+        raise UsageError(f"The learning rate {rate:g}, divided by the loss scale {scale:g}, is beyond binary32: choose a smaller one.")
     _check_range("weight_decay", decay, settings)
     if settings.optimizer == "sgd":
-        kind = torch.optim.SGD if scale == 1 else ScaledSGD
+        kind = WideSGD if settings.formats.pure_half else torch.optim.SGD
         return kind(parameters, lr=rate / scale, momentum=settings.momentum, weight_decay=decay)
     epsilon = settings.epsilon * scale
     _check_range("epsilon", epsilon, settings)
@@ -49,10 +52,10 @@ def _check_range(name: str, value: float, settings: Settings) -> None:
         )
 
 
-class ScaledSGD(torch.optim.SGD):
+class WideSGD(torch.optim.SGD):
     """SGD whose rate and L2 factor are not rounded to the format of the weights.
 
-    torch's rounds them, so that a rate that is divided by a loss scale can become zero.
+    torch's rounds them, so that a small rate, or one that is divided by a loss scale, can become zero.
     """
 
     @torch.no_grad()

@@ -101,6 +101,7 @@ class Trials:
         try:
             for rows, weight in endless(training):
                 losses.append(training.step(rows, weight))
+                training.check_finite()
                 if training.number > until:
                     break
         except DivergedError:
@@ -147,8 +148,8 @@ def _layers(trials: Trials, error: DivergedError, module: str) -> Iterator[Chang
             return
         kept.append(module)
         yield {"keep_fp32": tuple(kept)}
-        events = observe_until_broken(trials.start({"keep_fp32": tuple(kept)}), error.number - 1)
-        module = next((event.module for event in events if event.fatal), "")
+        seen = observe_until_broken(trials.start({"keep_fp32": tuple(kept)}), error.number - 1)
+        module = next((event.module for _, event in seen if event.fatal), "")
 
 
 def mend_underflow(job: Job, observed: Observed, on_trial: Callable[[str], None] = lambda option: None) -> tuple[Repair, ...]:
@@ -190,20 +191,37 @@ def _kept(training: Training, observed: Observed) -> bool:
     return not any(event.fatal or (event.kind, event.tensor) == gone for event in watch.events)
 
 
-def observe_until_broken(training: Training, first: int) -> list[Event]:
-    """Go on until training breaks, and observe from a step on; return what was seen."""
-    watch = Watch(training.module, training.optimizer.state)
+def first_broken(training: Training, error: DivergedError) -> int:
+    """Number of the first step that left a weight or buffer, or had a loss, that is not finite: it may be noticed later."""
     try:
         for rows, weight in endless(training):
-            if training.number < first:
-                training.step(rows, weight)
-                continue
-            training.observed_step(rows, weight, watch)
-            if any(event.fatal for event in watch.events) or training.number > first + HORIZON:
+            training.step(rows, weight)
+            training.check_finite()
+            if training.number > error.number:
                 break
-    except DivergedError:
-        pass
-    return watch.events
+    except DivergedError as found:
+        return found.number
+    return error.number
+
+
+def observe_until_broken(training: Training, first: int) -> list[tuple[int, Event]]:
+    """Go on until training breaks, and observe from a step on; return what was seen, with the numbers of steps."""
+    seen: list[tuple[int, Event]] = []
+    for rows, weight in endless(training):
+        number = training.number
+        if number < first:
+            training.step(rows, weight)
+            continue
+        watch = Watch(training.module, training.optimizer.state)
+        broke = False
+        try:
+            training.observed_step(rows, weight, watch)
+        except DivergedError:
+            broke = True
+        seen += [(number, event) for event in watch.events]
+        if broke or number >= first + 2 or any(event.fatal for event in watch.events):
+            break
+    return seen
 
 
 def endless(training: Training) -> Iterator[tuple[Tensor, float]]:

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.nn.parallel import DistributedDataParallel
 
 from precisionkit.errors import PrecisionKitError
 from precisionkit.ops._store import DTYPES
@@ -61,8 +60,6 @@ class Training:
     train, test : Examples
     module : nn.Module
         The network itself.
-    called : nn.Module
-        What is called in training: the network, or its wrapper that averages gradients over processes.
     optimizer : torch.optim.Optimizer
     scaler : torch.amp.GradScaler
         Of mixed precision; does nothing in others.
@@ -74,7 +71,6 @@ class Training:
     train: Examples
     test: Examples
     module: nn.Module
-    called: nn.Module
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     progress: Progress
@@ -83,9 +79,8 @@ class Training:
     def start(cls, settings: Settings, processes: Processes, train: Examples, test: Examples) -> Training:
         """Return a run before its first step."""
         module = build_network(settings, processes.device)
-        called = module if processes.world == 1 else DistributedDataParallel(module)
         scaler = torch.amp.GradScaler(processes.device.type, enabled=settings.formats.autocast is not None)
-        return cls(settings, processes, train, test, module, called, build_optimizer(settings, module.parameters()), scaler, Progress())
+        return cls(settings, processes, train, test, module, build_optimizer(settings, module.parameters()), scaler, Progress())
 
     def states(self) -> dict[str, Any]:
         """Everything that steps change, apart from the progress."""
@@ -121,13 +116,17 @@ class Training:
         """What operators run within, but those of the optimizer."""
         autocast, kind = self.settings.formats.autocast, self.processes.device.type
         cast: AbstractContextManager[Any] = nullcontext() if autocast is None else torch.autocast(kind, dtype=DTYPES[autocast])
-        with kernels(self.settings), cast:
+        with kernels(self.settings), cast, _unfused_attention():
             yield
 
     def loss(self, rows: Tensor, weight: float = 1.0) -> Tensor:
-        """Mean cross-entropy of some examples, times a weight and the fixed loss scale."""
+        """Mean cross-entropy of some examples, times a weight and the fixed loss scale.
+
+        torch's own stores the sum of losses before it divides, which overflows in binary16; a mean is summed in binary32.
+        """
         inputs, labels = self.train.rows(rows)
-        loss = functional.cross_entropy(self.called(_laid_out(inputs)), labels)
+        scores = functional.log_softmax(self.module(_laid_out(inputs)), 1)
+        loss = -scores.gather(1, labels[:, None]).mean()
         factor = weight * self.settings.loss_scale
         return loss if factor == 1 else loss * factor
 
@@ -152,10 +151,11 @@ class Training:
         with self.arithmetic(), phase("forward"):
             loss = self.loss(rows, weight)
         value = loss.item() / (weight * settings.loss_scale)
-        if not math.isfinite(value) and settings.formats.autocast is None:
+        if settings.formats.autocast is None and self._anywhere(not math.isfinite(value)):
             raise DivergedError(self.number, self.steps, f"the loss is {value}")
         with kernels(settings), phase("backward"):
             self.scaler.scale(loss).backward()
+        self.processes.average(p.grad for p in self.module.parameters() if p.grad is not None)
         with phase("update"):  # elementwise alone
             self.scaler.step(self.optimizer)
         self.scaler.update()
@@ -164,6 +164,10 @@ class Training:
         done.step += 1
         done.seconds += time.perf_counter() - start
         return value
+
+    def _anywhere(self, here: bool) -> bool:
+        """Whether something is so in any of the processes, which then all stop."""
+        return self.processes.total(torch.tensor(int(here))).item() > 0
 
     def observed_step(self, rows: Tensor, weight: float, watch: Watch | None = None) -> Watch:
         """Do one step under observation, which changes no bit; a watch is given where it is looked at after a failure."""
@@ -186,9 +190,11 @@ class Training:
 
     def check_finite(self) -> None:
         """Raise DivergedError where a parameter or buffer is not finite."""
-        for name, value in self.module.state_dict().items():
-            if value.is_floating_point() and not bool(torch.isfinite(value).all()):
-                raise DivergedError(self.number - 1, self.steps, f"{name} holds numbers that are not finite")
+        values = self.module.state_dict().items()
+        broken = [name for name, value in values if value.is_floating_point() and not bool(torch.isfinite(value).all())]
+        if self._anywhere(bool(broken)):
+            what = f"{broken[0]} holds" if broken else "another process holds"
+            raise DivergedError(self.number - 1, self.steps, f"{what} numbers that are not finite")
 
     def end_epoch(self) -> None:
         """Test, and count the epoch as done.
@@ -221,7 +227,8 @@ class Training:
 
     @torch.no_grad()
     def accuracy(self) -> float:
-        """Share of the test images that the network predicts rightly in its own precision."""
+        """Share of the test images that the network predicts rightly in its own precision, with the first process's statistics."""
+        self.processes.follow(self.module.buffers())
         self.module.eval()
         right = torch.zeros((), dtype=torch.int64)
         mine = range(self.processes.rank * _TESTED, len(self.test), self.processes.world * _TESTED)
@@ -231,6 +238,17 @@ class Training:
                 right += (self.module(_laid_out(inputs)).argmax(1) == labels).sum().cpu()
         self.module.train()
         return int(self.processes.total(right)) / len(self.test)
+
+
+@contextmanager
+def _unfused_attention() -> Iterator[None]:
+    """Keep modules of attention from torch's fast path for evaluation, whose products are no operators of their own."""
+    enabled = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(enabled)
 
 
 def _restore_steps(state: dict[str, Any]) -> None:

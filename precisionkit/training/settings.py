@@ -73,14 +73,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         _one_of("optimizer", self.optimizer, OPTIMIZERS)
         _one_of("kind of kernels", self.kernels, KERNELS)
         for name, least in (("epochs", 1), ("batch", 1), ("seed", 0)):
-            if (value := getattr(self, name)) < least:
-                raise UsageError(f"The setting {name} is {value}, but must be at least {least}.")
+            if not least <= (value := getattr(self, name)) < 2**31:
+                raise UsageError(f"The setting {name} is {value}, but must be at least {least} and less than 2^31.")
         for name in ("rate", "momentum", "epsilon", "weight_decay"):
             if (value := getattr(self, name)) is not None:
                 _finite(name, value, positive=False)
         _finite("loss_scale", self.loss_scale, positive=True)
-        if not 0 <= self.batch_norm_momentum < 1:
-            raise UsageError(f"The momentum {self.batch_norm_momentum} of batch normalisation must be at least 0 and less than 1.")
+        for name in ("momentum", "batch_norm_momentum"):
+            if not 0 <= (value := getattr(self, name)) < 1:
+                raise UsageError(f"The setting {name} is {value}, but must be at least 0 and less than 1.")
         if self.loss_scale != 1 and self.precision == "mixed":
             raise UsageError("The precision mixed scales the loss by itself: leave out --loss-scale.")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from precisionkit.data import Dataset
-from precisionkit.errors import UnusableDataError, UsageError
+from precisionkit.errors import ReportError, UnusableDataError, UnusableModelError, UsageError, first_line
 from precisionkit.models import Preprocess, save_model
 from precisionkit.models.zoo import ZOO
 from precisionkit.ops._store import DTYPES
@@ -92,6 +92,25 @@ def _stored(data: JobData, dtype: torch.dtype, device: torch.device) -> tuple[Ex
     return train, test
 
 
+def _try_out(training: Training) -> None:
+    """Refuse a network that cannot take the inputs, has too few outputs, or nothing to train."""
+    name = training.settings.arch
+    if not any(True for _ in training.module.parameters()):
+        raise UnusableModelError(f"The network {name} has no parameters to train.")
+    training.module.eval()
+    try:
+        with torch.no_grad(), training.arithmetic():
+            classes = training.module(training.test.inputs[:2]).shape[1]
+    except (RuntimeError, ValueError, TypeError, IndexError, AttributeError) as error:
+        shape = tuple(training.test.inputs.shape[1:])
+        raise UnusableModelError(f"The network {name} cannot be run on inputs of shape {shape}: {first_line(error)}") from None
+    finally:
+        training.module.train()
+    largest = int(max(training.train.labels.max(), training.test.labels.max()))
+    if largest >= classes:
+        raise UnusableDataError(f"The data has the label {largest}, but the network {name} has {classes} outputs: choose another network.")
+
+
 @dataclass(frozen=True)
 class Job:
     """Settings with the data that they name."""
@@ -120,8 +139,18 @@ class Job:
         return cls(settings, JobData(train, test, preprocess))
 
     def start(self, processes: Processes = ALONE) -> Training:
-        """Return the run before its first step."""
-        return Training.start(self.settings, processes, *_stored(self.data, DTYPES[self.settings.formats.storage], processes.device))
+        """Return the run before its first step.
+
+        Raises
+        ------
+        PrecisionKitError
+            The network cannot be trained on the data.
+        """
+        if self.settings.batch < processes.world:
+            raise UsageError(f"A batch of {self.settings.batch} cannot be shared by {processes.world} processes: choose a larger --batch.")
+        training = Training.start(self.settings, processes, *_stored(self.data, DTYPES[self.settings.formats.storage], processes.device))
+        _try_out(training)
+        return training
 
     def conditions(self, processes: Processes = ALONE) -> Conditions:
         """Return what the bits of the run depend on."""
@@ -181,15 +210,25 @@ def _begun(job: Job, processes: Processes, output: Output) -> Training:
     if there:
         conditions, progress, states = read_checkpoint(output.folder, processes.device)
         check_same(conditions, job.conditions(processes), output.folder)
+        if progress.epoch + (progress.step > 0) > job.settings.epochs:
+            done = f"The run in {output.folder} has done {progress.epoch + (progress.step > 0)} epochs already"
+            raise UsageError(f"{done}, more than {job.settings.epochs}: ask for as many or more.")
         training.load(progress, states)
     elif processes.leads:
-        output.folder.mkdir(parents=True, exist_ok=True)
+        _make(output.folder)
     return training
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ReportError(f"The folder '{folder}' cannot be made ({error.strerror}): choose another place.") from None
 
 
 def _fits(training: Training, minutes: float | None) -> bool:
     done = training.progress
-    if minutes is None or not done.history:
+    if minutes is None or not done.history or done.step > 0:
         return True
     last = done.history[-1].seconds - (done.history[-2].seconds if len(done.history) > 1 else 0.0)
     return done.seconds + last <= 60 * minutes
@@ -225,6 +264,7 @@ def _save(training: Training, job: Job, output: Output) -> None:
 def _ended(training: Training, job: Job, output: Output) -> Trained:
     path = output.folder / MODEL
     if training.processes.leads:
+        write_csv(output.folder, training.progress.history)
         save_model(path, training.module, arch=job.settings.arch, preprocess=job.data.preprocess)
     tensors = (*training.module.parameters(), *training.module.buffers())
     state = [t for one in training.optimizer.state.values() for t in one.values() if isinstance(t, torch.Tensor)]

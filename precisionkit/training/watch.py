@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -13,6 +14,10 @@ from torch.utils._pytree import tree_flatten, tree_map
 
 from precisionkit.training.events import FATAL, LOST, Event
 from precisionkit.training.kernels import HALF
+
+_POLES = {"div": 1, "addcdiv": 2, "reciprocal": 0, "rsqrt": 0, "log": 0, "log2": 0, "log10": 0, "pow": 0}
+"""Operators with a pole at zero, and which argument has it."""
+_UNSET = ("empty", "new_empty", "empty_like", "empty_strided")
 
 
 class Watch(TorchDispatchMode):
@@ -49,7 +54,8 @@ class Watch(TorchDispatchMode):
         """Run one operator, and look at what it gives."""
         options = dict(kwargs or {})
         inputs = _floats((args, options))
-        finite = all(bool(torch.isfinite(t).all()) for t in inputs)
+        unset = str(func).split(".")[1] in _UNSET
+        finite = bool(inputs) and not unset and _finite((args, options))
         exact = _exact(func, args, options) if finite else ()
         before = args[0].float() if finite and self._updates(func, args) else None
         zero = _zero_denominators(func, args)
@@ -186,14 +192,22 @@ def _exact(func: Any, args: tuple[Any, ...], options: dict[str, Any]) -> list[Te
         return value.float() if value.dtype in HALF else value.clone()  # operators change arguments that their schemas do not name
 
     wide = tree_map(widened, (args, options))
-    return [t.float() for t in _floats(func(*wide[0], **wide[1]))]
+    with torch.random.fork_rng(devices=[]):  # the operator itself draws the same numbers again
+        return [t.float() for t in _floats(func(*wide[0], **wide[1]))]
+
+
+def _finite(values: Any) -> bool:
+    """Whether all numbers are, constants (such as those of masks) included."""
+    leaves = tree_flatten(values)[0]
+    numbers = all(math.isfinite(one) for one in leaves if isinstance(one, float))
+    return numbers and all(bool(torch.isfinite(t).all()) for t in _floats(leaves))
 
 
 def _zero_denominators(func: Any, args: tuple[Any, ...]) -> bool:
-    """Whether an operator divides by a tensor that holds zeros."""
-    place = {"div": 1, "addcdiv": 2}.get(func._schema.name.removeprefix("aten::").rstrip("_"))
+    """Whether an operator has a pole at zero, and zeros there."""
+    place = _POLES.get(func._schema.name.removeprefix("aten::").rstrip("_"))
     divisor = args[place] if place is not None and len(args) > place else None
-    return isinstance(divisor, Tensor) and bool((divisor == 0).any())
+    return bool((divisor == 0).any()) if isinstance(divisor, Tensor) else divisor == 0
 
 
 def _lost(exact: Tensor, gone: Tensor) -> tuple[float, int]:

@@ -68,7 +68,7 @@ def test_results_of_other_settings_are_refused(made, tmp_path):
     changed = settings(precision="fp32", epochs=3)
     (tmp_path / "runs" / f"{slug(changed)}.json").write_bytes((folder / "runs" / f"{slug(RUNS[0])}.json").read_bytes())
     plan = dataclasses.replace(PLAN, settings=(changed,), studied=())
-    with pytest.raises(UnusableDataError, match="belongs to other settings: choose another folder"):
+    with pytest.raises(UnusableDataError, match="belongs to other settings or data: choose another folder"):
         results(plan, Where(tmp_path, None, None, "cpu"), workers=1)
     (tmp_path / "runs" / f"{slug(changed)}.json").write_text("{}")
     with pytest.raises(UnusableDataError, match="is no result of this version"):

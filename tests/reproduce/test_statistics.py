@@ -16,13 +16,13 @@ from precisionkit.training import Settings
 def result(accuracy, seed=0, **settings):
     made = Settings(**{"arch": "mnist_dnn", "data": "mnist", "epochs": 3, "seed": seed} | settings)
     if accuracy is None:
-        return Result(settings=made, broke="the loss is nan", step=2)
+        return Result(settings=made, data="-", test="-", broke="the loss is nan", step=2)
     sizes = (
         {"memory": 2_000_000, "optimizer_memory": 100, "disk": 110}
         if made.precision == "fp16"
         else {"memory": 4_000_000, "optimizer_memory": 200, "disk": 210}
     )
-    return Result(settings=made, accuracy=accuracy, seconds=6.0, **sizes)
+    return Result(settings=made, data="-", test="-", accuracy=accuracy, seconds=6.0, **sizes)
 
 
 def test_a_mean_leaves_out_what_broke_and_says_so():
@@ -109,8 +109,8 @@ def test_the_precision_that_is_worse_is_named():
 def test_runs_that_all_broke_decide_nothing():
     runs = [result(None, s, precision=precision) for precision in ("fp32", "fp16", "mixed") for s in range(2)]
     found = verdicts(mnist_claims(runs, [], [], "cpu"))
-    assert found["With SGD, pure half training is as accurate as fp32"] == "not decided: nothing to compare"
-    assert found["With SGD, that holds for every batch size"] == "not decided: nothing to compare"
+    assert found["With SGD, pure half training is as accurate as fp32"] == "does not agree: runs broke"
+    assert found["With SGD, that holds for every batch size"] == "does not agree: runs broke"
     assert found["Adam breaks in pure half with the usual epsilons 1e-8 and 1e-7"] == "not decided: no run"
 
 

@@ -7,7 +7,10 @@ from torch import nn
 
 from precisionkit.cli import main
 from precisionkit.cli.train import train as command
+from precisionkit.errors import UsageError
 from precisionkit.training import DivergedError, Job, Output, Settings, find_failure, mend_underflow, train
+from precisionkit.training.kernels import kernels
+from precisionkit.training.network import build_network
 from precisionkit.training.repairs import option_of
 from precisionkit.training.watch import Watch
 
@@ -46,8 +49,9 @@ def test_an_exploding_step_is_traced_to_the_second_moments(tmp_path):
     assert {repair.kind for repair in found.repairs if repair.works} >= {"epsilon", "loss scale"}
 
 
-def test_a_failure_after_a_checkpoint_is_found_from_there(tmp_path):
+def test_a_failure_long_after_the_start_is_found_from_the_last_checkpoint(tmp_path, monkeypatch):
     """The rate is raised in the middle: the steps before the checkpoint are not done again."""
+    monkeypatch.setattr("precisionkit.training.failure._FROM_START", 5)
     common = {"arch": "digits_cnn", "data": "digits", "batch": 64, "epochs": 3, "precision": "fp16", "limit": 640}
     job = Job.load(Settings(**common, rate=400.0))
     run = job.start()
@@ -203,3 +207,70 @@ def test_a_failure_in_a_later_epoch_is_counted_over_all_steps(tmp_path):
         train(job, tmp_path, on_step=explode)
     assert caught.value.number in (16, 17)
     assert "of epoch 2." in str(caught.value)
+
+
+def test_watching_a_network_with_dropout_changes_no_bit(tmp_path):
+    found = []
+    for watch in (0, 1):
+        options = {"arch": "tests.training.networks:dropped", "data": "digits", "limit": 192, "epochs": 1, "precision": "fp16"}
+        train(Settings(**options), Output(tmp_path / str(watch), watch=watch))
+        found.append(torch.load(tmp_path / str(watch) / "model.pt", weights_only=True)["state_dict"])
+    assert all(torch.equal(one, other) for one, other in zip(found[0].values(), found[1].values(), strict=True))
+
+
+def test_a_mask_is_no_event():
+    class Masked(nn.Module):
+        def forward(self, x):
+            return torch.softmax(x.masked_fill(torch.eye(4, dtype=torch.bool), float("-inf")), 1)
+
+    watch = Watch(Masked(), {})
+    with watch.phase("forward"):
+        Masked()(torch.ones(4, 4, dtype=torch.float16))
+    assert watch.events == []
+
+
+@pytest.mark.parametrize(
+    ("run", "kind"),
+    [
+        (lambda x: 1 / x, "division by zero"),
+        (torch.rsqrt, "division by zero"),
+        (lambda x: (x + 60000) * 2, "overflow"),
+        (lambda x: torch.log(x - 1), "invalid"),
+    ],
+)
+def test_what_is_no_longer_finite_is_named(run, kind):
+    watch = Watch(nn.Identity(), {})
+    with watch.phase("forward"):
+        run(torch.zeros(4, dtype=torch.float16))
+    assert [event.kind for event in watch.events] == [kind]
+
+
+def test_an_infinite_statistic_is_traced_to_the_first_step_and_not_repaired_by_what_leaves_it(tmp_path):
+    """It is noticed at the end of the epoch; the loss does not show it."""
+    job = Job.load(Settings(arch="digits_cnn", data="digits", limit=320, batch=64, epochs=1, precision="strict-fp16", normalize="0/1e-4"))
+    with pytest.raises(DivergedError, match="running_var") as caught:
+        train(job, tmp_path)
+    assert caught.value.number == 4
+    found = find_failure(job, tmp_path, caught.value)
+    assert (found.epoch, found.step) == (1, 1)
+    for repair in found.repairs:
+        assert repair.kind != "learning rate" or not repair.works
+
+
+@pytest.mark.parametrize("names", [("encoder.self_attention",), ("encoder", "encoder.mlp")])
+@pytest.mark.parametrize("precision", ["fp16", "mixed"])
+def test_attention_can_be_kept_in_fp32(names, precision):
+    settings = Settings(arch="tests.training.networks:attending", data="digits", precision=precision, keep_fp32=names)
+    train_inputs = torch.rand(4, 1, 8, 8)
+    module = build_network(settings, torch.device("cpu"))
+    with kernels(settings), torch.autocast("cpu", torch.float16, enabled=precision == "mixed"):
+        out = module(train_inputs.to(next(module.parameters()).dtype) if precision == "mixed" else train_inputs.half())
+    assert out.shape == (4, 10)
+
+
+def test_a_part_of_attention_cannot_be_kept_alone():
+    settings = Settings(
+        arch="tests.training.networks:attending", data="digits", precision="fp16", keep_fp32=("encoder.self_attention.out_proj",)
+    )
+    with pytest.raises(UsageError, match=r"is computed within encoder\.self_attention: keep that in fp32"):
+        build_network(settings, torch.device("cpu"))

@@ -43,6 +43,14 @@ def test_products_are_binary32_results_stored_once(name, dtype):
         assert torch.equal(mine.grad, other.grad.to(dtype))
 
 
+def test_gradients_of_layer_norm_are_not_accumulated_in_half():
+    x = torch.zeros(16384, 4, dtype=torch.float16, requires_grad=True)
+    weight, bias = (torch.nn.Parameter(torch.ones(4, dtype=torch.float16)) for _ in range(2))
+    with RoundedKernels():
+        functional.layer_norm(x, (4,), weight, bias).backward(torch.full((16384, 4), 2.0**-8, dtype=torch.float16))
+    assert bias.grad.tolist() == [64.0] * 4
+
+
 def test_without_the_kernels_products_need_not_be_these():
     """The test above could fail: a half accumulator gives other numbers."""
     half = operands(torch.float16, [(5, 400), (400, 3)])

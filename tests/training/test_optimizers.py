@@ -6,7 +6,7 @@ from torch import nn
 
 from precisionkit.errors import UsageError
 from precisionkit.training import Settings
-from precisionkit.training.optimizers import ScaledSGD, build_optimizer
+from precisionkit.training.optimizers import WideSGD, build_optimizer
 
 
 def settings(**changes):
@@ -22,11 +22,19 @@ def test_a_rate_below_the_formats_numbers_still_moves_the_weight():
     assert weight.item() == torch.tensor(-0.01 * 30000 / 2**20).half().item()
 
 
+def test_a_rate_below_the_formats_numbers_is_no_zero_without_a_scale_either():
+    weight = nn.Parameter(torch.zeros(1, dtype=torch.float16))
+    made = build_optimizer(settings(rate=1e-8), [weight])
+    weight.grad = torch.full((1,), 30000.0, dtype=torch.float16)
+    made.step()
+    assert weight.item() == torch.tensor(-1e-8 * 30000).half().item() != 0
+
+
 def test_in_binary32_it_is_torchs():
     start = torch.randn(50, generator=torch.Generator().manual_seed(0))
     weights = [nn.Parameter(start.clone()) for _ in range(2)]
     options = {"lr": 2.0**-7, "momentum": 0.9, "weight_decay": 2.0**-10}
-    for weight, kind in zip(weights, (torch.optim.SGD, ScaledSGD), strict=True):
+    for weight, kind in zip(weights, (torch.optim.SGD, WideSGD), strict=True):
         made = kind([weight], **options)
         for step in range(5):
             weight.grad = start * step

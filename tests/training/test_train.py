@@ -15,8 +15,10 @@ import torch
 from click.testing import CliRunner
 
 from precisionkit.cli import main
+from precisionkit.errors import UnusableModelError, UsageError
 from precisionkit.models import load_model
 from precisionkit.training import Job, Output, Settings, train
+from precisionkit.training.checkpoint import read_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
 DROPPED = "tests.training.networks:dropped"
@@ -59,7 +61,7 @@ def test_every_precision_learns_and_stores_what_it_says(tmp_path, precision, wei
     found = weights(tmp_path)
     assert found["conv1.weight"].dtype == weight
     assert found["bn1.weight"].dtype == norm
-    optimizer = torch.load(tmp_path / "checkpoint.pt", weights_only=True)["optimizer"]
+    optimizer = read_checkpoint(tmp_path, torch.device("cpu"))[2]["optimizer"]
     assert {state["momentum_buffer"].dtype for state in optimizer["state"].values()} == {weight, norm}
     assert load_model(done.path).preprocess.mean is not None
 
@@ -68,7 +70,7 @@ def test_every_precision_learns_and_stores_what_it_says(tmp_path, precision, wei
 @pytest.mark.parametrize(("optimizer", "tensor"), [("adam", "exp_avg_sq"), ("rmsprop", "square_avg")])
 def test_the_optimizers_state_is_half(tmp_path, precision, optimizer, tensor):
     trained(tmp_path, precision=precision, optimizer=optimizer, epsilon=1e-3, epochs=1, limit=128)
-    state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)["optimizer"]["state"]
+    state = read_checkpoint(tmp_path, torch.device("cpu"))[2]["optimizer"]["state"]
     assert state[0][tensor].dtype == torch.float16
 
 
@@ -153,6 +155,26 @@ def test_a_run_interrupted_at_any_step_ends_with_the_same_bits(tmp_path, precisi
     assert same(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
 
 
+def test_a_checkpoint_with_one_flipped_bit_is_refused(tmp_path):
+    trained(tmp_path, epochs=1)
+    content = bytearray((tmp_path / "checkpoint.pt").read_bytes())
+    content[len(content) // 2] ^= 1
+    (tmp_path / "checkpoint.pt").write_bytes(content)
+    with pytest.raises(UnusableModelError, match="is damaged or of another version"):
+        train(settings(epochs=2), Output(tmp_path, resume=True))
+
+
+def test_settings_that_are_equal_in_effect_are_not_refused(tmp_path):
+    trained(tmp_path, epochs=1)
+    assert len(train(settings(epochs=2, rate=0.01, epsilon=1e-3), Output(tmp_path, resume=True)).history) == 2
+
+
+def test_fewer_epochs_than_were_begun_are_refused(tmp_path):
+    trained(tmp_path, epochs=2)
+    with pytest.raises(UsageError, match="has done 2 epochs already, more than 1"):
+        train(settings(epochs=1), Output(tmp_path, resume=True))
+
+
 def test_more_epochs_can_be_asked_for_later(tmp_path):
     trained(tmp_path / "whole", epochs=2)
     trained(tmp_path / "parts", epochs=1)
@@ -203,7 +225,7 @@ def test_a_run_is_not_overwritten_nor_continued_as_another(tmp_path):
     common = ("digits_cnn", "--data", "digits", "--batch", "64", "--epochs", "2", "--precision", "fp16", "--out", str(tmp_path))
     assert "holds a run already: add --resume" in invoke(*common).stderr
     result = invoke(*common, "--resume", "--seed", "5")
-    assert (result.exit_code, "because seed was 0 and is 5" in result.stderr) == (2, True)
+    assert (result.exit_code, "because the setting seed was 0 and is 5" in result.stderr) == (2, True)
     (tmp_path / "checkpoint.pt").write_bytes(b"damaged")
     assert "is damaged or of another version" in invoke(*common, "--resume").stderr
 
