@@ -81,5 +81,6 @@ def join_processes(device: str) -> Iterator[Processes]:
     dist.init_process_group("cpu:gloo,cuda:nccl" if own.type == "cuda" else "gloo")
     try:
         yield Processes(rank, world, own)
+        dist.barrier()  # one that leaves while another still works can be aborted in its exit
     finally:
         dist.destroy_process_group()
