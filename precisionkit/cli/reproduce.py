@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.console import Console
 
-from precisionkit.cli.shared import OK, find_torch_device, guarded, memory_errors, progress, taken, tell_written
+from precisionkit.cli.shared import OK, fetching_options, find_torch_device, guarded, memory_errors, progress, taken, tell_written
 from precisionkit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -50,11 +50,7 @@ class _Request:
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), metavar="FOLDER", help="[default: reproduce-EXPERIMENT-SIZE]")
 @click.option("--workers", type=click.IntRange(min=1), metavar="N", help="Runs at once, one thread each [default: the number of cores].")
 @click.option("--device", default="cpu", show_default=True, help="cpu, or cuda: one run at a time, by its own half kernels.")
-@click.option(
-    "--data-root", type=click.Path(path_type=Path, file_okay=False), help="Folder with named data sets [default: $PRECISIONKIT_DATA]."
-)
-@click.option("--download/--no-download", default=None, help="Fetch what is missing [default: only named data sets].")
-@click.option("-q", "--quiet", is_flag=True, help="No progress, and no names of written files, on stderr.")
+@fetching_options
 def reproduce(quick: bool, **options: Any) -> None:
     """Repeat the published experiments on EXPERIMENT: train in fp32, pure fp16 and mixed precision, over seeds, and compare.
 

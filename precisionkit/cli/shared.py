@@ -200,12 +200,16 @@ operators_option = click.option(
     metavar="NAME",
     help="package.module:name of records for operators of one's own (docs/custom-operators.md); can be given several times.",
 )
+_data_root = click.option(
+    "--data-root", type=click.Path(path_type=Path, file_okay=False), help="Folder with named data sets [default: $PRECISIONKIT_DATA]."
+)
+_download = click.option("--download/--no-download", default=None, help="Fetch what is missing [default: only named data sets].")
+_quiet = click.option("-q", "--quiet", is_flag=True, help="No progress, and no names of written files, on stderr.")
+_trust = click.option("--trust", is_flag=True, help="Load files that can run code: pickled modules, TorchScript.")
 _DETAILS = together(
     operators_option,
     click.option("--arch", metavar="NAME", help="Architecture for a file that holds only weights: a zoo name or package.module:factory."),
-    click.option(
-        "--data-root", type=click.Path(path_type=Path, file_okay=False), help="Folder with named data sets [default: $PRECISIONKIT_DATA]."
-    ),
+    _data_root,
     click.option("--split", default="test", show_default=True, help="test or train, of a named set; or a part of a folder that has parts."),
     click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Take the first N inputs."),
     click.option(
@@ -233,15 +237,13 @@ certificate_options = together(
     click.option("--model", metavar="MODEL", help="Compare the network with that of a model."),
     _data(required=False),
     _DETAILS,
-    click.option("--trust", is_flag=True, help="Load files that can run code: pickled modules, TorchScript."),
-    click.option("--download/--no-download", default=None, help="Fetch what is missing [default: only named data sets]."),
+    _trust,
+    _download,
     click.option("-q", "--quiet", is_flag=True, help="No progress on stderr."),
 )
-access_options = together(
-    click.option("--trust", is_flag=True, help="Load files that can run code: pickled modules, TorchScript."),
-    click.option("--download/--no-download", default=None, help="Fetch what is missing [default: only named data sets]."),
-    click.option("-q", "--quiet", is_flag=True, help="No progress, and no names of written files, on stderr."),
-)
+access_options = together(_trust, _download, _quiet)
+fetching_options = together(_data_root, _download, _quiet)
+"""Of commands that read data alone."""
 arithmetic_options = together(
     click.option("--storage", default="fp16", show_default=True, metavar="FORMAT", help="fp16, bf16, or fp32 (fp32 against itself)."),
     click.option("--accumulate", default="fp32", show_default=True, metavar="FORMAT", help="Format of sums: fp32, fp16, bf16."),

@@ -12,7 +12,19 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from precisionkit.cli.shared import OK, Advance, find_torch_device, guarded, memory_errors, progress, show, taken, tell_written, together
+from precisionkit.cli.shared import (
+    OK,
+    Advance,
+    fetching_options,
+    find_torch_device,
+    guarded,
+    memory_errors,
+    progress,
+    show,
+    taken,
+    tell_written,
+    together,
+)
 
 if TYPE_CHECKING:
     from precisionkit.processes import Processes
@@ -104,16 +116,11 @@ _RUNNING = (
     click.option("--diagnose/--no-diagnose", default=True, show_default=True, help="Where training breaks, look for cause and repairs."),
     click.option("--device", default="cpu", show_default=True, help="cpu or cuda."),
     click.option("--threads", type=click.IntRange(1, 1024), metavar="N", help="Of the CPU; last bits can depend on it [default: torch's]."),
-    click.option(
-        "--data-root", type=click.Path(path_type=Path, file_okay=False), help="Folder with named data sets [default: $PRECISIONKIT_DATA]."
-    ),
-    click.option("--download/--no-download", default=None, help="Fetch what is missing [default: only named data sets]."),
-    click.option("-q", "--quiet", is_flag=True, help="No progress, and no names of written files, on stderr."),
 )
 
 
 @click.command(epilog=_EXIT_CODES)
-@together(*_SETTINGS, *_RUNNING)
+@together(*_SETTINGS, *_RUNNING, fetching_options)
 def train(**options: Any) -> None:
     """Train ARCH, a network of the zoo or package.module:factory, in one of five precisions.
 

@@ -91,18 +91,19 @@ def write_table(report: Report, path: str | Path) -> None:
     """
     suffix = Path(path).suffix
     if suffix == ".csv":
-        write_file(path, _csv(report))
+        write_file(path, csv_bytes(COLUMNS, ([getattr(item, name) for name in COLUMNS] for item in report.inputs)))
     elif suffix == ".parquet":
         write_file(path, _parquet(report))
     else:
         check_writable(path, table=True)
 
 
-def _csv(report: Report) -> bytes:
+def csv_bytes(header: Iterable[str], rows: Iterable[Iterable[object]]) -> bytes:
+    """Return a table as CSV, with the header as its first row."""
     text = io.StringIO(newline="")
     writer = csv.writer(text)
-    writer.writerow(COLUMNS)
-    writer.writerows([getattr(item, name) for name in COLUMNS] for item in report.inputs)
+    writer.writerow(header)
+    writer.writerows(rows)
     return text.getvalue().encode()
 
 

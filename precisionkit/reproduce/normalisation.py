@@ -24,7 +24,7 @@ def normalisation_table() -> Table:
         wide = x.double()
         variance = float(wide.var(correction=0))
         exact = (wide - wide.mean()) / (wide.var(correction=0) + _EPSILON).sqrt()
-        single, half, stepped = _mixed(x), _native(x), _stepped(x)
+        single, half, stepped = _normalised(_norm(), x), _normalised(_norm().half(), x), _stepped(x)
         rows.append(
             (
                 f"{deviation:.4g}",
@@ -36,8 +36,8 @@ def normalisation_table() -> Table:
     note = (
         f"A batch of 64 x 8 x 8 normal numbers in binary16, epsilon {_EPSILON:g}. Exact variance; the variance of batch normalisation in "
         "which every step is stored in binary16; largest error of a normalised number of torch's kernel with parameters in binary32 (as "
-        "published), with parameters in binary16 (its sums stay in binary32), and of the stepped one. Squares of deviations overflow above "
-        "255.9 and vanish below 2^-12.5; the variance then is infinite and every output zero."
+        "published), with parameters in binary16 (its sums stay in binary32), and of the stepped one. Squares of deviations overflow from "
+        "256 on and vanish up to 2^-12.5; the variance then is infinite and every output zero."
     )
     columns = ("deviation", "variance", "variance, stepped", "error, binary32 parameters", "error, binary16 parameters", "error, stepped")
     return Table("batch_norm", "Batch normalisation in pure 16 bits", note, columns, tuple(rows))
@@ -47,17 +47,14 @@ def _norm() -> nn.BatchNorm2d:
     return nn.BatchNorm2d(1, eps=_EPSILON, momentum=1.0)
 
 
-def _mixed(x: Tensor) -> Tensor:
-    return _norm()(x).detach()  # type: ignore[no-any-return]
-
-
-def _native(x: Tensor) -> Tensor:
-    return _norm().half()(x).detach()  # type: ignore[no-any-return]
+def _normalised(norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
+    y: Tensor = norm(x)
+    return y.detach()
 
 
 def _stepped(x: Tensor) -> tuple[Tensor, float]:
     """The normalised numbers, and the variance of the batch (the running one is made unbiased)."""
-    with StrictKernels(), torch.no_grad():  # type: ignore[no-untyped-call]
+    with StrictKernels(), torch.no_grad():
         return SteppedBatchNorm(_norm().half())(x), float(statistics(x)[1])
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
 from precisionkit.formats import BINARY16
+from precisionkit.report.write import csv_bytes
 from precisionkit.reproduce.plan import EXTRA, PRECISIONS, PUBLISHED, Plan
 from precisionkit.reproduce.runs import Result
 from precisionkit.reproduce.statistics import NAMES, Mean, by_optimizer, chosen, difference, optimizer_name
@@ -45,9 +44,7 @@ class Table:
 
     def csv(self) -> bytes:
         """The table alone."""
-        text = io.StringIO(newline="")
-        csv.writer(text).writerows([self.columns, *self.rows])
-        return text.getvalue().encode()
+        return csv_bytes(self.columns, self.rows)
 
 
 def batch_table(plan: Plan, results: Sequence[Result]) -> Table:

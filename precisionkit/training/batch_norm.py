@@ -11,7 +11,7 @@ Norm = nn.modules.batchnorm._BatchNorm
 class SteppedBatchNorm(nn.Module):
     """Normalise by the batch's mean and variance, step by step; parameters and running statistics are those of a torch module.
 
-    The squares of deviations are stored: above 255.9 they overflow in binary16, below 2**-12.5 they become zero.
+    The squares of deviations are stored: from 256 on they overflow in binary16, up to 2**-12.5 they become zero.
     """
 
     running_mean: Tensor | None

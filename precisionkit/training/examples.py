@@ -25,13 +25,10 @@ class Examples:
     ----------
     inputs : (n, ...) tensor
     labels : (n,) int64 tensor
-    sha256 : str
-        Of the data set.
     """
 
     inputs: Tensor
     labels: Tensor
-    sha256: str
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -108,7 +105,7 @@ def examples(data: Dataset, preprocess: Preprocess, dtype: torch.dtype, device: 
     for first in range(0, len(inputs), 1000):
         inputs[first : first + 1000] = preprocess(data.images[first : first + 1000], first)
     assert data.labels is not None  # checked where it was loaded
-    return Examples(inputs.to(device), torch.from_numpy(data.labels).to(device), data.sha256)
+    return Examples(inputs.to(device), torch.from_numpy(data.labels).to(device))
 
 
 def batches(

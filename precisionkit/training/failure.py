@@ -67,11 +67,11 @@ def find_failure(job: Job, folder: Path, error: DivergedError, on_trial: Callabl
         Told the options that are tried.
     """
     trials = Trials(job, folder if error.number > _FROM_START else None, on_trial)
-    noticed = first_broken(trials.start({}), error)
+    broke = first_broken(trials.start({}), error)
     training = trials.start({})
-    seen = observe_until_broken(training, noticed - 1)
+    seen = observe_until_broken(training, broke - 1)
     first = next((place for place, (_, event) in enumerate(seen) if event.fatal), len(seen))
-    number, event = seen[first] if first < len(seen) else (noticed, None)
+    number, event = seen[first] if first < len(seen) else (broke, None)
     analysis = analyse_settings(job.settings) if job.settings.formats.pure_half else None
     return Failure(
         epoch=number // training.steps + 1,
@@ -80,5 +80,5 @@ def find_failure(job: Job, folder: Path, error: DivergedError, on_trial: Callabl
         event=event,
         lost=tuple(one for _, one in seen[:first]),
         explanation=analysis.describe() if analysis is not None and analysis.amplification > 1 else "",
-        repairs=tuple(repairs(trials, error, event, lost=first > 0 or event is None)),
+        repairs=tuple(repairs(trials, broke, event, lost=first > 0 or event is None)),
     )

@@ -73,13 +73,20 @@ def kernels(settings: Settings) -> AbstractContextManager[object]:
     """Return what half operators run within; sums in a half format are always computed by `contraction`."""
     formats = settings.formats
     if formats.strict:
-        return StrictKernels()  # type: ignore[no-untyped-call]
+        return StrictKernels()
     if settings.kernels == "native" or not (formats.pure_half or formats.autocast):
         return nullcontext()
-    return RoundedKernels()  # type: ignore[no-untyped-call]
+    return RoundedKernels()
 
 
-class RoundedKernels(TorchDispatchMode):
+class Dispatch(TorchDispatchMode):
+    """A mode that torch hands operators to; torch's own constructor has no types."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+
+
+class RoundedKernels(Dispatch):
     """Half products from binary32 kernels, stored once."""
 
     def __torch_dispatch__(
@@ -91,14 +98,14 @@ class RoundedKernels(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-class StrictKernels(TorchDispatchMode):
+class StrictKernels(Dispatch):
     """Half products, sums and means accumulated in the half format (`contraction`)."""
 
     def __torch_dispatch__(
         self, func: Callable[..., Any], types: Sequence[type], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         """Run one operator."""
-        if _half(args) is None or func not in _STRICT.keys() | SUMS:
+        if _half(args) is None or func not in _RULED:
             return func(*args, **(kwargs or {}))
         rule = _STRICT.get(func)
         _plain(str(func).split(".")[1], rule is not None, "sums in a half format")
@@ -124,37 +131,24 @@ def _addmm(bias: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float 
     return bias + contraction.contract(a, b)
 
 
-def _convolution(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    stride: list[int],
-    padding: list[int],
-    dilation: list[int],
-    transposed: bool,
-    output_padding: list[int],
-    groups: int,
-) -> Tensor:
-    _plain("convolution", x.ndim == 4 and not transposed, "other than two dimensions, or transposed")
-    return contraction.convolved(x, weight, bias, stride, padding, dilation, groups)
+def _convolution(x: Tensor, weight: Tensor, bias: Tensor | None, *geometry: Any) -> Tensor:
+    return contraction.convolved(x, weight, bias, *_geometry(x, *geometry))
 
 
 def _convolution_backward(
-    grad: Tensor,
-    x: Tensor,
-    weight: Tensor,
-    bias_sizes: list[int] | None,
-    stride: list[int],
-    padding: list[int],
-    dilation: list[int],
-    transposed: bool,
-    output_padding: list[int],
-    groups: int,
-    mask: list[bool],
+    grad: Tensor, x: Tensor, weight: Tensor, bias_sizes: list[int] | None, *geometry_and_mask: Any
 ) -> tuple[Tensor | None, ...]:
-    _plain("convolution", x.ndim == 4 and not transposed, "other than two dimensions, or transposed")
-    found = contraction.convolved_backward(grad, x, weight, stride, padding, dilation, groups)
+    *geometry, mask = geometry_and_mask
+    found = contraction.convolved_backward(grad, x, weight, *_geometry(x, *geometry))
     return tuple(one if wanted else None for one, wanted in zip(found, mask, strict=True))
+
+
+def _geometry(
+    x: Tensor, stride: list[int], padding: list[int], dilation: list[int], transposed: bool, output_padding: list[int], groups: int
+) -> tuple[list[int], list[int], list[int], int]:
+    """What a convolution in two dimensions needs of torch's arguments."""
+    _plain("convolution", x.ndim == 4 and not transposed, "other than two dimensions, or transposed")
+    return stride, padding, dilation, groups
 
 
 def _dims(a: Tensor, dim: Sequence[int] | None) -> tuple[int, ...]:
@@ -189,3 +183,4 @@ _STRICT: Mapping[Any, Callable[..., Any]] = {
     _aten.mean.default: _mean,
     _aten.mean.dim: _mean,
 }
+_RULED = _STRICT.keys() | SUMS

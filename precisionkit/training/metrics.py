@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from precisionkit.errors import UsageError
-from precisionkit.report.write import write_file
+from precisionkit.report.write import csv_bytes, write_file
 from precisionkit.training.checkpoint import Epoch
 
 CSV = "metrics.csv"
@@ -17,11 +15,8 @@ CSV = "metrics.csv"
 
 def write_csv(folder: Path, history: Sequence[Epoch]) -> None:
     """Write one row for each epoch, in one atomic step: never a half row, and none of epochs that a resumed run does again."""
-    text = io.StringIO(newline="")
-    writer = csv.writer(text)
-    writer.writerow(Epoch.__struct_fields__)
-    writer.writerows([getattr(epoch, name) for name in Epoch.__struct_fields__] for epoch in history)
-    write_file(folder / CSV, text.getvalue().encode())
+    names = Epoch.__struct_fields__
+    write_file(folder / CSV, csv_bytes(names, ([getattr(epoch, name) for name in names] for epoch in history)))
 
 
 class Board:

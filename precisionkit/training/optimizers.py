@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -59,16 +60,20 @@ class WideSGD(torch.optim.SGD):
     """
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+    def step(self, closure: Callable[[], float] | None = None) -> Any:
         """Take one step; each operator is stored once, as in torch's."""
+        with torch.enable_grad():
+            loss = None if closure is None else closure()
         for group in self.param_groups:
             for weight in group["params"]:
                 if weight.grad is not None:
-                    self._step(weight, group["lr"], group["momentum"], group["weight_decay"])
+                    self._step(weight, weight.grad, group["lr"], group["momentum"], group["weight_decay"])
+        return loss
 
-    def _step(self, weight: Tensor, rate: float, momentum: float, decay: float) -> None:
+    def _step(self, weight: Tensor, change: Tensor, rate: float, momentum: float, decay: float) -> None:
         one = torch.ones((), dtype=weight.dtype, device=weight.device)
-        change: Tensor = weight.grad.addcmul(weight, one, value=decay) if decay else weight.grad  # type: ignore[union-attr, assignment]
+        if decay:
+            change = change.addcmul(weight, one, value=decay)
         if momentum:
             buffer = self.state[weight].get("momentum_buffer")
             change = change.clone() if buffer is None else buffer.mul_(momentum).add_(change)

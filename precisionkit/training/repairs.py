@@ -110,20 +110,20 @@ class Trials:
         return math.isfinite(end) and end <= losses[0]
 
 
-def repairs(trials: Trials, error: DivergedError, event: Event | None, *, lost: bool) -> Iterator[Repair]:
+def repairs(trials: Trials, broke: int, event: Event | None, *, lost: bool) -> Iterator[Repair]:
     """Try what may keep a run from breaking.
 
     Parameters
     ----------
     trials : Trials
-    error : DivergedError
-        Where it broke.
+    broke : int
+        Number of the step in which it broke.
     event : Event or None
         The first that was fatal.
     lost : bool
         Whether signal was lost before it.
     """
-    settings, until = trials.job.settings, error.number + HORIZON
+    settings, until = trials.job.settings, broke + HORIZON
 
     def works(changes: Changes) -> bool:
         return trials.survives(changes, until)
@@ -136,11 +136,11 @@ def repairs(trials: Trials, error: DivergedError, event: Event | None, *, lost: 
         scales = ({"loss_scale": settings.loss_scale * (1 / one if down else one)} for one in _SCALES)
         yield trials.smallest("loss scale", scales, works)
     if settings.formats.pure_half and event is not None and event.module:
-        yield trials.smallest("layers in fp32", _layers(trials, error, event.module), works)
+        yield trials.smallest("layers in fp32", _layers(trials, broke, event.module), works)
     yield trials.smallest("learning rate", ({"rate": settings.learning_rate / one} for one in _SCALES), works)
 
 
-def _layers(trials: Trials, error: DivergedError, module: str) -> Iterator[Changes]:
+def _layers(trials: Trials, broke: int, module: str) -> Iterator[Changes]:
     """The module of the first event in fp32, then that of the next failure as well, and so on."""
     kept = list(trials.job.settings.keep_fp32)
     for _ in range(_MOST_LAYERS):
@@ -148,7 +148,7 @@ def _layers(trials: Trials, error: DivergedError, module: str) -> Iterator[Chang
             return
         kept.append(module)
         yield {"keep_fp32": tuple(kept)}
-        seen = observe_until_broken(trials.start({"keep_fp32": tuple(kept)}), error.number - 1)
+        seen = observe_until_broken(trials.start({"keep_fp32": tuple(kept)}), broke - 1)
         module = next((event.module for _, event in seen if event.fatal), "")
 
 

@@ -9,18 +9,17 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
 
 from precisionkit.training.events import FATAL, LOST, Event
-from precisionkit.training.kernels import HALF
+from precisionkit.training.kernels import HALF, Dispatch
 
 _POLES = {"div": 1, "addcdiv": 2, "reciprocal": 0, "rsqrt": 0, "log": 0, "log2": 0, "log10": 0, "pow": 0}
 """Operators with a pole at zero, and which argument has it."""
 _UNSET = ("empty", "new_empty", "empty_like", "empty_strided")
 
 
-class Watch(TorchDispatchMode):
+class Watch(Dispatch):
     """Look at every operator of a step.
 
     Parameters
@@ -31,7 +30,7 @@ class Watch(TorchDispatchMode):
     """
 
     def __init__(self, module: nn.Module, state: Mapping[Tensor, Mapping[str, Any]]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.events: list[Event] = []
         self._module, self._state = module, state
         self._phase = ""
@@ -192,7 +191,8 @@ def _exact(func: Any, args: tuple[Any, ...], options: dict[str, Any]) -> list[Te
         return value.float() if value.dtype in HALF else value.clone()  # operators change arguments that their schemas do not name
 
     wide = tree_map(widened, (args, options))
-    with torch.random.fork_rng(devices=[]):  # the operator itself draws the same numbers again
+    devices = {t.device for t in _floats((args, options)) if t.is_cuda}
+    with torch.random.fork_rng(devices=devices):  # the operator itself draws the same numbers again
         return [t.float() for t in _floats(func(*wide[0], **wide[1]))]
 
 

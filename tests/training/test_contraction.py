@@ -9,8 +9,6 @@ from torch.nn import functional
 
 from precisionkit.training.contraction import BLOCK, SPLIT, averaged, contract, convolved, convolved_backward, summed
 
-TYPES = {torch.float16: np.float16}
-
 
 def looped(row: np.ndarray, column: np.ndarray) -> np.float16:
     """One entry, by the definition; sums of 16 products of these numbers are exact in binary64 and round alike from binary32."""
@@ -54,11 +52,15 @@ def test_sums_overflow_and_means_do_not():
 @pytest.mark.parametrize("dims", [(0,), (1,), (0, 2), (0, 1, 2)])
 @pytest.mark.parametrize("keepdim", [True, False])
 def test_sums_and_means_have_torchs_shapes_and_values(dims, keepdim):
-    values = torch.arange(24, dtype=torch.float16).reshape(4, 2, 3)
+    values = torch.arange(64, dtype=torch.float16).reshape(4, 2, 8)  # all their sums and means of two are numbers of binary16
     for mine, other in ((summed, torch.sum), (averaged, torch.mean)):
-        found, expected = mine(values, dims, keepdim=keepdim), other(values.float(), dims, keepdim=keepdim)
-        assert found.shape == expected.shape
-        assert torch.allclose(found.float(), expected, rtol=2**-9)  # thirds round
+        assert torch.equal(mine(values, dims, keepdim=keepdim).float(), other(values.float(), dims, keepdim=keepdim))
+
+
+def test_the_mean_of_an_odd_number_divides_first():
+    large = torch.tensor([60000.0, 60000.0, 60000.0], dtype=torch.float16)
+    assert averaged(large, (0,), keepdim=False).item() == 60000
+    assert averaged(torch.tensor([0.0, 3.0, 6.0], dtype=torch.float16), (0,), keepdim=False).item() == 3
 
 
 @pytest.mark.parametrize(
