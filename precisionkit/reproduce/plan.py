@@ -111,7 +111,7 @@ def make_plan(name: str, *, full: bool) -> Plan:
 
 
 def _mnist(full: bool) -> Plan:
-    arch, limit, epochs, seeds = ("mnist_dnn", None, 3, 5) if full else ("mnist_fc_3layer", 10_000, 2, 2)
+    arch, limit, epochs, seeds = ("mnist_dnn", None, 2, 5) if full else ("mnist_fc_3layer", 10_000, 2, 2)
     sizes = (64, 128, 256, 512, 1024) if full else (64, 256)
     common = Settings(arch=arch, data="mnist", limit=limit, epochs=epochs, kernels="rounded")
     one = 256
