@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -129,8 +128,10 @@ def train(**options: Any) -> None:
     ..., N processes share every batch.
     """
     request = taken(_Request, options)
+    from precisionkit.processes import leave
+
     ended = "Interrupted; --resume goes on from the last checkpoint."
-    sys.exit(guarded(lambda talk: _train(options, request, talk), less="choose a smaller --batch or --limit", interrupted=ended))
+    leave(guarded(lambda talk: _train(options, request, talk), less="choose a smaller --batch or --limit", interrupted=ended))
 
 
 def _train(options: dict[str, Any], request: _Request, talk: Console) -> int:

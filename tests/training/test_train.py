@@ -198,6 +198,13 @@ def test_two_processes_train_one_network_and_resume(tmp_path):
     assert all(float(rows(tmp_path / name)[-1]["accuracy"]) > 0.7 for name in ("whole", "alone"))
 
 
+@pytest.mark.parametrize(("world", "said"), [("1", "done, finalised"), ("2", "done")])
+def test_one_of_several_processes_ends_without_finalising_its_interpreter(world, said):
+    program = "import atexit; from precisionkit.processes import leave; atexit.register(print, end=', finalised'); print('done', end=''); leave(3)"
+    done = subprocess.run([sys.executable, "-c", program], env=os.environ | {"WORLD_SIZE": world}, cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (3, said)
+
+
 def invoke(*arguments):
     return CliRunner().invoke(main, ["train", *arguments, "-q"])
 
