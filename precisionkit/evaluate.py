@@ -12,10 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from precisionkit.arithmetic import ANY, Arithmetic, Order
+from precisionkit.arithmetic import ANY, REFERENCE, Arithmetic, Order
 from precisionkit.errors import UnusableDataError, UnusableModelError, UsageError
-from precisionkit.formats import BINARY32
+from precisionkit.formats import BINARY32, Format
 from precisionkit.graph import Graph, Node, interpret
+from precisionkit.mixed import NOTHING, Keep, mixed
 from precisionkit.ops import run_rounded
 from precisionkit.ops._store import DTYPES, store
 
@@ -29,33 +30,64 @@ class Program:
     graph : Graph
     arithmetic : Arithmetic
     constants : mapping of str to tensor
-        Numbers of the storage format, carried in binary32.
+        Numbers of the storage format, or of binary32 where kept nodes read them, carried in binary32.
+    wide : frozenset of str
+        Nodes, constants, and perhaps the input, that are kept in binary32.
+    wide_sums : frozenset of str
+        Nodes of which the sums alone are.
     """
 
     graph: Graph
     arithmetic: Arithmetic
     constants: Mapping[str, Tensor]
+    wide: frozenset[str] = frozenset()
+    wide_sums: frozenset[str] = frozenset()
 
     @cached_property
     def unstored(self) -> frozenset[str]:
         """Nodes whose results stay in the format that they were computed in."""
-        chains = self.graph.inside_chains if self.arithmetic.fused else frozenset()
-        return chains | self.graph.hidden
+        return self._chains | self.graph.hidden
+
+    @cached_property
+    def _chains(self) -> frozenset[str]:
+        """Nodes inside of fused chains, whose links are all of one format."""
+        if not self.arithmetic.fused:
+            return frozenset()
+        links = ((name, node.name) for node in self.graph.nodes for name in node.operands if name is not None)
+        apart = {name for name, reader in links if (name in self.wide) != (reader in self.wide)}
+        return self.graph.inside_chains - apart
+
+    def arithmetic_of(self, node: Node) -> Arithmetic:
+        """Return the arithmetic that a node computes in."""
+        if node.name in self.wide:
+            return REFERENCE
+        if node.name in self.wide_sums:
+            return replace(self.arithmetic, accumulate=BINARY32)
+        return self.arithmetic
+
+    def format_of(self, name: str) -> Format:
+        """Return the format of a value or of a constant."""
+        return BINARY32 if name in self.wide else self.arithmetic.storage
 
     def stores(self, node: Node) -> bool:
         """Whether a node's result is rounded to the storage format."""
         return node.record.stores and node.name not in self.unstored
 
     @classmethod
-    def of(cls, graph: Graph, arithmetic: Arithmetic, device: torch.device | str = "cpu") -> Program:
+    def of(cls, graph: Graph, arithmetic: Arithmetic, device: torch.device | str = "cpu", keep: Keep = NOTHING) -> Program:
         """Round the network's constants.
 
         Raises
         ------
         UnusableModelError
             A constant lies beyond the range of the storage format.
+        UsageError
+            Something is to be kept that the network does not have.
         """
-        constants = {name: store(value.to(device), arithmetic.storage) for name, value in graph.constants.items()}
+        graph, wide = (made := mixed(graph, keep)).graph, made.wide
+        constants = {
+            name: store(value.to(device), BINARY32 if name in wide else arithmetic.storage) for name, value in graph.constants.items()
+        }
         for name, value in constants.items():
             given = graph.constants[name].to(value.device)
             if not (value.isfinite() | (given == -torch.inf)).all():  # masks hold minus infinity on purpose
@@ -65,7 +97,7 @@ class Program:
                     f"The tensor '{name}' holds the value {worst:g}, beyond {limit.max:g}, the largest number of {limit.name}; "
                     "the half program cannot be built: choose --storage bf16 or rescale the layer."
                 )
-        return cls(graph, arithmetic, constants)
+        return cls(graph, arithmetic, constants, wide, keep.sums - wide)
 
     def inputs(self, images: Tensor, first_index: int = 0) -> Tensor:
         """Round a batch of binary32 inputs to the storage format, carried in binary32.
@@ -77,11 +109,11 @@ class Program:
         """
         if not images.is_floating_point():  # tokens are no numbers to round
             return images
-        stored = store(images, self.arithmetic.storage)
+        stored = store(images, self.format_of(self.graph.input))
         outside = ~stored.isfinite().flatten(1).all(1)
         if outside.any():
             row = int(outside.nonzero()[0])
-            fmt = self.arithmetic.storage
+            fmt = self.format_of(self.graph.input)
             raise UnusableDataError(
                 f"Input {first_index + row} holds the value {float(images[row].abs().max()):g}, beyond {fmt.max:g}, the largest number of "
                 f"{fmt.name}; rescale the data (--normalize) or choose --storage bf16."
@@ -112,16 +144,17 @@ def _fast(program: Program) -> RunNode:
 
     def run_node(node: Node, operands: tuple[Any, ...]) -> Tensor:
         result = node.record.apply(node.attributes, *operands)
-        return store(result, program.arithmetic.storage) if program.stores(node) else result
+        return store(result, program.arithmetic_of(node).storage) if program.stores(node) else result
 
     return run_node
 
 
 def _reference(program: Program, order: Order) -> RunNode:
     """Bit-exact by definition: dot products in the order given, everything else rounded once to the internal format."""
-    arithmetic = replace(program.arithmetic, order=order)
+    kept = order if order.is_tree else Order("sequential")
 
     def run_node(node: Node, operands: tuple[Any, ...]) -> Tensor:
+        arithmetic = replace(program.arithmetic_of(node), order=kept if node.name in program.wide else order)
         result = run_rounded(node.record, arithmetic, node.attributes, *operands)
         return store(result, arithmetic.storage) if program.stores(node) else result
 
@@ -129,8 +162,14 @@ def _reference(program: Program, order: Order) -> RunNode:
 
 
 def _native(program: Program) -> RunNode:
-    """The device's own kernels, in the storage format's dtype."""
-    return lambda node, operands: node.record.apply(node.attributes, *operands)
+    """The device's own kernels, in the dtype of each node's format."""
+
+    def run_node(node: Node, operands: tuple[Any, ...]) -> Tensor:
+        dtype = DTYPES[program.format_of(node.name)]
+        given = [x.to(dtype) if isinstance(x, Tensor) and x.is_floating_point() else x for x in operands]
+        return node.record.apply(node.attributes, *given)
+
+    return run_node
 
 
 def has_fast_run(arithmetic: Arithmetic) -> bool:
@@ -163,8 +202,7 @@ def execute(
     arithmetic = program.arithmetic
     fast = has_fast_run(arithmetic) and emulate is None
     run_node = _native(program) if native else _fast(program) if fast else _reference(program, emulate or arithmetic.order)
-    dtype = DTYPES[arithmetic.storage] if native else torch.float32
-    constants = {name: value.to(dtype) for name, value in program.constants.items()}
+    constants = {name: value.to(_dtype(program, name, native=native)) for name, value in program.constants.items()}
     finite = torch.ones(inputs.shape[0], dtype=torch.bool, device=inputs.device)
 
     def watched(node: Node, operands: tuple[Any, ...]) -> Tensor | None:
@@ -179,8 +217,14 @@ def execute(
         return result
 
     with torch.no_grad():
-        logits = interpret(program.graph, inputs.to(dtype) if inputs.is_floating_point() else inputs, constants, watched)
+        start = inputs.to(_dtype(program, program.graph.input, native=native)) if inputs.is_floating_point() else inputs
+        logits = interpret(program.graph, start, constants, watched)
     return Run(logits.cpu().double(), finite.cpu())
+
+
+def _dtype(program: Program, name: str, *, native: bool) -> torch.dtype:
+    """In which a value is carried."""
+    return DTYPES[program.format_of(name)] if native else torch.float32
 
 
 @contextmanager

@@ -113,7 +113,7 @@ def interval(
     Bound: theorem 14 of proofs/bounds.md (composition), with the local theorems of each operator.
     Assumes: `Arithmetic.assumptions`.
     """
-    graph, arithmetic = program.graph, program.arithmetic
+    graph = program.graph
     places = {node.name: place for place, node in enumerate(graph.nodes)}
     constants = {name: value.double() for name, value in program.constants.items()}
     overflow = torch.full((inputs.shape[0],), -1, dtype=torch.int64, device=inputs.device)
@@ -122,6 +122,7 @@ def interval(
 
     def run_node(node: Node, operands: tuple[Any, ...]) -> Enclosure:
         nonlocal overflow, certain_overflow, last
+        arithmetic = program.arithmetic_of(node)
         result = node.record.error_rule(arithmetic, node.attributes, *operands)
         store = stored(arithmetic, result, unstored=node.name in program.unstored)
         place = places[node.name]

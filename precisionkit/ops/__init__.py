@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from precisionkit.ops.activation import RELU
 from precisionkit.ops.attention import ATTENTION, ATTENTION_SCORES, ATTENTION_WEIGHTS
 from precisionkit.ops.batch_norm import BATCH_NORM
+from precisionkit.ops.cast import CAST
 from precisionkit.ops.conv import CONV1D, CONV2D, CONV3D, CONV_TRANSPOSES
 from precisionkit.ops.elementwise import ADD, DIV, MUL, RSUB, SUB
 from precisionkit.ops.functions import FUNCTIONS
@@ -58,6 +59,7 @@ OPERATORS: tuple[Operator, ...] = (
     MASKED,
     REARRANGE,
     *SHAPE_OPERATORS,
+    CAST,
 )
 """Every operator, in the order of the documentation."""
 
