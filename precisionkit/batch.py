@@ -20,6 +20,7 @@ from precisionkit.errors import RefutedError, UnusableDataError
 from precisionkit.evaluate import Program, Run, execute
 from precisionkit.formats import BINARY32
 from precisionkit.graph import Graph
+from precisionkit.mixed import NOTHING, Keep
 from precisionkit.report import Input
 
 
@@ -52,11 +53,12 @@ class Worker:
         native: bool,
         emulate: Order | None,
         linearised_failure: float | None,
+        keep: Keep = NOTHING,
     ) -> None:
         self._graph, self._ladder, self._device, self._analysis = graph, ladder, device, analysis
         self._native, self._emulate = native, emulate
-        self._runs = Program.of(graph, REFERENCE, device), Program.of(graph, arithmetic, device)
-        self._bounds = Program.of(graph, REFERENCE, analysis), Program.of(graph, arithmetic, analysis)
+        self._runs = Program.of(graph, REFERENCE, device), Program.of(graph, arithmetic, device, keep)
+        self._bounds = Program.of(graph, REFERENCE, analysis), Program.of(graph, arithmetic, analysis, keep)
         self._same = arithmetic == REFERENCE
         self._linearised_failure = linearised_failure
         self.clock = Clock()
@@ -202,18 +204,19 @@ class Worker:
         """Why an input is not proved."""
         if verdict in ("proved", "probable"):
             return None
-        nodes, programs = self._graph.nodes, ("reference", "half")
+        programs = ("reference", "half")
         for name, run, bound, program in zip(programs, runs, bounds, self._bounds, strict=True):
-            fmt = program.arithmetic.storage.name
+            nodes = program.graph.nodes
             if bound.certain_overflow[row] >= 0:
-                return f"the {name} program overflows {fmt} at {nodes[int(bound.certain_overflow[row])]}"
+                node = nodes[int(bound.certain_overflow[row])]
+                return f"the {name} program overflows {program.format_of(node.name).name} at {node}"
             if not run.finite[row]:
                 return f"the run of the {name} program stored an infinity or a NaN"
         if verdict == "flipped":
             return "the two runs predict different classes"
-        for name, bound in zip(programs, bounds, strict=True):
+        for name, bound, program in zip(programs, bounds, self._bounds, strict=True):
             if bound.overflow[row] >= 0:
-                return f"the bound does not exclude overflow in the {name} program at {nodes[int(bound.overflow[row])]}"
+                return f"the bound does not exclude overflow in the {name} program at {program.graph.nodes[int(bound.overflow[row])]}"
         return "the bound does not stay below the margin"
 
 

@@ -25,6 +25,7 @@ from precisionkit.data import Dataset
 from precisionkit.errors import UnsupportedArithmeticError, UnsupportedOperatorError, UsageError
 from precisionkit.graph import Graph
 from precisionkit.graph import Node as GraphNode
+from precisionkit.mixed import NOTHING, Keep
 from precisionkit.models import LoadedModel
 from precisionkit.report import Report
 from precisionkit.task import captured
@@ -158,10 +159,16 @@ def _keeps_order(graph: Graph, node: GraphNode) -> bool:
     return tuple(moved.shape[1:]) == node.shape and torch.equal(moved.flatten(), places.flatten())
 
 
-def check_certifiable(model: LoadedModel, data: Dataset, arithmetic: Arithmetic) -> None:
+def check_certifiable(model: LoadedModel, data: Dataset, arithmetic: Arithmetic, keep: Keep = NOTHING) -> None:
     """Refuse, before a long run, what no certificate can be written for; raises what `make_certificate` would."""
+    _check_kept(keep)
     check_rule(arithmetic)
     _network_of(model, data)
+
+
+def _check_kept(keep: Keep) -> None:
+    if keep:
+        raise UsageError("The checker knows no nodes that are kept in binary32; leave out --certificate, or keep none.")
 
 
 def _network_of(model: LoadedModel, data: Dataset) -> Network:
@@ -195,6 +202,7 @@ def make_certificate(model: LoadedModel, data: Dataset, report: Report, on_progr
         The checker proves nothing.
     """
     said = report.arithmetic
+    _check_kept(Keep.of(said.kept, said.kept_sums))
     rule = check_rule(parse_arithmetic(said.storage, said.accumulate, said.order, said.fuse))
     proved = [row for row in report.inputs if row.verdict == "proved"]
     if not proved:

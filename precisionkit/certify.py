@@ -20,6 +20,7 @@ from precisionkit.errors import UnsupportedArithmeticError, UsageError
 from precisionkit.evaluate import device_flags, has_fast_run
 from precisionkit.formats import BINARY32
 from precisionkit.graph import Graph
+from precisionkit.mixed import NOTHING, Keep
 from precisionkit.models import LoadedModel
 from precisionkit.probe import contradiction, torch_kernels
 from precisionkit.report import ArithmeticInfo, Environment, Input, Report, Timing, summarise
@@ -62,6 +63,8 @@ class Settings:
         Make the half run in this order, bit-exact by definition: as `arithmetic.parse_run` reads it and `permitted` allows it.
     probe : bool
         Try first whether the kernels that the runs are made by obey the arithmetic, and refuse if they do not.
+    keep : Keep
+        Nodes that the half program keeps in binary32.
     """
 
     method: str = "auto"
@@ -73,6 +76,7 @@ class Settings:
     linearised: bool = False
     emulate: str | None = None
     probe: bool = True
+    keep: Keep = NOTHING
 
 
 def certify(
@@ -112,7 +116,8 @@ def certify(
     images = model.preprocess(data.images[:1])
     graph = captured(model, data, tuple(images.shape[1:]))
     ladder = Ladder.of(_method(settings.method), arithmetic, settings.effort, settings.confidence)
-    worker = Worker(graph, arithmetic, ladder, device, analysis, native, emulate, settings.confidence if settings.linearised else None)
+    failure = settings.confidence if settings.linearised else None
+    worker = Worker(graph, arithmetic, ladder, device, analysis, native, emulate, failure, settings.keep)
     size = settings.batch_size or max(1, min(512, _BATCH_BYTES // (8 * graph.largest)))
     total, inputs, complete = len(data.images), list[Input](), True
     run = describe_run(arithmetic, settings.emulate, native=native)
@@ -131,7 +136,7 @@ def certify(
         complete=complete,
         model=model_info(model),
         data=data_info(data),
-        arithmetic=_arithmetic(arithmetic, graph, inputs),
+        arithmetic=_arithmetic(arithmetic, graph, inputs, settings.keep),
         method=_method(settings.method),
         confidence=settings.confidence,
         summary=summarise(inputs),
@@ -159,12 +164,12 @@ def certify(
     )
 
 
-def _arithmetic(arithmetic: Arithmetic, graph: Graph, inputs: Sequence[Input]) -> ArithmeticInfo:
+def _arithmetic(arithmetic: Arithmetic, graph: Graph, inputs: Sequence[Input], keep: Keep) -> ArithmeticInfo:
     """The arithmetic, with what was assumed and relied on for these inputs."""
     methods = {i.method for i in inputs}
     sketched = any(i.failure > 0 for i in inputs)
     rests_on = theorems_used(arithmetic, graph, methods, sketched=sketched)
-    return arithmetic_info(arithmetic, graph, probable=any(i.verdict == "probable" for i in inputs), rests_on=rests_on)
+    return arithmetic_info(arithmetic, graph, probable=any(i.verdict == "probable" for i in inputs), rests_on=rests_on, keep=keep)
 
 
 def _method(name: str) -> str:

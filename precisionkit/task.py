@@ -16,6 +16,7 @@ from precisionkit.errors import UnusableDataError, UnusableModelError
 from precisionkit.evaluate import has_fast_run
 from precisionkit.formats import BINARY32
 from precisionkit.graph import Graph
+from precisionkit.mixed import NOTHING, Keep
 from precisionkit.models import LoadedModel
 from precisionkit.report import ArithmeticInfo, DataInfo, ModelInfo
 
@@ -112,7 +113,9 @@ def describe_run(arithmetic: Arithmetic, emulate: str | None, *, native: bool) -
     return "binary32 kernels, " + ("in another batch size" if arithmetic.storage == BINARY32 else "one rounding each")
 
 
-def arithmetic_info(arithmetic: Arithmetic, graph: Graph, *, probable: bool = False, rests_on: str = "") -> ArithmeticInfo:
+def arithmetic_info(
+    arithmetic: Arithmetic, graph: Graph, *, probable: bool = False, rests_on: str = "", keep: Keep = NOTHING
+) -> ArithmeticInfo:
     """Describe both programs' arithmetic, with everything that is assumed; `rests_on` is what `theorems_used` says."""
     return ArithmeticInfo(
         storage=arithmetic.storage.name,
@@ -120,8 +123,25 @@ def arithmetic_info(arithmetic: Arithmetic, graph: Graph, *, probable: bool = Fa
         order=arithmetic.order.name,
         fuse="epilogue" if arithmetic.fused else "none",
         reference=REFERENCE.name,
-        assumptions=(*_assumptions(arithmetic, graph, probable=probable), *([rests_on] if rests_on else [])),
+        assumptions=(*_assumptions(arithmetic, graph, probable=probable), *_kept(keep), *([rests_on] if rests_on else [])),
+        kept=tuple(sorted(keep.nodes)),
+        kept_sums=tuple(sorted(keep.sums)),
     )
+
+
+def _kept(keep: Keep) -> tuple[str, ...]:
+    """What the half program keeps, in words."""
+    whole = (
+        f"The half program keeps {_named(keep.nodes)} in binary32: weights, sums and results are as in the reference program; what other "
+        "nodes read of them is rounded once, and what rounds nothing has the format of what it reads.",
+    )
+    sums = (f"The half program sums the products of {_named(keep.sums)} in binary32.",)
+    return (*(whole if keep.nodes else ()), *(sums if keep.sums else ()))
+
+
+def _named(names: Collection[str]) -> str:
+    first, more = ", ".join(sorted(names)[:5]), len(names) - 5
+    return f"{len(names)} node{'s' * (len(names) > 1)} ({first}{f' and {more} more' if more > 0 else ''})"
 
 
 def theorems_used(arithmetic: Arithmetic, graph: Graph, methods: Collection[str], *, sketched: bool) -> str:

@@ -31,6 +31,7 @@ from precisionkit.report import Report, check_outputs, render, write_file, write
 
 if TYPE_CHECKING:
     from precisionkit.data import Dataset
+    from precisionkit.mixed import Keep
     from precisionkit.models import LoadedModel
 
 _EXIT_CODES = """\b
@@ -59,7 +60,16 @@ class _Request:
     native: bool
     linearised: bool
     probe: bool
+    keep_fp32: tuple[str, ...]
+    keep_sums: tuple[str, ...]
     quiet: bool
+
+    @property
+    def keep(self) -> Keep:
+        """What the half program keeps in binary32."""
+        from precisionkit.mixed import Keep
+
+        return Keep.of(self.keep_fp32, self.keep_sums)
 
 
 @click.command(epilog=_EXIT_CODES)
@@ -108,6 +118,10 @@ class _Request:
     show_default=True,
     help="Try first whether the kernels that make the runs obey the arithmetic, and refuse if they do not.",
 )
+@click.option(
+    "--keep-fp32", multiple=True, metavar="NODE", help="A node that the half program computes in fp32; can be given several times."
+)
+@click.option("--keep-sums", multiple=True, metavar="NODE", help="A node that sums in fp32 where --accumulate is shorter.")
 @access_options
 def certify(**options: Any) -> None:
     """Certify every input of a data set: whether running MODEL in half precision can change its prediction.
@@ -142,7 +156,7 @@ def _run(model: LoadedModel, data: Dataset, asked: Asked, request: _Request, tal
 
     arithmetic = asked.arithmetic(request.device)
     if request.certificate_file is not None:
-        check_certifiable(model, data, arithmetic)
+        check_certifiable(model, data, arithmetic, request.keep)
     settings = Settings(
         method=request.method,
         effort=EFFORT if request.effort is None else request.effort,
@@ -153,6 +167,7 @@ def _run(model: LoadedModel, data: Dataset, asked: Asked, request: _Request, tal
         linearised=request.linearised,
         emulate=asked.emulate,
         probe=request.probe,
+        keep=request.keep,
     )
     with memory_errors(), progress(talk, "certifying", quiet=request.quiet) as advance:
         return certify_data(model, data, arithmetic, settings, advance)

@@ -41,7 +41,10 @@ class DataInfo(_Record, frozen=True, kw_only=True):
 
 
 class ArithmeticInfo(_Record, frozen=True, kw_only=True):
-    """The half program's formats, summation order and fusion, the reference program's arithmetic, and all that is assumed of both."""
+    """The half program's formats, summation order and fusion, the reference program's arithmetic, and all that is assumed of both.
+
+    `kept` and `kept_sums` are nodes that the half program computes, or sums, in binary32.
+    """
 
     storage: str
     accumulate: str
@@ -49,6 +52,8 @@ class ArithmeticInfo(_Record, frozen=True, kw_only=True):
     fuse: Literal["none", "epilogue"]
     reference: str
     assumptions: tuple[str, ...]
+    kept: tuple[str, ...] = ()
+    kept_sums: tuple[str, ...] = ()
 
 
 class Summary(_Record, frozen=True, kw_only=True):
