@@ -23,6 +23,14 @@ from precisionkit.graph import Graph
 from precisionkit.mixed import NOTHING, Keep
 from precisionkit.report import Input
 
+_BATCH_BYTES = 4 * 2**20
+"""Size aimed at for the largest binary64 tensor of a batch: it stays in a processor's cache, and small in memory."""
+
+
+def batch_size(graph: Graph) -> int:
+    """Return how many inputs of a network are best bounded at once."""
+    return max(1, min(512, _BATCH_BYTES // (8 * graph.largest)))
+
 
 @dataclass
 class Clock:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from precisionkit.arithmetic import REFERENCE, Arithmetic, parse_run, permitted
-from precisionkit.batch import Worker
+from precisionkit.batch import Worker, batch_size
 from precisionkit.bound import CONFIDENCE, EFFORT, METHODS, Ladder
 from precisionkit.data import Dataset
 from precisionkit.devices import find_device
@@ -34,9 +34,6 @@ from precisionkit.task import (
     model_info,
     theorems_used,
 )
-
-_BATCH_BYTES = 4 * 2**20
-"""Size aimed at for the largest binary64 tensor of a batch: it stays in a processor's cache, and small in memory."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +115,7 @@ def certify(
     ladder = Ladder.of(_method(settings.method), arithmetic, settings.effort, settings.confidence)
     failure = settings.confidence if settings.linearised else None
     worker = Worker(graph, arithmetic, ladder, device, analysis, native, emulate, failure, settings.keep)
-    size = settings.batch_size or max(1, min(512, _BATCH_BYTES // (8 * graph.largest)))
+    size = settings.batch_size or batch_size(graph)
     total, inputs, complete = len(data.images), list[Input](), True
     run = describe_run(arithmetic, settings.emulate, native=native)
     with device_flags(arithmetic) as flags:

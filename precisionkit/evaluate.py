@@ -161,7 +161,7 @@ def _reference(program: Program, order: Order) -> RunNode:
     return run_node
 
 
-def _native(program: Program) -> RunNode:
+def native_node(program: Program) -> RunNode:
     """The device's own kernels, in the dtype of each node's format."""
 
     def run_node(node: Node, operands: tuple[Any, ...]) -> Tensor:
@@ -201,7 +201,7 @@ def execute(
     """
     arithmetic = program.arithmetic
     fast = has_fast_run(arithmetic) and emulate is None
-    run_node = _native(program) if native else _fast(program) if fast else _reference(program, emulate or arithmetic.order)
+    run_node = native_node(program) if native else _fast(program) if fast else _reference(program, emulate or arithmetic.order)
     constants = {name: value.to(_dtype(program, name, native=native)) for name, value in program.constants.items()}
     finite = torch.ones(inputs.shape[0], dtype=torch.bool, device=inputs.device)
 

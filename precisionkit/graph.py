@@ -34,6 +34,8 @@ class Node:
         Shape of its result without the batch.
     source : str
         The user's source line, for messages.
+    module : str
+        Path of the innermost module that it was captured in, such as ``layer1.0.conv1``; empty where unknown.
     """
 
     name: str
@@ -42,6 +44,7 @@ class Node:
     attributes: Mapping[str, Any]
     shape: tuple[int, ...]
     source: str
+    module: str = ""
 
     @property
     def record(self) -> Operator:

@@ -333,7 +333,7 @@ class Reader:
             if first.layout.shape == layout.shape:
                 return Value(first.name, layout)  # nothing moves
             attributes: dict[str, Any] = {"size": (-1, *layout.shape)}
-            self._nodes.append(Node(name, "view", (first.name,), MappingProxyType(attributes), layout.shape, source(node)))
+            self._nodes.append(Node(name, "view", (first.name,), MappingProxyType(attributes), layout.shape, *where_of(node)))
             return Value(name, layout)
         used = [k for k in range(len(fills)) if bool((flat == k).any())]
         shifted = index.places - len(fills) + len(used)
@@ -345,7 +345,7 @@ class Reader:
             "batched": tuple(o.constant is None for o in operands),
         }
         names = tuple(o.name for o in operands)
-        self._nodes.append(Node(name, "rearrange", names, MappingProxyType(attributes), layout.shape, source(node)))
+        self._nodes.append(Node(name, "rearrange", names, MappingProxyType(attributes), layout.shape, *where_of(node)))
         return Value(name, layout)
 
     # --------------------------------------------------------------------------------------------------------- operations
@@ -434,17 +434,17 @@ class Reader:
         own = f"{node.name}{suffix}"
         names = tuple(None if v is None else v.name for v in values)
         held = MappingProxyType(attributes)
-        where = source(node)
+        where = where_of(node)
         taken = dict(zip((n.lstrip("*") for n in BY_NAME[record].operands), values, strict=False))
         for statistic in BY_NAME[record].statistics:
             operands = [taken.get(name) for name in statistic.operands]
             shape = self._hidden_shape(statistic.operator, held, operands)
             name = f"{own}_{statistic.operator}"
             hidden = tuple(None if v is None else v.name for v in operands)
-            self._nodes.append(Node(name, statistic.operator, hidden, held, shape, where))
+            self._nodes.append(Node(name, statistic.operator, hidden, held, shape, *where))
             taken[statistic.operator] = Value(name, Layout((1, *shape), True, (False,) + (True,) * len(shape)))
             names += (name,) if statistic.given else ()
-        self._nodes.append(Node(own, record, names, held, layout.shape, where))
+        self._nodes.append(Node(own, record, names, held, layout.shape, *where))
         return Value(own, layout)
 
     def _hidden_shape(self, statistic: str, attributes: Mapping[str, Any], values: list[Value | None]) -> tuple[int, ...]:
@@ -492,7 +492,7 @@ class Reader:
             return Value(value.name, layout)
         name = name or f"{value.name}_as_{shown(shape)}"
         if all(n.name != name for n in self._nodes):
-            self._nodes.append(Node(name, "view", (value.name,), MappingProxyType({"size": (-1, *shape)}), shape, source(node)))
+            self._nodes.append(Node(name, "view", (value.name,), MappingProxyType({"size": (-1, *shape)}), shape, *where_of(node)))
         return Value(name, layout)
 
     # -------------------------------------------------------------------------------------------------------------- graph
@@ -715,6 +715,16 @@ def source(node: fx.Node) -> str:
             file = parts[0].strip('"').rsplit("/", 1)[-1]
             return f"{file}:{parts[1].removeprefix('line ')}" + (f": {code}" if code else "")
     return ""
+
+
+def where_of(node: fx.Node) -> tuple[str, str]:
+    """The user's source line of a node, and the path of the innermost module that it was traced in."""
+    return source(node), _module(node)
+
+
+def _module(node: fx.Node) -> str:
+    paths = [path for path, _ in (node.meta.get("nn_module_stack") or {}).values()]
+    return str(paths[-1]).removeprefix("L['self']").lstrip(".") if paths else ""
 
 
 def describe(node: fx.Node) -> str:

@@ -15,6 +15,7 @@ from precisionkit.cli.ops import ops
 from precisionkit.cli.probe import probe
 from precisionkit.cli.reproduce import reproduce
 from precisionkit.cli.train import train
+from precisionkit.cli.tune import tune
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -31,5 +32,6 @@ main.add_command(ops)
 main.add_command(probe)
 main.add_command(reproduce)
 main.add_command(train)
+main.add_command(tune)
 
 __all__ = ["main"]

@@ -1,4 +1,4 @@
-"""The JSON Schemas of the reports; ``python -m precisionkit.report.schema certify|inspect|lemma`` prints one."""
+"""The JSON Schemas of the reports; ``python -m precisionkit.report.schema certify|inspect|lemma|plan`` prints one."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ import msgspec
 
 from precisionkit.report.inspect import INSPECT_SCHEMA, InspectReport
 from precisionkit.report.lemma import LEMMA_SCHEMA, LemmaReport
+from precisionkit.report.plan import PLAN_SCHEMA, Plan
 from precisionkit.report.records import SCHEMA, Report
 
-Kind = Literal["certify", "inspect", "lemma"]
+Kind = Literal["certify", "inspect", "lemma", "plan"]
 _RECORDS: dict[Kind, tuple[type[msgspec.Struct], str]] = {
     "certify": (Report, SCHEMA),
     "inspect": (InspectReport, INSPECT_SCHEMA),
     "lemma": (LemmaReport, LEMMA_SCHEMA),
+    "plan": (Plan, PLAN_SCHEMA),
 }
 
 

@@ -85,6 +85,20 @@ class Program:
     shapes: Mapping[str, Dims]
 
 
+class _Call(nn.Module):
+    """A step as a module of its own, so that what is captured of it can be told from the rest."""
+
+    def __init__(self, step: Step) -> None:
+        super().__init__()
+        self.step = step
+
+    def forward(self, values: dict[str, Tensor], batch: Any) -> dict[str, Tensor]:
+        """Compute the step's results."""
+        made: dict[str, Tensor] = dict(values)
+        self.step.run(made, batch)
+        return {name: made[name] for name in self.step.outputs}
+
+
 class Network(nn.Module):
     """A program as a module; its parameters have the names of the file as far as Python allows them."""
 
@@ -96,7 +110,7 @@ class Network(nn.Module):
                 self.register_parameter(self._place(name), nn.Parameter(tensor, requires_grad=False))
             else:
                 self.register_buffer(self._place(name), tensor)
-        self._steps = program.steps
+        self._program, self.steps = program.steps, nn.ModuleList(map(_Call, program.steps))
         self._unused = _last_uses(program.steps, program.output)
         self._input, self._output, self._input_shape = program.input, program.output, program.input_shape
 
@@ -106,12 +120,17 @@ class Network(nn.Module):
         values = {name: getattr(self, place) for name, place in self._places.items()}
         values[self._input] = x
         batch = x.shape[0]
-        for step, unused in zip(self._steps, self._unused, strict=True):
-            step.run(values, batch)
+        for step, call, unused in zip(self._program, self.steps, self._unused, strict=True):
+            values |= call({name: values[name] for name in step.names}, batch)
             for name in unused:
                 del values[name]
         output: Tensor = values[self._output]
         return output
+
+    @property
+    def names_by_module(self) -> dict[str, str]:
+        """Names of the file's nodes by the paths of the modules that compute them."""
+        return {f"steps.{place}": step.node.name for place, step in enumerate(self._program)}
 
     def _place(self, name: str) -> str:
         place = re.sub(r"\W", "_", name, flags=re.ASCII)[:80] or "constant"

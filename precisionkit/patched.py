@@ -1,0 +1,103 @@
+"""The half program of a plan as a torch module: what was certified, run by the device's own kernels."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+from torch import Tensor, nn
+
+from precisionkit.arithmetic import parse_arithmetic
+from precisionkit.capture import capture
+from precisionkit.errors import ReportError, UnusableModelError
+from precisionkit.evaluate import Program, native_node
+from precisionkit.graph import interpret
+from precisionkit.mixed import Keep
+from precisionkit.ops._store import DTYPES
+from precisionkit.report.plan import Plan
+
+
+class Patched(nn.Module):
+    """Half kernels, and binary32 ones for what a plan keeps; takes binary32 inputs and gives binary32 logits.
+
+    Parameters
+    ----------
+    program : Program
+        Its constants become buffers of their own formats.
+    """
+
+    def __init__(self, program: Program) -> None:
+        super().__init__()
+        self._program, self._run = program, native_node(program)
+        self._places = {name: f"constant_{place}_{re.sub(r'[^0-9A-Za-z]', '_', name)}" for place, name in enumerate(program.constants)}
+        for name, place in self._places.items():
+            self.register_buffer(place, program.constants[name].to(DTYPES[program.format_of(name)]))
+        self.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Run a batch."""
+        program = self._program
+        start = x.to(DTYPES[program.format_of(program.graph.input)]) if x.is_floating_point() else x
+        constants = {name: getattr(self, place) for name, place in self._places.items()}
+        with torch.no_grad():
+            logits: Tensor = interpret(program.graph, start, constants, self._node)
+        return logits.float()
+
+    def _node(self, node: Any, operands: tuple[Any, ...]) -> Tensor | None:
+        return None if node.record.hidden else self._run(node, operands)
+
+
+def apply(model: nn.Module, plan: Plan | str | Path) -> Patched:
+    """Patch a model: half precision everywhere but where a plan keeps binary32.
+
+    Parameters
+    ----------
+    model : nn.Module
+        With binary32 weights, those that the plan was made for.
+    plan : Plan or path
+        As ``precisionkit tune --json`` writes it.
+
+    Returns
+    -------
+    Patched
+        A module with the weights as buffers; move it to a GPU, where half kernels are fast.
+
+    Raises
+    ------
+    ReportError
+        The file cannot be read, or is no plan.
+    UnusableModelError
+        The model has not the nodes that the plan keeps.
+    PrecisionKitError
+        It cannot be captured.
+    """
+    plan = plan if isinstance(plan, Plan) else read_plan(plan)
+    graph = capture(model, plan.input_shape, torch.int64 if plan.tokens else torch.float32)
+    said = plan.arithmetic
+    names = {node.name for node in graph.nodes}
+    if missing := sorted({*said.kept, *said.kept_sums} - names):
+        raise UnusableModelError(
+            f"The plan was made for the model '{plan.model.arch}' and keeps the node '{missing[0]}', which this one has not; make a plan "
+            "for it."
+        )
+    arithmetic = parse_arithmetic(said.storage, said.accumulate, said.order, said.fuse)
+    return Patched(Program.of(graph, arithmetic, keep=Keep.of(said.kept, said.kept_sums)))
+
+
+def read_plan(path: str | Path) -> Plan:
+    """Read a plan.
+
+    Raises
+    ------
+    ReportError
+        The file cannot be read, or is no plan of this version.
+    """
+    try:
+        return msgspec.json.decode(Path(path).read_bytes(), type=Plan)
+    except OSError as error:
+        raise ReportError(f"The plan '{path}' cannot be read: {error.strerror}.") from error
+    except msgspec.DecodeError as error:
+        raise ReportError(f"The file '{path}' is no plan of this version: {error}; write one with 'precisionkit tune --json'.") from error

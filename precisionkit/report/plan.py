@@ -1,0 +1,149 @@
+"""The records of a plan of what to keep in binary32, whose JSON is ``precisionkit.plan/1``."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from precisionkit.report.records import ArithmeticInfo, Count, DataInfo, ModelInfo, _Record
+
+PLAN_SCHEMA: Literal["precisionkit.plan/1"] = "precisionkit.plan/1"
+
+Level = Literal["proved", "probable"]
+Percent = Annotated[float, msgspec.Meta(ge=0, le=100)]
+
+
+class KeptNode(_Record, frozen=True, kw_only=True):
+    """A node of the half program that is kept in binary32, and what of it.
+
+    Attributes
+    ----------
+    name, operator, module, source : str
+        Of the graph; the path of the module that it was captured in, and the user's line, empty where unknown.
+    weights : bool
+        It reads binary32 weights.
+    sums : bool
+        It sums products in binary32.
+    result : bool
+        Some other node reads its result in binary32; others read it through a cast.
+    parameters, multiplications, entries : int
+        Numbers in its weights; multiplications, and numbers of its result, for one input.
+    """
+
+    name: str
+    operator: str
+    module: str
+    source: str
+    weights: bool
+    sums: bool
+    result: bool
+    parameters: Count
+    multiplications: Count
+    entries: Count
+
+
+class Cost(_Record, frozen=True, kw_only=True):
+    """What a program needs: bytes of weights, bytes of all results of one input, and the share of its multiplications in binary32."""
+
+    weight_bytes: Count
+    result_bytes: Count
+    fp32_multiplications: Annotated[float, msgspec.Meta(ge=0, le=1)]
+
+
+class Certified(_Record, frozen=True, kw_only=True):
+    """How many inputs were certified."""
+
+    inputs: Count
+    proved: Count
+    probable: Count
+    flipped: Count
+
+
+class Plan(_Record, frozen=True, kw_only=True):
+    """What to keep in binary32, so that enough inputs are certified.
+
+    Attributes
+    ----------
+    target : float
+        Percent of the inputs that were to be certified.
+    at : str
+        ``proved``, or ``probable`` for that or better.
+    confidence : float
+        Of `probable` verdicts.
+    reached : bool
+        Whether the target was reached, by the certification that was made in the end.
+    input_shape : tuple of int
+        Of one input.
+    tokens : bool
+        Whether the inputs are integer tokens.
+    arithmetic : ArithmeticInfo
+        With the nodes that are kept, and what is assumed.
+    nodes : tuple of KeptNode
+        In the order of the network.
+    before, after : Certified
+        All in half; with the plan.
+    half, kept, fp32 : Cost
+        All in half; with the plan; all in binary32.
+    nodes_to_exclude : tuple of str
+        Patterns for ModelOpt's AutoCast, each for one node of an ONNX file.
+    node_block_list : tuple of str
+        Names of the same nodes, for the float16 converters of ONNX Runtime and onnxconverter-common.
+    """
+
+    schema: Literal["precisionkit.plan/1"] = PLAN_SCHEMA
+    model: ModelInfo
+    data: DataInfo
+    input_shape: tuple[int, ...]
+    tokens: bool
+    arithmetic: ArithmeticInfo
+    target: Percent
+    at: Level
+    confidence: Annotated[float, msgspec.Meta(gt=0, lt=1)]
+    reached: bool
+    nodes: tuple[KeptNode, ...]
+    before: Certified
+    after: Certified
+    half: Cost
+    kept: Cost
+    fp32: Cost
+    nodes_to_exclude: tuple[str, ...]
+    node_block_list: tuple[str, ...]
+
+
+def render_plan(plan: Plan) -> RenderableType:
+    """Lay a plan out for a terminal: what is kept of each node, what it costs, what it gives."""
+    table = Table("node", "operator", "module", "kept in fp32", "parameters", box=None, padding=(0, 2, 0, 0))
+    table.columns[-1].justify = "right"
+    for node in plan.nodes:
+        what = ", ".join(name for name in ("weights", "sums", "result") if getattr(node, name)) or "operands"
+        table.add_row(*map(Text, (node.name, node.operator, node.module, what, f"{node.parameters:,}")))
+    heading = f"{plan.model.arch} on {plan.data.name}: {plan.arithmetic.storage}, sums in {plan.arithmetic.accumulate}\n"
+    return Group(Text(heading), *([table] if plan.nodes else []), Text(), _costs(plan), Text(_conclusion(plan), style="bold"))
+
+
+def _costs(plan: Plan) -> Table:
+    table = Table("", "half", "plan", "fp32", box=None, padding=(0, 2, 0, 0))
+    costs = (plan.half, plan.kept, plan.fp32)
+    table.add_row("weights, MB", *(f"{cost.weight_bytes / 1e6:.4g}" for cost in costs))
+    table.add_row("results of an input, MB", *(f"{cost.result_bytes / 1e6:.4g}" for cost in costs))
+    table.add_row("multiplications in fp32", *(f"{100 * cost.fp32_multiplications:.3g} %" for cost in costs))
+    return table
+
+
+def _conclusion(plan: Plan) -> str:
+    def share(found: Certified) -> str:
+        count = found.proved + (found.probable if plan.at == "probable" else 0)
+        return f"{count:,} of {found.inputs:,} inputs"
+
+    kept = f"{len(plan.nodes)} nodes kept in fp32" if plan.nodes else "nothing kept in fp32"
+    if plan.reached:
+        return f"With {kept}, {share(plan.after)} are {plan.at}{' or better' * (plan.at == 'probable')}, all in half {share(plan.before)}."
+    return (
+        f"The target of {plan.target:g} % is not reached: with {kept}, {share(plan.after)} are {plan.at}, all in half "
+        f"{share(plan.before)}; "
+        "what is left has margins that the bounds of fp32 itself do not stay below. Try a larger --effort, or --at probable."
+    )

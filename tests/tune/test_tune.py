@@ -1,0 +1,221 @@
+"""Plans of what to keep in binary32: values and families, the search, what a plan says, and the model that it makes."""
+
+import copy
+import dataclasses
+import json
+
+import jsonschema
+import msgspec
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from rich.console import Console
+from torch import nn
+
+import precisionkit
+from precisionkit.arithmetic import REFERENCE, parse_arithmetic
+from precisionkit.capture import capture
+from precisionkit.certify import Settings, certify
+from precisionkit.cli import main
+from precisionkit.data import load_dataset
+from precisionkit.errors import ReportError, UnusableModelError, UsageError
+from precisionkit.evaluate import Program, execute
+from precisionkit.mixed import Keep
+from precisionkit.models import bundled_model, load_model
+from precisionkit.report.plan import Plan, render_plan
+from precisionkit.report.schema import published_schema
+from precisionkit.tune import Value, Wanted, family, make_plan, values_of
+from precisionkit.tune.names import onnx_names, patterns
+from precisionkit.tune.values import shares_of
+
+DIGITS = str(bundled_model("digits_cnn"))
+NORM = "_native_batch_norm_legit_no_training"
+
+
+class Block(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm, self.fc = nn.Conv2d(2, 2, 3, padding=1), nn.BatchNorm2d(2), nn.Linear(8, 3)
+
+    def forward(self, x):
+        y = torch.relu(x * 3)
+        return self.fc(torch.flatten(torch.relu(self.norm(self.conv(y)) + y), 1))
+
+
+def test_values_are_what_reaches_the_rest_through_one_tensor():
+    found = {value.name: value for value in values_of(capture(Block().eval(), (2, 2, 2)))}
+    assert [sorted(value.nodes) for value in found.values()] == [
+        ["mul"],
+        sorted([NORM, "conv2d", next(n for n in found["relu_1"].nodes if n.startswith("add"))]),
+        ["linear"],
+    ]
+    assert sorted(found["relu"].readers) == sorted(["conv2d", *(n for n in found["relu_1"].nodes if n.startswith("add"))])
+    assert found["relu_1"].readers == {"linear"}
+    assert found["linear"].kept == {"linear"}
+
+
+CHAIN = tuple(
+    Value(name, frozenset(name), frozenset(name), frozenset(after)) for name, after in (("a", "b"), ("b", "c"), ("c", "d"), ("d", ""))
+)
+
+
+@pytest.mark.parametrize(
+    ("shares", "sets"),
+    [
+        ({"a": 5.0, "b": 1.0, "c": 1.0, "d": 1.0}, ["", "ab", "abcd"]),
+        ({"a": 1.0, "b": 1.0, "c": 1.0, "d": 9.0}, ["", "d", "bcd", "abcd"]),
+        ({"a": 0.0, "b": 0.0, "c": 3.0, "d": 0.0}, ["", "cd", "abcd"]),
+    ],
+)
+def test_a_family_grows_by_what_takes_most_off_for_each_node(shares, sets):
+    found = family(CHAIN, shares)
+    assert found == tuple(frozenset(kept) for kept in sets)
+
+
+def test_shares_of_parts_are_those_of_their_value():
+    values = (Value("b", frozenset("ab"), frozenset("a"), frozenset()),)
+    assert shares_of(values, {"a": 1.0, "b": 2.0, "input": 7.0}) == {"b": 3.0}
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return load_model(DIGITS), load_dataset("digits", limit=60)
+
+
+def test_nothing_is_kept_where_half_is_enough(digits):
+    plan = make_plan(*digits, parse_arithmetic("fp16"), Wanted(target=90, at="proved"))
+    assert plan.reached
+    assert plan.nodes == plan.node_block_list == ()
+    assert plan.before == plan.after
+    assert plan.kept == plan.half
+
+
+@pytest.fixture(scope="module")
+def short_sums(digits):
+    """In binary16 sums that no order is named for, half of the inputs are proved."""
+    arithmetic = parse_arithmetic("fp16", "fp16")
+    said = []
+    return arithmetic, make_plan(*digits, arithmetic, Wanted(target=95, at="proved"), said.append), said
+
+
+def test_short_sums_are_kept_first(short_sums):
+    _, plan, said = short_sums
+    assert plan.reached
+    assert plan.before.proved < 0.95 * 60 <= plan.after.proved
+    assert any(node.sums and not node.weights for node in plan.nodes)
+    assert plan.kept.weight_bytes < plan.fp32.weight_bytes
+    assert said[0] == "Certifying 60 inputs all in half."
+
+
+def test_what_a_plan_says_is_certified_again(digits, short_sums):
+    arithmetic, plan, _ = short_sums
+    keep = Keep.of(plan.arithmetic.kept, plan.arithmetic.kept_sums)
+    report = certify(*digits, arithmetic, Settings(keep=keep, probe=False))
+    assert report.summary.proved == plan.after.proved
+
+
+def test_a_target_that_is_out_of_reach_is_told(digits):
+    """Two classes with the same weights are tied: no run is proved to keep the first, in any arithmetic."""
+    model, data = digits
+    module = copy.deepcopy(model.module)
+    with torch.no_grad():
+        for parameter in module.fc.parameters():
+            parameter[1] = parameter[0]
+    plan = make_plan(dataclasses.replace(model, module=module), data, parse_arithmetic("fp16"), Wanted(target=100, at="proved"))
+    assert not plan.reached
+    assert plan.kept == plan.fp32
+    assert plan.after.proved < 60
+    said = Console(width=200)
+    with said.capture() as text:
+        said.print(render_plan(plan))
+    assert "The target of 100 % is not reached: with 8 nodes kept in fp32" in text.get()
+
+
+@pytest.mark.parametrize(
+    ("arithmetic", "wanted", "message"),
+    [
+        (REFERENCE, Wanted(), "there is nothing to keep; choose --storage fp16"),
+        (parse_arithmetic("fp16"), Wanted(target=0), "The target is 0 percent, but must be above 0"),
+    ],
+)
+def test_what_cannot_be_wanted_is_refused(digits, arithmetic, wanted, message):
+    with pytest.raises(UsageError, match=message):
+        make_plan(*digits, arithmetic, wanted)
+
+
+def test_costs_lie_between_half_and_fp32(short_sums):
+    _, plan, _ = short_sums
+    for name in ("weight_bytes", "result_bytes"):
+        half, kept, whole = (getattr(cost, name) for cost in (plan.half, plan.kept, plan.fp32))
+        assert half <= kept <= whole == 2 * half
+    assert (plan.half.fp32_multiplications, plan.fp32.fp32_multiplications) == (0.0, 1.0)
+
+
+def test_the_patched_model_runs_the_certified_program(digits, short_sums, tmp_path):
+    model, data = digits
+    arithmetic = parse_arithmetic("fp16")
+    plan = msgspec.structs.replace(
+        short_sums[1], arithmetic=msgspec.structs.replace(short_sums[1].arithmetic, accumulate="binary32", kept=("conv2d",), kept_sums=())
+    )
+    (tmp_path / "plan.json").write_bytes(msgspec.json.encode(plan))
+    patched = precisionkit.apply(model.module, tmp_path / "plan.json")
+    images = model.preprocess(data.images[:8])
+    program = Program.of(capture(model.module, (1, 8, 8)), arithmetic, keep=Keep.of(["conv2d"]))
+    expected = execute(program, program.inputs(images), native=True).logits
+    assert torch.equal(patched(images).double(), expected)
+    formats = {name: value.dtype for name, value in patched.named_buffers()}
+    assert sorted({str(kind) for kind in formats.values()}) == ["torch.float16", "torch.float32"]
+    compiled = torch.compile(patched, backend="eager")
+    assert torch.equal(compiled(images), patched(images))
+
+
+def test_a_plan_for_another_model_is_refused(short_sums):
+    plan = msgspec.structs.replace(short_sums[1], arithmetic=msgspec.structs.replace(short_sums[1].arithmetic, kept=("conv2d_7",)))
+    with pytest.raises(UnusableModelError, match="keeps the node 'conv2d_7', which this one has not"):
+        precisionkit.apply(load_model(DIGITS).module, plan)
+
+
+@pytest.mark.parametrize(("content", "message"), [(b"{}", "is no plan of this version"), (None, "cannot be read")])
+def test_a_file_that_is_no_plan_is_refused(tmp_path, content, message):
+    if content is not None:
+        (tmp_path / "plan.json").write_bytes(content)
+    with pytest.raises(ReportError, match=message):
+        precisionkit.apply(nn.Linear(2, 2), tmp_path / "plan.json")
+
+
+def exported(module, path):
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxscript")
+    torch.onnx.export(module, (torch.zeros(2, 1, 8, 8),), dynamo=True, verbose=False).save(str(path))
+    return onnx.load(str(path))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_names_are_those_of_the_onnx_file(digits, tmp_path):
+    from precisionkit.tune.cost import kept_nodes
+
+    file = exported(digits[0].module, tmp_path / "net.onnx")
+    own = {node.name for node in file.graph.node}
+    loaded = load_model(tmp_path / "net.onnx")
+    graph = capture(loaded.module, (1, 8, 8))
+    everything = kept_nodes(graph, Keep.of(node.name for node in graph.nodes))
+    names = onnx_names(loaded.module, everything)
+    assert set(names) == own
+    direct = onnx_names(digits[0].module, kept_nodes(capture(digits[0].module, (1, 8, 8)), Keep.of(["conv2d_1", "linear"])))
+    assert {"node_conv2d_1", "node_linear"} <= set(direct) <= own | {f"node_{NORM}"}
+
+
+def test_patterns_match_one_name_alone():
+    (pattern,) = patterns(["/layer1.0/conv"])
+    assert np.all([__import__("re").search(pattern, name) is None for name in ("/layer1x0/conv", "/layer1.0/conv2", "a/layer1.0/conv")])
+
+
+def test_the_command_writes_a_plan(tmp_path):
+    arguments = ["tune", DIGITS, "--data", "digits", "--limit", "20", "--at", "proved", "--json", str(tmp_path / "plan.json"), "-q"]
+    result = CliRunner().invoke(main, arguments, catch_exceptions=False)
+    assert result.exit_code == 0, result.stderr
+    assert "20 of 20 inputs are proved" in result.stdout.replace("\n", " ")
+    found = json.loads((tmp_path / "plan.json").read_text())
+    jsonschema.validate(found, published_schema("plan"))
+    assert msgspec.json.decode((tmp_path / "plan.json").read_bytes(), type=Plan).reached
