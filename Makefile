@@ -28,7 +28,7 @@ lint: $(STAMP)
 proofs: $(STAMP)  ## the Coq proofs, their axioms and statements, and the package's arithmetic checked by Flocq; installs Coq where it may
 	$(BIN)/python -m proofs.check
 
-bench: $(STAMP)  ## time of the parts of certify, as ratios to a binary32 forward pass, one thread
+bench: $(STAMP)  ## time of the parts of certify and of guarded runs, as ratios to a binary32 forward pass, one thread
 	$(BIN)/python -m tests.bench
 
 limits: $(STAMP)  ## what a cheap proof of a probable verdict would have to know of a deep network

@@ -9,6 +9,7 @@ import click
 
 from precisionkit.cli.certify import certify
 from precisionkit.cli.check import check
+from precisionkit.cli.guard import guard
 from precisionkit.cli.inspect import inspect
 from precisionkit.cli.lemma import lemma
 from precisionkit.cli.ops import ops
@@ -26,6 +27,7 @@ def main() -> None:
 
 main.add_command(certify)
 main.add_command(check)
+main.add_command(guard)
 main.add_command(inspect)
 main.add_command(lemma)
 main.add_command(ops)

@@ -38,6 +38,7 @@ class Source:
     arch: str | None
     data_root: Path | None
     split: str
+    skip: int
     limit: int | None
     weights: str | None
     preprocess: Path | None
@@ -59,9 +60,9 @@ class Source:
     @property
     def given(self) -> list[str]:
         """Options beside model and data that were given."""
-        values = {name: getattr(self, name) for name in ("arch", "limit", "weights", "preprocess", "resize", "crop", "interpolation")}
-        values |= {name: getattr(self, name) for name in ("scale", "normalize", "trust", "download", "operators")}
-        return [f"--{name}" for name, value in values.items() if value not in (None, False, ())]
+        values = {name: getattr(self, name) for name in ("arch", "skip", "limit", "weights", "preprocess", "resize", "crop")}
+        values |= {name: getattr(self, name) for name in ("interpolation", "scale", "normalize", "trust", "download", "operators")}
+        return [f"--{name}" for name, value in values.items() if value not in (None, False, (), 0)]
 
     def registered(self) -> AbstractContextManager[None]:
         """Let operators of the user's own be known; whatever is done with the model belongs into this block."""
@@ -73,7 +74,7 @@ class Source:
 
         assert self.data is not None  # the option is required wherever this is called
         preprocess = self._preprocess()
-        data = load_dataset(self.data, split=self.split, root=self.data_root, limit=self.limit, download=self.download)
+        data = load_dataset(self.data, split=self.split, root=self.data_root, skip=self.skip, limit=self.limit, download=self.download)
         return self._model(_input_shape(data.images.shape, data.images.dtype), *preprocess), data
 
     def load_model(self, input_shape: tuple[int, ...] | None) -> LoadedModel:
@@ -211,7 +212,10 @@ _DETAILS = together(
     click.option("--arch", metavar="NAME", help="Architecture for a file that holds only weights: a zoo name or package.module:factory."),
     _data_root,
     click.option("--split", default="test", show_default=True, help="test or train, of a named set; or a part of a folder that has parts."),
-    click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Take the first N inputs."),
+    click.option(
+        "--skip", type=click.IntRange(min=0), default=0, metavar="N", help="Leave out the first N inputs; reports count from 0 behind them."
+    ),
+    click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Take the first N inputs, or the first N behind those skipped."),
     click.option(
         "--weights",
         metavar="FILE",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,7 +54,8 @@ class Dataset:
         In the order of the labels.
     sha256 : str
         Of dtypes, shapes and bytes of images and labels, the same from every source of the same arrays.  Of what is read lazily: of the
-        names and bytes of the files and of the labels (`fingerprint.FileDigest`), or of the batches (`function.read_function`).
+        names and bytes of the files and of the labels (`fingerprint.FileDigest`), or of the batches (`function.read_function`), and of
+        the number of images skipped.
     """
 
     name: str
@@ -64,8 +66,8 @@ class Dataset:
     sha256: str
 
 
-def make_dataset(arrays: Arrays, *, name: str, limit: int | None = None) -> Dataset:
-    """Check what a reader found and bring it into the form of `Dataset`; keep the first `limit` images."""
+def make_dataset(arrays: Arrays, *, name: str, skip: int = 0, limit: int | None = None) -> Dataset:
+    """Check what a reader found and bring it into the form of `Dataset`; keep the first `limit` images behind the first `skip`."""
     where = f"The data set {name}"
     images = arrays.images if isinstance(arrays.images, LazyInputs) else checked_inputs(arrays.images, where)
     labels = None if arrays.labels is None else checked_labels(np.asarray(arrays.labels), len(images), where)
@@ -74,11 +76,15 @@ def make_dataset(arrays: Arrays, *, name: str, limit: int | None = None) -> Data
             f"{where} has the label {int(labels.max())} but only {len(arrays.class_names)} class names: labels count from 0, "
             "so correct them or leave the names out."
         )
-    labels = None if labels is None else np.ascontiguousarray(labels[:limit])
+    if skip >= len(images):
+        raise UnusableDataError(f"{where} has {len(images):,} images, so skipping {skip:,} leaves none: skip fewer.")
+    kept = slice(skip, None if limit is None else skip + limit)
+    labels = None if labels is None else np.ascontiguousarray(labels[kept])
     if isinstance(images, LazyInputs):
         assert arrays.sha256 is not None  # lazy readers keep the limit, and hash what they read
-        return Dataset(name, arrays.split, images, labels, arrays.class_names, arrays.sha256)
-    images = np.ascontiguousarray(images[:limit])
+        sha256 = hashlib.sha256(f"{arrays.sha256} from {skip}\n".encode()).hexdigest() if skip else arrays.sha256
+        return Dataset(name, arrays.split, images.behind(skip), labels, arrays.class_names, sha256)
+    images = np.ascontiguousarray(images[kept])
     return Dataset(name, arrays.split, images, labels, arrays.class_names, fingerprint(images, labels))
 
 

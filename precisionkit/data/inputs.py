@@ -56,6 +56,13 @@ class LazyInputs:
             raise ValueError(f"only slices of neighbours are read, not every {step}th input")
         return self.read(start, stop) if start < stop else np.empty((0, *(size or 0 for size in self.shape[1:])), self.dtype)
 
+    def behind(self, skipped: int) -> LazyInputs:
+        """Inputs without the first ones."""
+        if not skipped:
+            return self
+        shape = len(self) - skipped, *self.shape[1:]
+        return LazyInputs(shape, self.dtype, lambda start, stop: self.read(start + skipped, stop + skipped))
+
 
 def stacked(images: Sequence[np.ndarray]) -> np.ndarray:
     """Images as one array, or as an array of objects where their shapes differ."""

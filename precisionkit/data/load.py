@@ -26,6 +26,7 @@ def load_dataset(
     *,
     split: str = "test",
     root: str | Path | None = None,
+    skip: int = 0,
     limit: int | None = None,
     download: bool | None = None,
 ) -> Dataset:
@@ -41,13 +42,18 @@ def load_dataset(
         ``test`` or ``train`` of a known name; the part of a folder or of a set on the hub that has parts.
     root : str or Path or None
         Where named sets lie; by default $PRECISIONKIT_DATA, else a folder in the user's cache.
+    skip : int
+        Leave out so many images at the beginning.
     limit : int or None
-        Keep only the first images.
+        Keep only the first images, behind those that are skipped.
     download : bool or None
         Whether a set that is not found may be fetched; None allows it for known names and forbids it for the hub.
     """
     if limit is not None and limit < 1:
         raise UsageError(f"The limit {limit} leaves no images: give at least 1.")
+    if skip < 0:
+        raise UsageError(f"The number {skip} of images to skip is negative: give 0 or more.")
+    last = None if limit is None else skip + limit
     if source in NAMED:
         entry = NAMED[source]
         if split not in SPLITS:
@@ -55,10 +61,10 @@ def load_dataset(
         found = _named(entry, split, Path(root) if root else _default_root(), download=download is not False)
         arrays = Arrays(found.images, found.labels, entry.class_names, split=split)
     elif source.startswith(PREFIX):
-        arrays = read_hub(source, split, limit, download=download is True)
+        arrays = read_hub(source, split, last, download=download is True)
     else:
-        arrays = _from_path(source, split, limit)
-    return make_dataset(arrays, name=source, limit=limit)
+        arrays = _from_path(source, split, last)
+    return make_dataset(arrays, name=source, skip=skip, limit=limit)
 
 
 def _default_root() -> Path:

@@ -1,5 +1,6 @@
 """Reports: records, JSON Schema, files, and the summary on the terminal.  Imports no torch."""
 
+from precisionkit.report.guard import GUARD_SCHEMA, GuardPlan, GuardReport, render_guard
 from precisionkit.report.inspect import INSPECT_SCHEMA, KINDS, InspectReport, Operation, render_inspection
 from precisionkit.report.lemma import LEMMA_SCHEMA, Cells, LemmaReport, Output, Row, Spread, TruthInfo, render_lemma, violations
 from precisionkit.report.records import (
@@ -20,6 +21,7 @@ from precisionkit.report.summary import conclusion, render
 from precisionkit.report.write import check_outputs, check_writable, write_file, write_json, write_table
 
 __all__ = [
+    "GUARD_SCHEMA",
     "INSPECT_SCHEMA",
     "KINDS",
     "LEMMA_SCHEMA",
@@ -29,6 +31,8 @@ __all__ = [
     "Cells",
     "DataInfo",
     "Environment",
+    "GuardPlan",
+    "GuardReport",
     "Input",
     "InspectReport",
     "LemmaReport",
@@ -46,6 +50,7 @@ __all__ = [
     "check_writable",
     "conclusion",
     "render",
+    "render_guard",
     "render_inspection",
     "render_lemma",
     "summarise",

@@ -1,4 +1,4 @@
-"""The JSON Schemas of the reports; ``python -m precisionkit.report.schema certify|inspect|lemma|plan`` prints one."""
+"""The JSON Schemas of the reports; ``python -m precisionkit.report.schema certify|guard|inspect|lemma|plan`` prints one."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ from typing import Any, Literal
 
 import msgspec
 
+from precisionkit.report.guard import GUARD_SCHEMA, GuardReport
 from precisionkit.report.inspect import INSPECT_SCHEMA, InspectReport
 from precisionkit.report.lemma import LEMMA_SCHEMA, LemmaReport
 from precisionkit.report.plan import PLAN_SCHEMA, Plan
 from precisionkit.report.records import SCHEMA, Report
 
-Kind = Literal["certify", "inspect", "lemma", "plan"]
+Kind = Literal["certify", "guard", "inspect", "lemma", "plan"]
 _RECORDS: dict[Kind, tuple[type[msgspec.Struct], str]] = {
     "certify": (Report, SCHEMA),
+    "guard": (GuardReport, GUARD_SCHEMA),
     "inspect": (InspectReport, INSPECT_SCHEMA),
     "lemma": (LemmaReport, LEMMA_SCHEMA),
     "plan": (Plan, PLAN_SCHEMA),

@@ -104,6 +104,16 @@ def test_batches(name: str, limit: int | None) -> None:
     assert (data.name, data.split) == (f"batches_for_test:{name}", "all")
 
 
+@pytest.mark.parametrize("name", ["generator", "listed", "loader"])
+def test_inputs_that_are_skipped(name: str) -> None:
+    data = load_dataset(f"batches_for_test:{name}", skip=2, limit=4)
+    assert data.images.shape == (4, *X.shape[1:])
+    for start, stop in ((0, 4), (1, 3), (0, 1)):
+        np.testing.assert_array_equal(data.images[start:stop], X[2:6][start:stop])
+    assert data.labels is not None
+    assert data.labels.tolist() == Y[2:6].tolist()
+
+
 def test_the_fingerprint_does_not_depend_on_the_batches() -> None:
     found = {name: load_dataset(f"batches_for_test:{name}").sha256 for name in ("listed", "loader", "generator", "pair", "unlabelled")}
     assert found["listed"] == found["loader"]

@@ -79,6 +79,16 @@ class TestDigits:
         assert first.sha256 != whole.sha256
         assert load_dataset("digits", limit=1000).sha256 == whole.sha256
 
+    def test_skip(self) -> None:
+        part, whole = load_dataset("digits", skip=3, limit=5), load_dataset("digits")
+        np.testing.assert_array_equal(part.images, whole.images[3:8])
+        assert part.labels is not None
+        assert whole.labels is not None
+        assert part.labels.tolist() == whole.labels[3:8].tolist()
+        assert len(load_dataset("digits", skip=359).images) == 1
+        assert len({load_dataset("digits", skip=skip, limit=5).sha256 for skip in (0, 3, 4)}) == 3
+        _refused("digits", r"^The data set digits has 360 images, so skipping 360 leaves none: skip fewer\.$", skip=360)
+
     def test_without_scikit_learn(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
         _refused("digits", r"scikit-learn, which is not installed: pip install 'precisionkit\[digits\]'")
@@ -364,6 +374,12 @@ class TestFolder:
         assert data.images.shape == (4, 5, 6)
         np.testing.assert_array_equal(data.images[:], [np.asarray(Image.open(path)) for path, _ in theirs.samples])
         assert load_dataset(str(tmp_path), limit=3).images.shape == (3, 5, 6)
+        part = load_dataset(str(tmp_path), skip=1, limit=2)
+        np.testing.assert_array_equal(part.images[:], data.images[1:3])
+        np.testing.assert_array_equal(part.images[1:2], data.images[2:3])
+        assert part.labels is not None
+        assert part.labels.tolist() == theirs.targets[1:3]
+        assert len({load_dataset(str(tmp_path), skip=skip, limit=2).sha256 for skip in (0, 1, 2)}) == 3
 
     def test_one_colour_image_makes_all_colour(self, tmp_path: Path) -> None:
         self._write(tmp_path / "a" / "1.png", _images(5, 6))
@@ -477,7 +493,12 @@ class TestArguments:
 
     @pytest.mark.parametrize(
         ("options", "message"),
-        [({"limit": 0}, "The limit 0 leaves no images"), ({"limit": -3}, "The limit -3"), ({"split": "dev"}, "Unknown split 'dev'")],
+        [
+            ({"limit": 0}, "The limit 0 leaves no images"),
+            ({"limit": -3}, "The limit -3"),
+            ({"skip": -1}, "The number -1 of images to skip is negative: give 0 or more."),
+            ({"split": "dev"}, "Unknown split 'dev'"),
+        ],
     )
     def test_bad_options(self, options: dict[str, Any], message: str) -> None:
         with pytest.raises(UsageError, match=message):

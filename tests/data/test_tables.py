@@ -72,6 +72,10 @@ def test_images(tmp_path: Path, name: str, group: int) -> None:
     assert (data.name, data.split) == (str(path), "all")
     assert data.class_names == (("a", "b", "c") if name == "named" else None)
     _is_ours(load_dataset(str(path), limit=95), 95)
+    part = load_dataset(str(path), skip=70, limit=25)
+    np.testing.assert_array_equal(part.images[:], data.images[70:95])
+    assert part.labels is not None
+    assert part.labels.tolist() == LABELS[70:95]
 
 
 @pytest.mark.parametrize("name", NUMBERS)

@@ -1,0 +1,118 @@
+"""Both runs of a model on data, and what is kept of each row."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from precisionkit.data import Dataset
+from precisionkit.devices import find_device
+from precisionkit.errors import PrecisionKitError, UnusableDataError
+from precisionkit.graph import Graph
+from precisionkit.guard.half import check_logits, margins
+from precisionkit.guard.identity import device_of
+from precisionkit.models import LoadedModel
+from precisionkit.report.guard import Score
+from precisionkit.task import captured, check_inputs
+
+
+@dataclass(frozen=True)
+class Observed:
+    """Of every row: half margin, score, and the predictions of both runs."""
+
+    margins: NDArray[np.float64]
+    scores: NDArray[np.float64]
+    half: NDArray[np.int64]
+    reference: NDArray[np.int64]
+
+    @property
+    def disagree(self) -> NDArray[np.bool_]:
+        """Rows that the two runs predict differently."""
+        return np.asarray(self.half != self.reference)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model with data, brought to a device."""
+
+    model: LoadedModel
+    module: nn.Module
+    data: Dataset
+    graph: Graph | None
+    input_shape: tuple[int, ...]
+    batch_size: int
+    advance: Callable[[int, int], None]
+
+    def inputs(self, first: int) -> Tensor:
+        """One preprocessed batch on the device."""
+        images = self.model.preprocess(self.data.images[first : first + self.batch_size], first)
+        return images.to(device_of(self.module))
+
+    def observe(self, half: nn.Module, score: Score) -> Observed:
+        """Run both on everything."""
+        total, parts = len(self.data.images), list[Observed]()
+        for first in range(0, total, self.batch_size):
+            x = self.inputs(first)
+            if tuple(x.shape[1:]) != self.input_shape:
+                raise UnusableDataError(
+                    f"Input {first} has the shape {tuple(x.shape[1:])}, but the first had {self.input_shape}: make them equal."
+                )
+            with torch.no_grad():
+                parts.append(observed(half(x), self.module(x), score))
+            self.advance(min(first + self.batch_size, total), total)
+        return Observed(*(np.concatenate([getattr(p, name) for p in parts]) for name in ("margins", "scores", "half", "reference")))
+
+
+def scores(half: Tensor, reference: Tensor, score: Score) -> Tensor:
+    """Score of every row: a threshold that accepts a row that disagrees lies below it.
+
+    ``disagreement``: the half margin of a row that disagrees, else 0.  ``error``: by how much the half run favours its own prediction over
+    another class more than the reference run does, ``max over j of (h_c - h_j) - (r_c - r_j)``; a row that disagrees has ``r_j >= r_c``
+    for some j, and so a margin of at most that.  Rows that no threshold accepts have 0; rows whose reference logits
+    are not finite, infinity.
+    """
+    margin = margins(half).double()
+    h, r = half.double(), reference.double()
+    c = h.argmax(1)
+    disagree = torch.where(c != r.argmax(1), margin, 0.0)
+    if score == "disagreement":
+        return disagree
+    favoured = ((h.gather(1, c[:, None]) - h) - (r.gather(1, c[:, None]) - r)).amax(1)
+    favoured = torch.where(r.isfinite().all(1), favoured, torch.inf)
+    return torch.where(margin > 0, torch.maximum(favoured, disagree), 0.0)
+
+
+def observed(half: Tensor, reference: Tensor, score: Score) -> Observed:
+    """Read what is needed from the logits of a batch."""
+    check_logits(half)
+    check_logits(reference)
+    arrays = (margins(half).double(), scores(half, reference, score), half.argmax(1), reference.argmax(1))
+    return Observed(*(array.cpu().numpy() for array in arrays))
+
+
+def case_of(
+    model: LoadedModel, data: Dataset, device: str, batch_size: int, on_progress: Callable[[int, int], None] | None, *, needs_graph: bool
+) -> Case:
+    """Check that a model and data belong together, and bring the model to a device."""
+    check_inputs(model, data)
+    shape = tuple(model.preprocess(data.images[:1]).shape[1:])
+    module = model.module if device == "cpu" else copy.deepcopy(model.module).to(find_device(device))
+    return Case(
+        model, module, data, _graph(model, data, shape, needed=needs_graph), shape, batch_size, on_progress or (lambda done, total: None)
+    )
+
+
+def _graph(model: LoadedModel, data: Dataset, shape: tuple[int, ...], *, needed: bool) -> Graph | None:
+    """The captured network; None where it cannot be captured and is not needed."""
+    try:
+        return captured(model, data, shape)
+    except PrecisionKitError:
+        if needed:
+            raise
+        return None

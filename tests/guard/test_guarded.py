@@ -1,0 +1,286 @@
+"""The guarded model: which rows are whose, what is refused, what is counted and told, and that it compiles."""
+
+import copy
+import shutil
+import threading
+import warnings
+
+import pytest
+import torch
+from torch import nn
+
+from precisionkit.errors import PrecisionKitError, UnusableDataError, UnusableModelError, UsageError
+from precisionkit.formats import BFLOAT16, BINARY16
+from precisionkit.guard import DriftWarning, GuardedHalf
+from precisionkit.guard.half import half_of, margins
+from precisionkit.guard.observe import scores
+from tests.guard.nets import inputs, net, plan_for
+
+
+class Given(nn.Module):
+    """Its input is its logits."""
+
+    def forward(self, x):
+        return x * 1.0
+
+
+def shapes_seen(module):
+    seen = []
+    module.register_forward_hook(lambda _, given, __: seen.append(tuple(given[0].shape)))
+    return seen
+
+
+@pytest.mark.parametrize("storage", ["fp16", "bf16"])
+@pytest.mark.parametrize("kernels", ["native", "rounded"])
+def test_accepted_rows_are_the_half_runs_and_the_others_those_of_fp32(storage, kernels):
+    model, x = net(), inputs()
+    guarded = GuardedHalf(model, plan_for(model, storage=storage, kernels=kernels))
+    half = guarded.half_run(x).float()
+    top = half.sort(1).values
+    falls_back = top[:, -1] - top[:, -2] <= 0.1
+    assert 0 < falls_back.sum() < len(x)
+    seen = shapes_seen(model)
+    result = guarded(x)
+    assert seen == [(int(falls_back.sum()), 4)]
+    assert result.dtype == torch.float32
+    assert torch.equal(result[~falls_back], half[~falls_back])
+    assert torch.equal(result[falls_back], model(x[falls_back]))
+    assert not torch.equal(half, model(x))
+    assert (guarded.statistics.rows, guarded.statistics.fallen_back) == (64, int(falls_back.sum()))
+    if kernels == "native":
+        dtype = torch.float16 if storage == "fp16" else torch.bfloat16
+        assert torch.equal(half, copy.deepcopy(model).to(dtype)(x.to(dtype)).float())
+
+
+@pytest.mark.parametrize("rows", [0, 1])
+def test_batches_of_none_and_one(rows):
+    model = net()
+    assert GuardedHalf(model, plan_for(model))(inputs(rows)).shape == (rows, 3)
+
+
+LOGITS = {
+    "tie": [1.0, 1.0, 0.0],
+    "tie in half": [1.0, 1.0 + 2.0**-13, 0.0],
+    "infinite": [torch.inf, 1.0, 0.0],
+    "beyond half": [70000.0, 1.0, 0.0],
+    "not a number": [torch.nan, 1.0, 0.0],
+    "lowest": [1.0, -torch.inf, 0.0],
+}
+
+
+@pytest.mark.parametrize("kind", LOGITS)
+def test_ties_and_what_is_not_finite_always_fall_back(kind):
+    model = Given().eval()
+    guarded = GuardedHalf(model, plan_for(model, threshold=0.0, input_shape=(3,)))
+    seen = shapes_seen(model)
+    x = torch.tensor([[5.0, 1.0, 0.0], LOGITS[kind]])
+    result = guarded(x)
+    assert seen == [(1, 3)]
+    assert torch.equal(result.nan_to_num(7.0), x.nan_to_num(7.0))
+
+
+def test_every_row_that_a_threshold_accepts_and_that_disagrees_has_a_larger_score():
+    random = torch.Generator().manual_seed(0)
+    r = torch.randn(20_000, 4, generator=random)
+    h = (r + 0.5 * torch.randn(20_000, 4, generator=random)).half()
+    h[:5, 0] = torch.inf
+    margin, disagree = margins(h).double(), h.argmax(1) != r.argmax(1)
+    assert disagree.sum() > 1000
+    for score in ("error", "disagreement"):
+        found = scores(h, r, score)
+        assert bool((found[disagree] >= margin[disagree]).all())
+        assert bool((found[:5] == 0).all())
+    assert bool((scores(h, r, "disagreement")[~disagree] == 0).all())
+    e = scores(h, r, "error")[5]
+    c = int(h[5].argmax())
+    assert float(e) == max((h[5, c].double() - h[5, j].double()) - (r[5, c].double() - r[5, j].double()) for j in range(4))
+
+
+def test_a_softmax_at_the_end_is_rounded_like_the_rest():
+    model = nn.Sequential(nn.Linear(4, 3), nn.Softmax(1)).eval().requires_grad_(False)
+    rounded, native = (half_of(model, BINARY16, kernels, (4,), tokens=False)(inputs()).float() for kernels in ("rounded", "native"))
+    assert float((rounded - native).abs().max()) < 2.0**-10
+    assert torch.equal(rounded, rounded.half().float())
+
+
+def test_tokens_are_not_rounded():
+    model = nn.Sequential(nn.Embedding(5000, 4), nn.Flatten(), nn.Linear(8, 3)).eval().requires_grad_(False)
+    tokens = torch.tensor([[4097, 2], [1, 4099]])  # no numbers of binary16
+    for kernels in ("native", "rounded"):
+        guarded = GuardedHalf(model, plan_for(model, kernels=kernels, tokens=True, input_shape=(2,)))
+        assert float((guarded(tokens) - model(tokens)).abs().max()) < 0.01
+
+
+REFUSED = {
+    "training": (
+        lambda m: m.train(),
+        {},
+        "The model is in training mode, in which dropout and batch normalisation act otherwise: call model.eval() first.",
+    ),
+    "float64": (
+        lambda m: m.double(),
+        {},
+        "The tensor '0.weight' is torch.float64, but a guard compares with a float32 model: give model.float().",
+    ),
+    "too large": (
+        lambda m: m[0].weight.fill_(1e6),
+        {},
+        "The tensor '0.weight' holds the value 1e+06, beyond 65504, the largest number of binary16; the half run",
+    ),
+    "other weights": (lambda m: m, {"weights": "c" * 64}, "The plan belongs to a network with the hash cccccccccccc, but this one has "),
+    "other device": (lambda m: m, {"device": "cuda (NVIDIA H100)"}, "The plan was made on cuda (NVIDIA H100), but the model is on cpu ("),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_a_plan_was_not_made_for_is_refused(case):
+    change, fields, said = REFUSED[case]
+    model = net()
+    change(model)
+    with pytest.raises(PrecisionKitError) as error:
+        GuardedHalf(model, plan_for(model, **fields))
+    assert str(error.value).startswith(said)
+
+
+def test_one_changed_weight_or_activation_is_another_network():
+    plan = plan_for(net())
+    changed, other = net(), net()
+    changed[0].weight[0, 0] += 2.0**-20
+    other[1] = nn.GELU()
+    for model in (changed, other, net(seed=1)):
+        with pytest.raises(UsageError, match=r"calibrated on, so calibrate again with 'precisionkit guard'\.$"):
+            GuardedHalf(model.eval(), plan)
+
+
+def test_other_inputs_and_training_are_refused():
+    model = net()
+    guarded = GuardedHalf(model, plan_for(model))
+    with pytest.raises(UnusableDataError, match=r"^The inputs have the shape \(5,\) on cpu, but the plan is for \(4,\) on cpu: give such"):
+        guarded(torch.zeros(2, 5))
+    with pytest.raises(UsageError, match=r"^A guarded model only predicts"):
+        guarded.train()
+    assert guarded.eval() is guarded
+    one = nn.Linear(4, 1).eval()
+    with pytest.raises(
+        UnusableModelError, match=r"shape \(64, 1\), but a guard compares logits: it must return \(batch, classes\) with at"
+    ):
+        GuardedHalf(one, plan_for(one))(inputs())
+
+
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+def test_it_compiles_and_predicts_the_same(backend):
+    torch._dynamo.reset()
+    model, x = net(), inputs()
+    guarded = GuardedHalf(model, plan_for(model))
+    expected = guarded(x)
+    guarded.reset()
+    compiled = torch.compile(guarded, backend=backend)
+    found = compiled(x)
+    assert found.dtype == torch.float32
+    assert torch.equal(found, expected)
+    assert guarded.statistics.rows == 64
+    assert 0 < guarded.statistics.fallen_back < 64
+
+
+def test_the_half_run_and_the_choice_of_rows_are_one_graph():
+    torch._dynamo.reset()
+    graphs = []
+
+    def backend(module, _):
+        graphs.append([str(node.target) for node in module.graph.nodes if node.op.startswith("call")])
+        return module.forward
+
+    model = net()
+    torch.compile(GuardedHalf(model, plan_for(model)), backend=backend)(inputs())
+    assert len(graphs) == 1
+    assert sum("linear" in target for target in graphs[0]) == 2
+    assert any("topk" in target for target in graphs[0])
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="there is no C++ compiler")
+def test_a_plan_can_be_for_the_compiled_half_run():
+    """By inductor, which leaves out roundings between fused operators, inside of a compiled model as well."""
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    model, x = net(), inputs()
+    expected = GuardedHalf(model, plan_for(model))(x)
+    guarded = GuardedHalf(model, plan_for(model, kernels="compiled"))
+    for run in (guarded, torch.compile(guarded)):
+        found = run(x)
+        assert float((found - expected).abs().max()) < 0.01
+        assert torch.equal(found.argmax(1), expected.argmax(1))
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 2
+    assert 0 < guarded.statistics.fallen_back < guarded.statistics.rows == 128
+
+
+def test_a_rounded_plan_compiles_with_its_half_run_outside_of_graphs():
+    torch._dynamo.reset()
+    model, x = net(), inputs()
+    guarded = GuardedHalf(model, plan_for(model, kernels="rounded"))
+    assert torch.equal(torch.compile(guarded, backend="eager")(x), guarded(x))
+
+
+def watched(low, high, window=10):
+    model = Given().eval()
+    return GuardedHalf(model, plan_for(model, threshold=0.5, input_shape=(2,), window=window, expected=(low, high)))
+
+
+def batch(fall_back, accepted):
+    return torch.tensor([[0.0, 0.0]] * fall_back + [[1.0, 0.0]] * accepted)
+
+
+def test_a_window_is_told_once_when_its_state_changes():
+    guarded = watched(1, 3)
+    told = []
+    for fall_back in (2, 4, 5, 3, 0, 0, 9):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            guarded(batch(fall_back, 10 - fall_back))
+        told.append([str(w.message) for w in caught if w.category is DriftWarning])
+    assert [len(t) for t in told] == [0, 1, 0, 1, 1, 0, 1]
+    assert told[1][0] == (
+        "4 of the last 10 rows fell back to fp32, more than the 1 to 3 that the calibration predicts (false alarms: 1e-06 a window): the inputs "
+        "have another distribution, so the risk of 0.001 is not known to hold; calibrate again on inputs of today."
+    )
+    assert told[3][0] == "3 of the last 10 rows fell back to fp32, as many as the calibration predicts again."
+    assert "0 of the last 10 rows fell back to fp32, fewer than" in told[4][0]
+    found = guarded.statistics
+    assert (found.rows, found.fallen_back, found.windows, found.unexpected, found.state) == (70, 23, 7, 5, "more")
+    assert found.share == 23 / 70
+    guarded.reset()
+    assert (guarded.statistics.rows, guarded.statistics.share, guarded.statistics.state) == (0, 0.0, "expected")
+
+
+def test_windows_do_not_depend_on_batches():
+    rows = [True] * 4 + [False] * 10 + [True] * 11
+    for size in (1, 3, 10, 25):
+        guarded = watched(0, 10)
+        for first in range(0, 25, size):
+            part = rows[first : first + size]
+            guarded(torch.cat([batch(1, 0) if falls else batch(0, 1) for falls in part]))
+        found = guarded.statistics
+        assert (found.rows, found.fallen_back, found.windows, found.unexpected) == (25, 15, 2, 0)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        watched(5, 10)(torch.cat([batch(4, 10), batch(11, 0)]))
+    assert [str(w.message)[:22] for w in caught] == ["4 of the last 10 rows ", "6 of the last 10 rows "]
+
+
+def test_threads_share_the_counts_and_a_copy_has_its_own():
+    guarded = watched(0, 10)
+    threads = [threading.Thread(target=lambda: [guarded(batch(1, 2)) for _ in range(50)]) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    found = guarded.statistics
+    assert (found.rows, found.fallen_back, found.windows) == (600, 200, 60)
+    other = copy.deepcopy(guarded)
+    other(batch(1, 0))
+    assert (other.statistics.rows, guarded.statistics.rows) == (1, 600)
+
+
+def test_bfloat16_holds_what_binary16_cannot():
+    model = net()
+    model[0].weight.fill_(1e6)
+    half_of(model, BFLOAT16, "native", (4,), tokens=False)
