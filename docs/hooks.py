@@ -1,4 +1,4 @@
-"""Hooks of the documentation site: pages from proofs/, and formulas as MathML, which browsers draw without scripts or fonts from elsewhere."""
+"""Hooks of the documentation site: pages from proofs/, and formulas as MathML, which browsers draw without scripts or fonts."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from latex2mathml.converter import convert
 ROOT = Path(__file__).resolve().parents[1]
 PROOFS = ("proofs/bounds.md", "proofs/README.md")
 _FORMULA = re.compile(r'<(span|div) class="arithmatex">(?:\\\((.*?)\\\)|\\\[(.*?)\\\])</\1>', re.DOTALL)
+_BAR = re.compile(r"<mo[^>]*>&#x0007C;</mo>")
+_TIGHT = '<mo stretchy="false" lspace="0" rspace="0">|</mo>'
 _LINK = re.compile(r"(?<=\]\()(\.\./[^)#\s]+)")
 
 
@@ -41,8 +43,9 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
 def on_page_content(content: str, **_: Any) -> str:
     """Write every formula as MathML."""
 
-    def drawn(formula: re.Match[str]) -> str:
+    def as_mathml(formula: re.Match[str]) -> str:
         inline = formula[1] == "span"
-        return convert(html.unescape(formula[2] or formula[3]).strip(), display="inline" if inline else "block")
+        drawn = convert(html.unescape(formula[2] or formula[3]).strip(), display="inline" if inline else "block")
+        return _BAR.sub(_TIGHT, drawn)
 
-    return _FORMULA.sub(drawn, content)
+    return _FORMULA.sub(as_mathml, content)

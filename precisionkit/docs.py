@@ -1,4 +1,4 @@
-"""``python -m precisionkit.docs``: the tables of operators, written from their records; with ``commands``, the reference of the commands."""
+"""``python -m precisionkit.docs``: the tables of operators, written from their records; with ``commands``, those of the commands."""
 
 from __future__ import annotations
 
