@@ -70,7 +70,7 @@ def command_reference() -> str:
 def _command(name: str, command: click.Command) -> str:
     context = click.Context(command, info_name=name, parent=click.Context(main, info_name="precisionkit"))
     usage = command.get_usage(context).removeprefix("Usage: ")
-    options = [record for parameter in command.get_params(context) if (record := parameter.get_help_record(context)) and record[1]]
+    options = [record for parameter in command.params if (record := parameter.get_help_record(context)) and record[1]]
     codes = re.findall(r"^ +(\d+) +(.+)$", command.epilog or "", re.MULTILINE)
     return "\n".join(
         [

@@ -3,6 +3,7 @@
 import importlib
 import inspect
 import re
+import tomllib
 
 import pytest
 
@@ -22,6 +23,12 @@ def test_the_table_of_operators_is_the_one_of_the_records():
 def test_the_reference_of_the_commands_is_that_of_the_commands():
     written = (ROOT / "docs" / "commands.md").read_text()
     assert written == command_reference() + "\n", "run 'make docs' and commit docs/commands.md"
+
+
+def test_the_citation_is_of_this_version():
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text()
+    assert f"version = {{{version}}}" in (ROOT / "docs" / "citing.md").read_text()
 
 
 def without_blocks(text):

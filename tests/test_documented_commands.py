@@ -17,7 +17,9 @@ import pytest
 import torch
 from click.testing import CliRunner
 
+from precisionkit.arithmetic import REFERENCE
 from precisionkit.cli import main
+from precisionkit.evaluate import device_flags
 from tests.documented import PAGES, ROOT, Example, commands, mentioned, missing, page_name, programs
 
 SHARED = Path(os.environ.get("SHARED", ROOT.parent / "shared"))
@@ -39,6 +41,8 @@ NOT_RUN = {
 
 # Run on fewer inputs than is written, which changes the numbers that are shown.
 SHORTER = {
+    "precisionkit certify mnist_fc_3layer.pth --arch mnist_fc_3layer --data mnist --json report.json --fail-under 98": "--limit 500",
+    "precisionkit certify digits_cnn --data digits --certificate digits.cert": "--limit 30",
     "precisionkit lemma mnist_fc_3layer.pth --arch mnist_fc_3layer --data mnist --arb 2000 --mpmath 200 --figure margins.svg": (
         "--limit 40 --arb 4 --mpmath 1"
     ),
@@ -91,9 +95,8 @@ FOUND = {"docs/custom-operators.md": make_net_and_data, "docs/pytest.md": make_a
 BY_PAGE = {page_name(path): commands(path) for path in PAGES}
 RUN = {page: kept for page, found in BY_PAGE.items() if (kept := [e for e in found if e.command not in NOT_RUN])}
 LEFT_OUT = sorted({e.command for found in BY_PAGE.values() for e in found} & set(NOT_RUN))
-PROGRAMS = {
-    page_name(path): found for path in PAGES if (found := programs(path)) and page_name(path) != "docs/pytest.md"
-}  # tests/plugin has those
+# tests/plugin runs those of docs/pytest.md.
+PROGRAMS = {page_name(path): found for path in PAGES if (found := programs(path)) and page_name(path) != "docs/pytest.md"}
 MODELS = {path.name: path for path in sorted((SHARED / "models").glob("*"))} if SHARED.is_dir() else {}
 
 
@@ -154,7 +157,7 @@ def test_a_command_that_is_not_run_has_options_that_exist(code):
 
 def test_every_reason_and_every_exception_belongs_to_a_command_that_is_written():
     written = {e.command for found in BY_PAGE.values() for e in found}
-    assert set(NOT_RUN) - {"make proofs"} <= written, set(NOT_RUN) - written
+    assert set(NOT_RUN) <= written, set(NOT_RUN) - written
     assert set(SHORTER) | set(EXIT_CODES) <= written
     firsts = {(e.page, e.code.splitlines()[0]) for found in PROGRAMS.values() for e in found}
     assert set(GIVEN) <= firsts
@@ -190,13 +193,21 @@ def test_commands_in_running_text_exist(path):
             assert parse_error(words) is None, example
 
 
-def in_folder(folder, monkeypatch):
-    monkeypatch.chdir(folder)
-    monkeypatch.syspath_prepend(str(folder))
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(folder), str(ROOT)]))
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """An empty folder to run examples in, as in a process of its own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(ROOT)]))
     monkeypatch.setenv("COLUMNS", "200")
     if (SHARED / "data").is_dir():
         monkeypatch.setenv("PRECISIONKIT_DATA", str(SHARED / "data"))
+    modules = set(sys.modules)
+    with torch.random.fork_rng(devices=[]), device_flags(REFERENCE):
+        yield tmp_path
+    for name in set(sys.modules) - modules:
+        if str(tmp_path) in (getattr(sys.modules[name], "__file__", None) or ""):
+            del sys.modules[name]
 
 
 def run_program(example, folder):
@@ -245,34 +256,35 @@ def run_command(example, folder):
     raise AssertionError(f"Name {example.command!r} in NOT_RUN, with the reason, or say here how it is run.")
 
 
-def lacking(examples):
-    """Data that a page's commands need and that are not there, in words; None if they are."""
-    words = {word for example in examples for word in example.words}
+NEEDED = {"digits": "sklearn", "torchvision:resnet18": "torchvision", "--picture": "fast_sugiyama", "--figure": "matplotlib"}
+
+
+def lacking(words):
+    """Data and packages that a command needs and that are not there, in words; None if they are."""
+    words = set(words)
     if words & {"mnist", "cifar10"} and not (SHARED / "data" / "mnist").is_dir():
         return "the folder with real data sets and networks is not beside the checkout"
-    if "torchvision:resnet18" in words and importlib.util.find_spec("torchvision") is None:
-        return "torchvision is not installed"
-    return None
+    absent = {package for word, package in NEEDED.items() if word in words and importlib.util.find_spec(package) is None}
+    return f"not installed: {', '.join(sorted(absent))}" if absent else None
 
 
 @pytest.mark.parametrize("page", sorted(set(RUN) | set(PROGRAMS)))
-def test_the_examples_of_a_page_run_and_print_what_is_shown(page, tmp_path, monkeypatch, subtests):
-    in_folder(tmp_path, monkeypatch)
+def test_the_examples_of_a_page_run_and_print_what_is_shown(page, folder, subtests):
     for example in PROGRAMS.get(page, []):
         if example.file:
-            run_program(example, tmp_path)
+            run_program(example, folder)
     FOUND.get(page, lambda: None)()
     for example in PROGRAMS.get(page, []):
         if not example.file:
             with subtests.test(example.code.splitlines()[0]):
-                assert missing(example.shown, run_program(example, tmp_path)) is None
+                assert missing(example.shown, run_program(example, folder)) is None
     for example in RUN.get(page, []):
         with subtests.test(example.code):
-            if reason := lacking([example]):
+            if reason := lacking(example.words):
                 pytest.skip(reason)
             for word in set(example.words) & set(MODELS):
-                shutil.copyfile(MODELS[word], tmp_path / word)
-            status, printed = run_command(example, tmp_path)
+                shutil.copyfile(MODELS[word], folder / word)
+            status, printed = run_command(example, folder)
             assert status == EXIT_CODES.get(example.command, 0), printed
             shown = () if example.command in SHORTER else example.shown
             assert (line := missing(shown, printed)) is None, f"not printed: {line}\n{printed}"
