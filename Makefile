@@ -57,14 +57,16 @@ paper: $(STAMP)  ## the published experiments with MNIST at full size: docs/pape
 	mkdir -p docs/paper
 	cp reports/paper-mnist/*.md reports/paper-mnist/*.png docs/paper
 
-docs: $(STAMP)  ## write docs/operators.md from the records
+docs: $(STAMP)  ## write docs/operators.md and docs/commands.md from the code, and build the site, warnings being errors
 	$(BIN)/python -m precisionkit.docs > docs/operators.md
+	$(BIN)/python -m precisionkit.docs commands > docs/commands.md
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=...")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[digits,vision,parquet,yaml,figures,training,notebooks,test,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[digits,vision,parquet,yaml,figures,training,notebooks,docs,test,dev]'
 	touch $(STAMP)
 
 clean:
-	rm -rf .venv reports
+	rm -rf .venv reports site

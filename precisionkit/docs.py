@@ -1,10 +1,15 @@
-"""``python -m precisionkit.docs``: the tables of operators, written from their records."""
+"""``python -m precisionkit.docs``: the tables of operators, written from their records; with ``commands``, those of the commands."""
 
 from __future__ import annotations
 
+import re
+import sys
 from collections.abc import Iterable, Sequence
 
+import click
+
 from precisionkit.catalogue import Entry, catalogue
+from precisionkit.cli import main
 from precisionkit.ops import OPERATORS, SOFTMAX_TARGETS
 
 _HEAD = """\
@@ -46,6 +51,44 @@ def operator_table() -> str:
     )
 
 
+_COMMANDS = """\
+# Commands
+
+Written by `make docs` from the commands themselves; `precisionkit COMMAND --help` prints the same. Results go to stdout, talk to stderr.
+
+| command | |
+|---|---|"""
+
+
+def command_reference() -> str:
+    """Every command in Markdown: what it does, its options, its exit codes."""
+    commands = sorted(main.commands.items())
+    rows = [f"| [`{name}`](#precisionkit-{name}) | {command.get_short_help_str(limit=300)} |" for name, command in commands]
+    return "\n".join([_COMMANDS, *rows, *(_command(name, command) for name, command in commands)])
+
+
+def _command(name: str, command: click.Command) -> str:
+    context = click.Context(command, info_name=name, parent=click.Context(main, info_name="precisionkit"))
+    usage = command.get_usage(context).removeprefix("Usage: ")
+    options = [record for parameter in command.params if (record := parameter.get_help_record(context)) and record[1]]
+    codes = re.findall(r"^ +(\d+) +(.+)$", command.epilog or "", re.MULTILINE)
+    return "\n".join(
+        [
+            f"\n## precisionkit {name}\n",
+            f"```text\n{usage}\n```\n",
+            "\n\n".join(" ".join(part.split()) for part in (command.help or "").split("\n\n")),
+            "\n| option | |\n|---|---|",
+            *(f"| `{_cell(option)}` | {_cell(text)} |" for option, text in options),
+            "\n| exit code | |\n|---|---|",
+            *(f"| {code} | {_cell(text)} |" for code, text in codes),
+        ]
+    )
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("$", "\\$")
+
+
 def _row(entry: Entry) -> str:
     bound = "<br>".join([entry.bound, *(f"{part.name}: {part.bound}" for part in entry.parts)])
     targets = _listed(entry.targets) or "made while a network is read"
@@ -62,4 +105,4 @@ def _listed(targets: Iterable[str]) -> str:
 
 
 if __name__ == "__main__":
-    print(operator_table())
+    print(command_reference() if sys.argv[1:] == ["commands"] else operator_table())

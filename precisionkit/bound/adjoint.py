@@ -89,6 +89,8 @@ def adjoint(
 
     Parameters
     ----------
+    program, inputs, classes
+        As for `interval`.
     effort : float
         Limit of the work for one input, in forward passes.  An input that would cost more keeps the bounds of the interval method.
     confidence : float

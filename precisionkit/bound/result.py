@@ -59,6 +59,8 @@ class LogitBounds:
         ----------
         rows : int64 tensor
             The rows that `other` bounds, in its order.
+        other : LogitBounds
+            Of these rows alone.
         """
         radius, gap_error, failure = self.radius.clone(), self.gap_error.clone(), self.failure.clone()
         overflow, certain = self.overflow.clone(), self.certain_overflow.clone()

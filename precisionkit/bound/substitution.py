@@ -44,6 +44,8 @@ def substitution(program: Program, inputs: Tensor, classes: Tensor | None = None
 
     Parameters
     ----------
+    program, inputs, classes
+        As for `interval`.
     effort : float
         Limit of the work for one input, in forward passes.  An input that would cost more keeps the bounds of the interval method.
 
