@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,7 +28,7 @@ def condition_numbers(node: Node, operands: tuple[Any, ...], centre: Tensor) -> 
     Infinite where terms cancel to zero.  In binary64, not rounded up.
     """
     sizes = (o.centre.abs() if isinstance(o, Enclosure) else None if o is None else o.abs() for o in operands)
-    magnitude = node.record.apply(node.attributes, *sizes)
+    magnitude: Tensor = node.record.apply(node.attributes, *sizes)
     return (magnitude / centre.abs())[magnitude > 0].clamp_min(1.0)
 
 
@@ -55,5 +56,5 @@ class Conditions:
             return None
         place = int(torch.searchsorted(self._counts.cumsum(0), torch.tensor((total + 1) // 2, device="cpu")))
         if place == len(self._counts) - 1:
-            return torch.inf
-        return min(2.0 ** ((place + 0.5) / _PER_OCTAVE), self.worst)
+            return math.inf
+        return min(math.exp2((place + 0.5) / _PER_OCTAVE), self.worst)

@@ -64,7 +64,7 @@ def chosen_entries(radius: Tensor, most: int) -> Tensor:
     """Spread evenly over the entries of one input, with the one of the largest radius; in order."""
     flat = radius.flatten()
     if flat.numel() <= most:
-        return torch.arange(flat.numel(), device=flat.device)
+        return torch.arange(flat.numel(), dtype=torch.int64, device=flat.device)
     spread = torch.linspace(0, flat.numel() - 1, most - 1, dtype=torch.float64, device=flat.device).round().long()
     widest = flat.nan_to_num(torch.inf).argmax()
     return torch.cat([spread, widest[None]]).unique()

@@ -20,7 +20,7 @@ def node_profile(program: Program, node: Node, seen: Seen | None, proved: Proved
         source=node.source,
         shape=node.shape,
         format="" if node.name in program.unstored else program.arithmetic.storage.name,
-        parameters=sum(program.constants[name].numel() for name in node.operands if name in program.constants),
+        parameters=sum(program.constants[name].numel() for name in node.operands if name is not None and name in program.constants),
         multiplications=program.graph.multiplications(node),
         least_seen=_finite(seen.least) if seen else None,
         largest_seen=_largest_seen(seen, proved),

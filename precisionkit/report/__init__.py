@@ -2,6 +2,9 @@
 
 from precisionkit.report.inspect import INSPECT_SCHEMA, KINDS, InspectReport, Operation, render_inspection
 from precisionkit.report.lemma import LEMMA_SCHEMA, Cells, LemmaReport, Output, Row, Spread, TruthInfo, render_lemma, violations
+from precisionkit.report.profile import Ladder as NodeLadder
+from precisionkit.report.profile import NodeProfile, Profile
+from precisionkit.report.profile_text import profile_conclusion, render_profile
 from precisionkit.report.records import (
     SCHEMA,
     VERDICTS,
@@ -33,8 +36,11 @@ __all__ = [
     "InspectReport",
     "LemmaReport",
     "ModelInfo",
+    "NodeLadder",
+    "NodeProfile",
     "Operation",
     "Output",
+    "Profile",
     "Report",
     "Row",
     "Spread",
@@ -45,9 +51,11 @@ __all__ = [
     "check_outputs",
     "check_writable",
     "conclusion",
+    "profile_conclusion",
     "render",
     "render_inspection",
     "render_lemma",
+    "render_profile",
     "summarise",
     "violations",
     "write_file",

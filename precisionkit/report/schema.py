@@ -1,4 +1,4 @@
-"""The JSON Schemas of the reports; ``python -m precisionkit.report.schema certify|inspect|lemma`` prints one."""
+"""The JSON Schemas of the reports; ``python -m precisionkit.report.schema certify|inspect|lemma|profile`` prints one."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ import msgspec
 
 from precisionkit.report.inspect import INSPECT_SCHEMA, InspectReport
 from precisionkit.report.lemma import LEMMA_SCHEMA, LemmaReport
+from precisionkit.report.profile import PROFILE_SCHEMA, Profile
 from precisionkit.report.records import SCHEMA, Report
 
-Kind = Literal["certify", "inspect", "lemma"]
+Kind = Literal["certify", "inspect", "lemma", "profile"]
 _RECORDS: dict[Kind, tuple[type[msgspec.Struct], str]] = {
     "certify": (Report, SCHEMA),
     "inspect": (InspectReport, INSPECT_SCHEMA),
     "lemma": (LemmaReport, LEMMA_SCHEMA),
+    "profile": (Profile, PROFILE_SCHEMA),
 }
 
 

@@ -78,7 +78,7 @@ def as_json(value):
 
 
 def test_the_schema_file_is_the_one_of_the_records():
-    for kind in ("certify", "inspect", "lemma"):
+    for kind in ("certify", "inspect", "lemma", "profile"):
         said = f"run: python -m precisionkit.report.schema {kind} > precisionkit/report/{kind}-1.schema.json"
         assert published_schema(kind) == build_schema(kind), said
         jsonschema.Draft202012Validator.check_schema(published_schema(kind))
