@@ -149,10 +149,8 @@ def _prepare(trace: Trace, step: Step) -> Prepared:
 
 def _absorbable(trace: Trace, node: Node, name: str | None) -> bool:
     """Whether an operand is linear, and its functional is the node's, entry by entry, times a factor."""
-    step = None if name is None else trace.steps.get(name)
-    return (
-        trace.absorbs and step is not None and step.lines is None and trace.fan_out[step.node.name] == 1 and trace.graph.is_pointwise(node)
-    )
+    step = None if name is None or not trace.absorbs else trace.steps.get(name)
+    return step is not None and step.lines is None and trace.fan_out[step.node.name] == 1 and trace.graph.is_pointwise(node)
 
 
 def _absorbing(trace: Trace, step: Step) -> tuple[Errors, frozenset[str]]:

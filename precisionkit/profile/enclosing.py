@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -42,7 +43,7 @@ class Enclosed:
     before: Tensor
     known: Tensor
 
-    @property
+    @cached_property
     def masked(self) -> Tensor:
         """Where every run has minus infinity, on purpose."""
         return (self.result.centre == -torch.inf) & (self.store.radius == 0)

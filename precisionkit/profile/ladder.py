@@ -67,7 +67,8 @@ def chosen_entries(radius: Tensor, most: int) -> Tensor:
         return torch.arange(flat.numel(), dtype=torch.int64, device=flat.device)
     spread = torch.linspace(0, flat.numel() - 1, most - 1, dtype=torch.float64, device=flat.device).round().long()
     widest = flat.nan_to_num(torch.inf).argmax()
-    return torch.cat([spread, widest[None]]).unique()
+    chosen: Tensor = torch.cat([spread, widest[None]]).unique()
+    return chosen
 
 
 def climb(program: Program, inputs: Iterable[Tensor], count: int, plan: Plan, largest: float) -> tuple[dict[str, Ladder], bool]:

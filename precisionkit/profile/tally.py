@@ -108,8 +108,8 @@ def _normal(found: Enclosed) -> Tensor:
 
 
 def _amplification(found: Enclosed) -> Tensor:
-    """Largest error carried through, divided by the largest of the operands, of the inputs that have both."""
+    """Largest error carried through, divided by the largest of the operands, of the inputs where these have one."""
     radii = [o.radius.flatten(1).amax(1) for o in found.operands if isinstance(o, Enclosure)]
     given = torch.stack([r.expand(len(found.known)) for r in radii]).amax(0)
     ratio = found.result.carried.masked_fill(found.masked, 0.0).flatten(1).amax(1) / given
-    return ratio[found.known & (given > 0) & ratio.isfinite()].cpu()
+    return ratio[(given > 0) & ratio.isfinite()].cpu()

@@ -16,8 +16,8 @@ Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 class Ladder(_Record, frozen=True, kw_only=True):
     """Errors of a node's stored result in the half program, from the coarsest bound to the truth.
 
-    Each is the largest over the same entries.  `a_priori` bounds the distance of any run from the exact network with the program's own (rounded) weights, the other bounds that from
-    its binary64 evaluation, and they count its error; null where a method has none.
+    Each is the largest over the same entries.  `a_priori` bounds the distance of any run from the exact network with the program's own
+    (rounded) weights; the other bounds that from its binary64 evaluation, whose error they count; null where a method has none.
 
     Attributes
     ----------

@@ -8,12 +8,14 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from precisionkit.formats import parse_format
 from precisionkit.report.profile import Ladder, NodeProfile, Profile
 
-_BAR = 16
+_BAR, _NAME, _OPERATOR = 16, 20, 12
+"""Characters of the longest bar, and of names."""
 _RUNGS = ("a_priori", "running", "zonotope", "probable")
 _CLOSE, _SUBNORMAL = 16.0, 0.01
-"""Headroom below which overflow is called close; share of subnormal numbers from which on they are worth a word."""
+"""Numbers seen within this factor of overflow are called large; share of subnormal numbers from which on they are worth a word."""
 
 
 def render_profile(profile: Profile) -> RenderableType:
@@ -34,24 +36,32 @@ def _table(*columns: str) -> Table:
     table = Table(*columns, box=None, padding=(0, 1, 0, 0))
     for column in table.columns[1:]:
         column.justify, column.no_wrap = "right", True
-    table.columns[0].overflow = "fold"
+    table.columns[0].no_wrap = True
     return table
 
 
 def _nodes(profile: Profile) -> Table:
     table = _table("node", "operator", "largest", "headroom", "fresh", "amplif.", "condition", "share")
-    table.columns[1].justify, table.columns[1].overflow, table.columns[1].no_wrap = "left", "fold", False
-    table.columns[-1].justify = "left"
+    table.columns[1].justify = table.columns[-1].justify = "left"
+    most = max((node.share for node in profile.nodes), default=0.0)
     for node in profile.nodes:
         condition = "" if node.condition is None else f"{node.condition:.3g} / {_number(node.worst_condition)}"
         figures = (node.largest_proved, node.overflow_distance, node.fresh, node.amplification)
-        table.add_row(*map(Text, (node.name, node.operator, *map(_number, figures), condition, bar(node.share))))
+        names = _short(node.name, _NAME), _short(node.operator, _OPERATOR)
+        table.add_row(*map(Text, (*names, *map(_number, figures), condition, _bar(node.share, most))))
     return table
 
 
-def bar(share: float) -> str:
-    """A share as a bar and in per cent."""
-    return f"{'#' * round(_BAR * share):{_BAR}} {100 * share:4.1f} %"
+def _bar(share: float, largest: float) -> str:
+    """A share in per cent, with a bar as long as the largest of all fills."""
+    return f"{100 * share:4.1f} % {'#' * round(_BAR * share / largest) if largest else ''}"
+
+
+def _short(name: str, most: int) -> str:
+    """A name that fits, with its beginning and its end."""
+    if len(name) <= most:
+        return name
+    return f"{name[: (most - 1) // 2]}…{name[-(most // 2) :]}"
 
 
 def _number(value: float | None) -> str:
@@ -73,7 +83,7 @@ def _ladder(profile: Profile) -> Table:
     for node in (node for node in profile.nodes if node.ladder.entries):
         ladder = node.ladder
         rungs = (_with_ratio(getattr(ladder, name), of(ladder)) for name in _RUNGS)
-        table.add_row(*map(Text, (node.name, str(ladder.entries), *rungs, _number(ladder.measured), _number(ladder.truth))))
+        table.add_row(*map(Text, (_short(node.name, _NAME), str(ladder.entries), *rungs, _number(ladder.measured), _number(ladder.truth))))
     return table
 
 
@@ -105,22 +115,30 @@ def _overflow(profile: Profile) -> str:
     """How far from overflow; the first node of which that is not known."""
     open_ = next((node for node in profile.nodes if node.overflow_distance is None or node.overflow_distance <= 1), None)
     if open_ is not None:
-        return f"Overflow is not excluded from '{open_.name}' on."
+        lost = next((node.name for node in profile.nodes if _ran_over(node)), None)
+        largest = max((node.largest_seen or 0.0 for node in profile.nodes), default=0.0)
+        seen = f"the half run stored nothing above {largest:.3g}" if lost is None else f"the half run stored infinities or NaN at '{lost}'"
+        return f"The interval method does not exclude overflow from '{open_.name}' on; {seen}."
     closest = _largest(profile.nodes, lambda node: 1 / (node.overflow_distance or 1))
-    return (
-        "" if closest is None else f"Overflow is excluded: the closest to it is '{closest[0].name}', {_times(1 / closest[1])}-fold below."
-    )
+    if closest is None:
+        return "Overflow is excluded: every number is zero."
+    return f"Overflow is excluded: the closest to it is '{closest[0].name}', {_times(1 / closest[1])}-fold below."
+
+
+def _ran_over(node: NodeProfile) -> bool:
+    """Whether the half run stored an infinity or a NaN; what runs do not compute has no largest number either."""
+    return node.largest_seen is None and (node.format != "" or node.least_seen is not None)
 
 
 def _advice(profile: Profile) -> Iterable[str]:
     """The one thing that seems most worth trying."""
-    storage = profile.arithmetic.storage
-    close = [node for node in profile.nodes if node.overflow_distance is None or node.overflow_distance < _CLOSE]
+    threshold = parse_format(profile.arithmetic.storage).overflow_threshold
+    large = next((node for node in profile.nodes if _ran_over(node) or (node.largest_seen or 0.0) * _CLOSE > threshold), None)
     subnormal = _largest(profile.nodes, lambda node: node.subnormal_seen)
     adds = _largest(profile.nodes, lambda node: node.share)
-    if close and storage == "binary16":
-        yield f"Numbers of '{close[0].name}' could be scaled down, or bfloat16 with its larger range be tried (--storage bf16)."
+    if large:
+        yield f"Numbers of '{large.name}' could be scaled down, or bfloat16 with its larger range be tried (--storage bf16)."
     elif subnormal and subnormal[1] > _SUBNORMAL:
         yield f"{100 * subnormal[1]:.3g} % of the results of '{subnormal[0].name}' are subnormal: scaling them up would keep more bits."
     elif adds and adds[0].format:
-        yield f"Keeping the result of '{adds[0].name}' in binary32 would take away the largest part."
+        yield f"Keeping the result of '{adds[0].name}' in binary32 would take away the largest part of that error."
