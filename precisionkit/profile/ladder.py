@@ -16,7 +16,7 @@ from precisionkit.evaluate import Program, execute
 from precisionkit.graph import Node
 from precisionkit.profile.a_priori import a_priori
 from precisionkit.profile.enclosing import Enclosed, enclose
-from precisionkit.profile.traces import Traced, trace_of
+from precisionkit.profile.traces import Traced, Tracer
 from precisionkit.report.profile import Ladder
 from precisionkit.truth import Arb, Objects, exact_logits
 
@@ -82,13 +82,14 @@ def climb(program: Program, inputs: Iterable[Tensor], count: int, plan: Plan, la
     graph = program.graph
     nodes = [node for node in graph.nodes if node.name not in graph.hidden]
     looked_at = count * sum(min(plan.entries, math.prod(node.shape)) for node in nodes)
-    deviate = deviate_for(plan.confidence / (2 * looked_at)) if program.arithmetic.random_stores and looked_at else None
-    found: dict[str, list[Rungs]] = {node.name: [] for node in nodes}
-    sketched = False
+    # half of the confidence is for enclosures on the way, half for both directions of every entry
+    deviate = deviate_for(plan.confidence / 2 / (2 * looked_at)) if program.arithmetic.random_stores and looked_at else None
+    tracer, found, sketched = Tracer(program, plan.effort), {node.name: list[Rungs]() for node in nodes}, False
     for one in inputs:
-        traced = trace_of(program, one, plan.effort)
-        sketched |= traced.sketched
-        for name, rungs in _of_input(program, one, plan, traced, deviate).items():
+        proved = tracer.proved(one)
+        likely = None if deviate is None else (tracer.likely(one, plan.confidence / 2 / count) or proved, deviate)
+        sketched |= proved.sketched
+        for name, rungs in _of_input(program, one, plan, proved, likely).items():
             found[name].append(rungs)
     norms = a_priori(program, largest)
     ladders = {name: _joined(rungs, norms[name]) for name, rungs in found.items()}
@@ -104,7 +105,7 @@ class _Chosen:
     radius: Tensor
 
 
-def _of_input(program: Program, one: Tensor, plan: Plan, traced: Traced, deviate: float | None) -> dict[str, Rungs]:
+def _of_input(program: Program, one: Tensor, plan: Plan, proved: Traced, likely: tuple[Traced, float] | None) -> dict[str, Rungs]:
     """Every rung for every node that runs compute, for one input."""
     chosen = _choose(program, one, plan.entries)
     values: dict[str, Tensor] = {}
@@ -114,16 +115,21 @@ def _of_input(program: Program, one: Tensor, plan: Plan, traced: Traced, deviate
     for place, node in enumerate(program.graph.nodes):
         if node.name not in chosen:
             continue
-        some, bounded = chosen[node.name], place < traced.overflow
+        some = chosen[node.name]
         rungs[node.name] = Rungs(
             entries=len(some.places),
-            running=float(some.radius.amax()) if bounded else math.inf,
-            zonotope=float(traced.bounds(node, some.places).amax()) if bounded else math.inf,
-            probable=float(traced.bounds(node, some.places, deviate).amax()) if bounded and deviate is not None else math.inf,
+            running=float(some.radius.amax()) if place < proved.overflow else math.inf,
+            zonotope=_bound(proved, place, node, some, None),
+            probable=math.inf if likely is None else _bound(likely[0], place, node, some, likely[1]),
             measured=float(_distances(values[node.name], some.centre).amax()),
             truth=true.get(node.name, math.inf),
         )
     return rungs
+
+
+def _bound(traced: Traced, place: int, node: Node, some: _Chosen, deviate: float | None) -> float:
+    """The largest bound of some entries; infinite where overflow is not excluded."""
+    return float(traced.bounds(node, some.places, deviate).amax()) if place < traced.overflow else math.inf
 
 
 def _choose(program: Program, one: Tensor, most: int) -> dict[str, _Chosen]:

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from precisionkit.bound.adjoint import FINE, Claimed, deviate_for
 from precisionkit.bound.interval import interval
 from precisionkit.bound.pulling import direct_sums
 from precisionkit.bound.substitution import PILOT, SAMPLES, Doubts, Predicted, Screened, Settled
 from precisionkit.bound.trace import Step, Trace
-from precisionkit.bound.walk import Costs, GivenUp, Strategy, row_sums, walk
+from precisionkit.bound.walk import Costs, GivenUp, Strategy, bends, relied_on, row_sums, walk
 from precisionkit.enclosure import Bounded, Enclosure
 from precisionkit.evaluate import Program
 from precisionkit.formats import BINARY32
@@ -43,7 +44,7 @@ class Traced:
 
     trace: Trace
     overflow: int
-    sketched: bool
+    sketched: bool = False
 
     def bounds(self, node: Node, entries: Tensor, deviate: float | None = None) -> Tensor:
         """Bound how far each of some entries of a node is from its centre, in every run; `deviate` as for `backward.pull_back`."""
@@ -53,26 +54,62 @@ class Traced:
             return torch.maximum(*row_sums(self.trace, node.name, like, places, symmetric=False, deviate=deviate))
 
 
-def trace_of(program: Program, inputs: Tensor, effort: float) -> Traced:
-    """Walk through a program on one input, as the zonotope method does: settle or screen neurons, or neither beyond the effort."""
-    costs = Costs(program.graph)
-    doubts = Doubts(costs, inputs)
-    base = interval(program, inputs, observe=doubts.count)
-    with direct_sums():
-        trace, overflow, sketched = _walked(program, inputs, costs, float(doubts.passes), effort)
-    found = {int(base.overflow[0]), overflow}
-    return Traced(trace, len(program.graph.nodes) if -1 in found else max(found), sketched)
+class Tracer:
+    """Walks through a program on one input after the other.
 
+    Parameters
+    ----------
+    effort : float
+        Limit of the work of one walk, in forward passes.
+    """
 
-def _walked(program: Program, inputs: Tensor, costs: Costs, passes: float, effort: float) -> tuple[Trace, int, bool]:
-    strategy: Strategy = Settled() if passes <= effort else Unsharpened()
-    if passes > effort > PILOT + SAMPLES:
-        try:
-            if program.arithmetic.storage.precision < BINARY32.precision:  # where work without an end is likely
-                walk(program, inputs, Predicted(costs, effort - PILOT - SAMPLES))
-            trace, _, overflow, _ = walk(program, inputs, Screened(costs, effort))
-            return trace, int(overflow[0]), True
-        except GivenUp:
-            pass
-    trace, _, overflow, _ = walk(program, inputs, strategy)
-    return trace, int(overflow[0]), False
+    def __init__(self, program: Program, effort: float) -> None:
+        self._program, self._effort, self._costs = program, effort, Costs(program.graph)
+        self._bends = bends(program.graph)
+
+    def proved(self, inputs: Tensor) -> Traced:
+        """As the zonotope method does: settle neurons, or screen them; beyond the effort, neither."""
+        passes, overflow = self._doubts(inputs)
+        with direct_sums():
+            if passes > self._effort or self._bends:
+                try:
+                    return self._screened(inputs, overflow)
+                except GivenUp:
+                    pass
+            return self._walked(inputs, Settled() if passes <= self._effort else Unsharpened(), overflow)
+
+    def likely(self, inputs: Tensor, failure: float) -> Traced | None:
+        """As the adjoint method does: its enclosures hold, under the model of random rounding, save with the probability `failure`.
+
+        None where that costs more than the effort, or too little was claimed of a neuron.
+        """
+        passes, overflow = self._doubts(inputs)
+        neurons = max(2 * relied_on(self._program.graph), 1)
+        settles = passes <= min(self._effort, FINE.total) and not self._bends
+        with direct_sums():
+            if settles:
+                return self._walked(inputs, Settled(deviate_for(failure / neurons)), overflow)
+            try:
+                claimed = Claimed(self._costs, FINE, self._effort, deviate_for(failure / 2 / neurons), failure / 2)
+                return self._walked(inputs, claimed, overflow)
+            except GivenUp:
+                return None
+
+    def _doubts(self, inputs: Tensor) -> tuple[float, int]:
+        """What settling doubtful neurons would cost, and where the interval method does not exclude overflow."""
+        doubts = Doubts(self._costs, inputs)
+        base = interval(self._program, inputs, observe=doubts.count)
+        return float(doubts.passes), int(base.overflow[0])
+
+    def _screened(self, inputs: Tensor, overflow: int) -> Traced:
+        left = self._effort - PILOT - SAMPLES
+        if left <= 0:
+            raise GivenUp("the effort is spent")
+        if self._program.arithmetic.storage.precision < BINARY32.precision:  # where work without an end is likely
+            walk(self._program, inputs, Predicted(self._costs, left))
+        return self._walked(inputs, Screened(self._costs, self._effort), overflow, sketched=True)
+
+    def _walked(self, inputs: Tensor, strategy: Strategy, other: int, *, sketched: bool = False) -> Traced:
+        trace, _, found, _ = walk(self._program, inputs, strategy)
+        places = (other, int(found[0]))
+        return Traced(trace, len(self._program.graph.nodes) if -1 in places else max(places), sketched)

@@ -11,7 +11,7 @@ from rich.text import Text
 from precisionkit.formats import parse_format
 from precisionkit.report.profile import Ladder, NodeProfile, Profile
 
-_BAR, _NAME, _OPERATOR = 16, 20, 12
+_BAR, _NAME, _OPERATOR = 8, 17, 12
 """Characters of the longest bar, and of names."""
 _RUNGS = ("a_priori", "running", "zonotope", "probable")
 _CLOSE, _SUBNORMAL = 16.0, 0.01
@@ -45,7 +45,7 @@ def _nodes(profile: Profile) -> Table:
     table.columns[1].justify = table.columns[-1].justify = "left"
     most = max((node.share for node in profile.nodes), default=0.0)
     for node in profile.nodes:
-        condition = "" if node.condition is None else f"{node.condition:.3g} / {_number(node.worst_condition)}"
+        condition = "" if node.condition is None else f"{node.condition:.2g} / {_number(node.worst_condition, 2)}"
         figures = (node.largest_proved, node.overflow_distance, node.fresh, node.amplification)
         names = _short(node.name, _NAME), _short(node.operator, _OPERATOR)
         table.add_row(*map(Text, (*names, *map(_number, figures), condition, _bar(node.share, most))))
@@ -64,8 +64,8 @@ def _short(name: str, most: int) -> str:
     return f"{name[: (most - 1) // 2]}…{name[-(most // 2) :]}"
 
 
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3g}"
+def _number(value: float | None, digits: int = 3) -> str:
+    return "-" if value is None else f"{value:.{digits}g}"
 
 
 def _times(factor: float) -> str:
