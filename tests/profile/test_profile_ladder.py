@@ -49,7 +49,7 @@ def check(ladder, name):
 @given(programs(runnable(), families=("normal", "scales", "cancelling", "ties", "subnormal", "large"), batch=1))
 def test_runs_and_the_exact_network_stay_inside_every_bound(drawn):
     found = ladders_of(drawn.program, drawn.stored, truth=True)
-    event(f"all have a zonotope: {all(l.zonotope is not None for l in found.values() if l.entries)}")
+    event(f"all have a zonotope: {all(ladder.zonotope is not None for ladder in found.values() if ladder.entries)}")
     for name, ladder in found.items():
         check(ladder, name)
         if ladder.running is None:
