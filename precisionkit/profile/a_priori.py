@@ -56,7 +56,7 @@ def a_priori(program: Program, largest: float) -> dict[str, float]:
             sizes[node.name], errors[node.name] = math.inf, math.inf
             read = [name for name in node.operands if name is not None and name in shapes]
             operands = around_zero(node, sizes)
-            if not all(math.isfinite(errors[name]) for name in read) or not _is_covered(node, operands):
+            if not read or not all(math.isfinite(errors[name]) for name in read) or not _is_covered(node, operands):
                 continue
             result = node.record.error_rule(program.arithmetic, node.attributes, *operands)
             store = stored(program.arithmetic, result, unstored=node.name in program.unstored)
