@@ -168,7 +168,8 @@ def _truth(arb: Arb, program: Program, one: Tensor, chosen: dict[str, _Chosen], 
             return
         balls = result.ravel()[chosen[node.name].places.tolist()]
         ends = [float(abs(ball - arb.number(value)).upper()) for ball, value in zip(balls, values[node.name].tolist(), strict=True)]
-        found[node.name] = math.nextafter(max(ends), math.inf) if max(ends) > 0 else 0.0
+        if all(map(math.isfinite, ends)):  # a ball without an end says nothing
+            found[node.name] = math.nextafter(max(ends), math.inf) if max(ends) > 0 else 0.0
 
     exact_logits(arb, program, one, compare)
     return found
