@@ -155,11 +155,11 @@ class _Deviations:
     @classmethod
     def of(cls, graph: Graph, confidence: float) -> _Deviations:
         """Both directions of each neuron in front of a nonlinear operator, and of each gap."""
-        return cls(_deviate(confidence / 4 / max(2 * relied_on(graph), 1)), _deviate(confidence / 2 / (2 * graph.classes)))
+        return cls(deviate_for(confidence / 4 / max(2 * relied_on(graph), 1)), deviate_for(confidence / 2 / (2 * graph.classes)))
 
 
-def _deviate(failure: float) -> float:
-    """Return t with ``exp(-t**2 / 2) <= failure``."""
+def deviate_for(failure: float) -> float:
+    """Return t with ``exp(-t**2 / 2) <= failure``, for `backward.pull_back`."""
     return math.sqrt(-2 * math.log(failure)) * (1 + 2.0**-40)
 
 

@@ -23,15 +23,15 @@ class Shares:
     ----------
     total : (batch,) binary64 tensor
     by_node : mapping of str to (batch,) binary64 tensors
-        What each node's own rounding adds to it; of nodes that reach the gap, in the order of the graph.  A pointwise node has the
-        errors of a linear operand that nothing else uses as well.
+        What each node's own rounding adds to it; of nodes that reach the gap, in the order of the graph.  Unless each stands apart, a
+        pointwise node has the errors of a linear operand that nothing else uses as well.
     """
 
     total: Tensor
     by_node: Mapping[str, Tensor]
 
 
-def first_order_shares(program: Program, inputs: Tensor, classes: Tensor, rivals: Tensor) -> Shares:
+def first_order_shares(program: Program, inputs: Tensor, classes: Tensor, rivals: Tensor, *, apart: bool = False) -> Shares:
     """Attribute the first-order error of the gap ``z_c - z_j`` to the nodes of a program.
 
     Parameters
@@ -40,6 +40,8 @@ def first_order_shares(program: Program, inputs: Tensor, classes: Tensor, rivals
         Numbers of the storage format.
     classes, rivals : (batch,) int64 tensors
         The classes c and j of each input.
+    apart : bool
+        Count each node's errors with itself alone.
 
     Notes
     -----
@@ -47,6 +49,7 @@ def first_order_shares(program: Program, inputs: Tensor, classes: Tensor, rivals
     """
     with direct_sums():
         trace, logits, *_ = walk(program, inputs, Tangents(), IN_BINARY64)
+        trace.absorbs = not apart
         signs = torch.eye(logits.centre.shape[1], dtype=torch.float64, device=inputs.device)
         rows = torch.arange(len(inputs), device=inputs.device)
         by_node = contributions(trace, program.graph.output, signs[classes] - signs[rivals], rows)

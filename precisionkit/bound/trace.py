@@ -77,6 +77,8 @@ class Trace:
         Of all steps; None before the first.
     terms : int
         More than the products and sums of one functional's way back.
+    absorbs : bool
+        Local errors of a linear operand that a pointwise node alone uses are counted with that node; set before anything is pulled back.
     """
 
     graph: Graph
@@ -85,6 +87,7 @@ class Trace:
     fan_out: dict[str, int] = field(default_factory=dict)
     underflow: Tensor | None = None
     terms: int = 0
+    absorbs: bool = True
     _prepared: dict[str, Prepared] = field(default_factory=dict)
 
     def prepared(self) -> dict[str, Prepared]:
@@ -146,7 +149,7 @@ def _prepare(trace: Trace, step: Step) -> Prepared:
 
 def _absorbable(trace: Trace, node: Node, name: str | None) -> bool:
     """Whether an operand is linear, and its functional is the node's, entry by entry, times a factor."""
-    step = None if name is None else trace.steps.get(name)
+    step = None if name is None or not trace.absorbs else trace.steps.get(name)
     return step is not None and step.lines is None and trace.fan_out[step.node.name] == 1 and trace.graph.is_pointwise(node)
 
 

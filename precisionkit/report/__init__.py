@@ -3,6 +3,9 @@
 from precisionkit.report.guard import GUARD_SCHEMA, GuardPlan, GuardReport, render_guard
 from precisionkit.report.inspect import INSPECT_SCHEMA, KINDS, InspectReport, Operation, render_inspection
 from precisionkit.report.lemma import LEMMA_SCHEMA, Cells, LemmaReport, Output, Row, Spread, TruthInfo, render_lemma, violations
+from precisionkit.report.profile import Ladder as NodeLadder
+from precisionkit.report.profile import NodeProfile, Profile
+from precisionkit.report.profile_text import profile_conclusion, render_profile
 from precisionkit.report.records import (
     SCHEMA,
     VERDICTS,
@@ -37,8 +40,11 @@ __all__ = [
     "InspectReport",
     "LemmaReport",
     "ModelInfo",
+    "NodeLadder",
+    "NodeProfile",
     "Operation",
     "Output",
+    "Profile",
     "Report",
     "Row",
     "Spread",
@@ -49,10 +55,12 @@ __all__ = [
     "check_outputs",
     "check_writable",
     "conclusion",
+    "profile_conclusion",
     "render",
     "render_guard",
     "render_inspection",
     "render_lemma",
+    "render_profile",
     "summarise",
     "violations",
     "write_file",

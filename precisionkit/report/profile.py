@@ -14,22 +14,24 @@ Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
 
 class Ladder(_Record, frozen=True, kw_only=True):
-    """Errors of a node's stored result in the half program, from the coarsest bound to the truth, each the largest over the same entries.
+    """Errors of a node's stored result in the half program, from the coarsest bound to the truth.
 
-    The bounds are on the distance of any run from the exact network with the program's own (rounded) weights; null where a method has none.
+    Each is the largest over the same entries.  `a_priori` bounds the distance of any run from the exact network with the program's own
+    (rounded) weights; the other bounds that from its binary64 evaluation, whose error they count; null where a method has none.
 
     Attributes
     ----------
     entries : int
         How many entries of the node were looked at, over all inputs.
     a_priori : float or None
-        From sizes of weights and inputs alone: the classical bound by norms.  Proved.
+        From sizes of weights and inputs alone: the classical bound by norms, on every input of no larger numbers whose runs do not
+        overflow.  Proved.
     running : float or None
         The interval method's radius, computed along with the values.  Proved.
     zonotope : float or None
-        By pulling each entry back to the input.  Proved.
+        By pulling each entry back to the input.  Proved; not always below `running`, as it counts its own rounding.
     probable : float or None
-        The same under the model of random rounding, with the confidence of the profile.
+        The same under the model of random rounding, with the confidence of the profile, which is divided over all entries.
     measured : float or None
         Of the half run made here, from the binary64 centre.
     truth : float or None
@@ -57,21 +59,25 @@ class NodeProfile(_Record, frozen=True, kw_only=True):
     parameters, multiplications : int
         Numbers in the constants that it reads; multiplications for one input.
     least_seen, largest_seen : float or None
-        Smallest magnitude but zero, and largest, that the half run made here stored.
+        Smallest magnitude but zero, and largest, that the half run made here stored, or computed where it stores none.  The largest is
+        null where it stored an infinity or a NaN.
     largest_proved : float or None
-        No run stores more on any of the inputs; null where no bound holds.
+        No run stores more on any of the inputs; null where overflow, here or before, is not excluded.
     overflow_distance : float or None
-        The format's overflow threshold divided by `largest_proved`: overflow is excluded above 1.
+        The format's overflow threshold divided by the largest number that is proved to be rounded here, intermediate results included:
+        overflow is excluded above 1.  Null where overflow is not excluded before.
     subnormal_seen : float
         Share of the stored entries below the normal range that are not zero.
     normal_proved : float
         Share of the entries that are proved to be zero, or within the normal range, in every run.
     fresh : float or None
-        Largest error that the node's own roundings add.
+        Largest error that the node's own roundings add, the store included; null as `largest_proved`.
     amplification : float or None
-        Largest error carried through the node divided by the largest error of its operands, the median over the inputs.
+        Largest error carried through the node divided by the largest error of its operands, the median over the inputs; null where
+        these have no error.
     condition, worst_condition : float or None
-        Of a dot product: ``(|W| |x|) / |W x|``, median and largest over entries and inputs; null for other operators.
+        Of a dot product: ``(|W| |x| + |b|) / |W x + b|`` at the binary64 centre, median (to half a per cent) and largest over entries and
+        inputs, without sums of zeros; null for other operators, and where terms cancel to zero.
     share : float
         Of the first-order worst-case error of the tightest input's closest gap: the part of this node's own roundings.
     ladder : Ladder

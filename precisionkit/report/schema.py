@@ -1,4 +1,4 @@
-"""The JSON Schemas of the reports; ``python -m precisionkit.report.schema certify|guard|inspect|lemma|plan`` prints one."""
+"""The JSON Schemas of the reports; ``python -m precisionkit.report.schema KIND`` prints one."""
 
 from __future__ import annotations
 
@@ -13,15 +13,17 @@ from precisionkit.report.guard import GUARD_SCHEMA, GuardReport
 from precisionkit.report.inspect import INSPECT_SCHEMA, InspectReport
 from precisionkit.report.lemma import LEMMA_SCHEMA, LemmaReport
 from precisionkit.report.plan import PLAN_SCHEMA, Plan
+from precisionkit.report.profile import PROFILE_SCHEMA, Profile
 from precisionkit.report.records import SCHEMA, Report
 
-Kind = Literal["certify", "guard", "inspect", "lemma", "plan"]
+Kind = Literal["certify", "guard", "inspect", "lemma", "plan", "profile"]
 _RECORDS: dict[Kind, tuple[type[msgspec.Struct], str]] = {
     "certify": (Report, SCHEMA),
     "guard": (GuardReport, GUARD_SCHEMA),
     "inspect": (InspectReport, INSPECT_SCHEMA),
     "lemma": (LemmaReport, LEMMA_SCHEMA),
     "plan": (Plan, PLAN_SCHEMA),
+    "profile": (Profile, PROFILE_SCHEMA),
 }
 
 

@@ -223,15 +223,15 @@ PROPAGATION = (
     mutant(
         "no union bound over the neurons of a random model",
         "bound/adjoint.py",
-        "_deviate(confidence / 4 / max(2 * relied_on(graph), 1))",
-        "_deviate(confidence / 4)",
+        "deviate_for(confidence / 4 / max(2 * relied_on(graph), 1))",
+        "deviate_for(confidence / 4)",
         f"{_ADJOINT}::test_everything_that_may_fail_is_counted",
     ),
     mutant(
         "one direction of every gap",
         "bound/adjoint.py",
-        "_deviate(confidence / 2 / (2 * graph.classes))",
-        "_deviate(confidence / 2 / graph.classes)",
+        "deviate_for(confidence / 2 / (2 * graph.classes))",
+        "deviate_for(confidence / 2 / graph.classes)",
         f"{_ADJOINT}::test_everything_that_may_fail_is_counted",
     ),
     mutant(

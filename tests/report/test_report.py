@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import jsonschema
 import msgspec
@@ -31,7 +32,7 @@ from precisionkit.report import (
     write_json,
     write_table,
 )
-from precisionkit.report.schema import build_schema, published_schema
+from precisionkit.report.schema import Kind, build_schema, published_schema
 
 
 def item(index=0, verdict="proved", label=1, prediction=1, bound=0.25, reason=None, linearised=None):
@@ -78,7 +79,7 @@ def as_json(value):
 
 
 def test_the_schema_file_is_the_one_of_the_records():
-    for kind in ("certify", "guard", "inspect", "lemma"):
+    for kind in get_args(Kind):
         said = f"run: python -m precisionkit.report.schema {kind} > precisionkit/report/{kind}-1.schema.json"
         assert published_schema(kind) == build_schema(kind), said
         jsonschema.Draft202012Validator.check_schema(published_schema(kind))
