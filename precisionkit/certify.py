@@ -21,6 +21,7 @@ from precisionkit.evaluate import device_flags, has_fast_run
 from precisionkit.formats import BINARY32
 from precisionkit.graph import Graph
 from precisionkit.models import LoadedModel
+from precisionkit.pictures import Album
 from precisionkit.probe import contradiction, torch_kernels
 from precisionkit.report import ArithmeticInfo, Environment, Input, Report, Timing, summarise
 from precisionkit.task import (
@@ -62,6 +63,8 @@ class Settings:
         Make the half run in this order, bit-exact by definition: as `arithmetic.parse_run` reads it and `permitted` allows it.
     probe : bool
         Try first whether the kernels that the runs are made by obey the arithmetic, and refuse if they do not.
+    pictures : bool
+        Keep pictures of inputs that are not certified in the report, where the data are images.
     """
 
     method: str = "auto"
@@ -73,6 +76,7 @@ class Settings:
     linearised: bool = False
     emulate: str | None = None
     probe: bool = True
+    pictures: bool = False
 
 
 def certify(
@@ -109,18 +113,21 @@ def certify(
     device, analysis = _devices(settings.device)
     emulate = None if settings.emulate is None else permitted(parse_run(settings.emulate), arithmetic)
     native = _runs_native(settings, arithmetic)
-    images = model.preprocess(data.images[:1])
-    graph = captured(model, data, tuple(images.shape[1:]))
+    graph = captured(model, data, tuple(model.preprocess(data.images[:1]).shape[1:]))
     ladder = Ladder.of(_method(settings.method), arithmetic, settings.effort, settings.confidence)
     worker = Worker(graph, arithmetic, ladder, device, analysis, native, emulate, settings.confidence if settings.linearised else None)
     size = settings.batch_size or max(1, min(512, _BATCH_BYTES // (8 * graph.largest)))
-    total, inputs, complete = len(data.images), list[Input](), True
+    total, inputs, complete, album = len(data.images), list[Input](), True, Album()
     run = describe_run(arithmetic, settings.emulate, native=native)
     with device_flags(arithmetic) as flags:
         probed = _check_kernels(device, arithmetic, native=native) if settings.probe else "no"
         try:
             for first in range(0, total, size):
-                inputs += worker.batch(model.preprocess(data.images[first : first + size], first), first, data.labels)
+                images = data.images[first : first + size]
+                decided = worker.batch(model.preprocess(images, first), first, data.labels)
+                inputs += decided
+                if settings.pictures:
+                    album.add(images, decided)
                 if on_progress is not None:
                     on_progress(len(inputs), total)
         except KeyboardInterrupt:
@@ -156,6 +163,7 @@ def certify(
             },
         ),
         inputs=tuple(inputs),
+        pictures=album.chosen(),
     )
 
 

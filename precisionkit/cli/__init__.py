@@ -13,6 +13,7 @@ from precisionkit.cli.inspect import inspect
 from precisionkit.cli.lemma import lemma
 from precisionkit.cli.ops import ops
 from precisionkit.cli.probe import probe
+from precisionkit.cli.report import report
 from precisionkit.cli.reproduce import reproduce
 from precisionkit.cli.train import train
 
@@ -29,6 +30,7 @@ main.add_command(inspect)
 main.add_command(lemma)
 main.add_command(ops)
 main.add_command(probe)
+main.add_command(report)
 main.add_command(reproduce)
 main.add_command(train)
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from precisionkit.report.records import ArithmeticInfo, Count, DataInfo, ModelInfo, Size, _Record
+from precisionkit.report.parts import ArithmeticInfo, Count, DataInfo, ModelInfo, Size, _Record
 
 PROFILE_SCHEMA: Literal["precisionkit.profile/1"] = "precisionkit.profile/1"
 
@@ -14,7 +14,7 @@ Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
 
 class Ladder(_Record, frozen=True, kw_only=True):
-    """Errors of a node's stored result in the half program, from the coarsest bound to the truth; each is the largest over the same entries.
+    """Errors of a node's stored result in the half program, from the coarsest bound to the truth; each the largest over the same entries.
 
     The bounds are on the distance of any run from the exact network with the program's own (rounded) weights; null where a method has none.
 

@@ -1,0 +1,123 @@
+"""The table of inputs, those that are not certified first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from precisionkit.html.tags import Html, join, tag
+from precisionkit.html.words import CERTIFIED, counted, number
+from precisionkit.report import VERDICTS, Input, Picture, Report, Verdict
+
+MOST_CERTIFIED = 1000
+"""Rows of certified inputs in the table."""
+MOST_PICTURE_CHARACTERS = 1_000_000
+"""All pictures of the page together, in base64."""
+
+_ORDER: tuple[Verdict, ...] = ("flipped", "invalid", "undecided", "observed", "probable", "proved")
+_TEXT, _NUMBER = "text", "number"
+_COLUMNS = (
+    ("Index", _NUMBER),
+    ("Picture", None),
+    ("Label", _NUMBER),
+    ("Predictions", _TEXT),
+    ("Verdict", _TEXT),
+    ("Margin", _NUMBER),
+    ("Bound", _NUMBER),
+    ("Measured error", _NUMBER),
+    ("Reason", _TEXT),
+    ("Method", _TEXT),
+    ("Failure", _NUMBER),
+)
+"""Names, and how a column is sorted."""
+
+
+def inputs_section(report: Report) -> Html:
+    """Filters, and the table."""
+    rows = shown_inputs(report.inputs)
+    pictures = shown_pictures(report.pictures)
+    said = [tag("p", sentence) for sentence in _notes(report, rows, pictures)]
+    present = [verdict for verdict in VERDICTS if any(item.verdict == verdict for item in rows)]
+    body = tag("tbody", [_row(item, pictures.get(item.index)) for item in rows])
+    caption = tag("caption", "Inputs, those that are not certified first; the buttons in the head sort them")
+    table = tag("table", caption, tag("thead", tag("tr", map(_head, _COLUMNS))), body, id="inputs-table", class_="inputs" if pictures else "inputs no-pictures")
+    scroller = tag("div", table, class_="scroll", tabindex=0, role="region", aria_label="Table of inputs")
+    printed = tag("p", "Printed without the certified inputs.", class_="print-only")
+    return join([said, _filters(present), printed, scroller])
+
+
+def shown_inputs(inputs: Sequence[Input]) -> list[Input]:
+    """All that are not certified, by verdict; then those certified ones whose proved gap is smallest."""
+    others = [item for item in inputs if item.verdict not in CERTIFIED]
+    certified = sorted((item for item in inputs if item.verdict in CERTIFIED), key=_tightness)[:MOST_CERTIFIED]
+    return sorted(others, key=lambda i: (_ORDER.index(i.verdict), i.index)) + sorted(
+        certified, key=lambda i: (_ORDER.index(i.verdict), _tightness(i))
+    )
+
+
+def _tightness(item: Input) -> tuple[float, int]:
+    return (0.0 if item.lower_margin is None else item.lower_margin), item.index
+
+
+def shown_pictures(pictures: Sequence[Picture]) -> dict[int, Picture]:
+    """As many as the page has room for, by index of the input."""
+    kept: dict[int, Picture] = {}
+    room = MOST_PICTURE_CHARACTERS
+    for picture in pictures:
+        room -= len(picture.png)
+        if room < 0:
+            break
+        kept[picture.index] = picture
+    return kept
+
+
+def _notes(report: Report, rows: Sequence[Input], pictures: dict[int, Picture]) -> list[str]:
+    certified = report.summary.proved + report.summary.probable
+    held = sum(item.verdict in CERTIFIED for item in rows)
+    notes = [f"The table holds {len(rows):,} of {counted(report.summary.inputs, 'input')}: all that are not certified"]
+    if held < certified:
+        notes[0] += f", and of {certified:,} certified ones the {held:,} whose proved gap is smallest. The JSON file has all of them."
+    else:
+        notes[0] += ", and all that are."
+    notes.append("Numbers are rounded to four digits; the JSON file has all digits.")
+    if pictures:
+        made = "; ".join(dict.fromkeys(picture.made for picture in pictures.values()))
+        few = f" of {len(report.pictures):,} in the report" if len(pictures) < len(report.pictures) else ""
+        notes.append(f"{counted(len(pictures), 'picture')}{few}, of inputs that are not certified. Made from {made[:300]}.")
+    return notes
+
+
+def _filters(verdicts: Sequence[Verdict]) -> Html:
+    boxes = [
+        tag("label", tag("input", type="checkbox", name="verdict", value=verdict, checked=True), f" {verdict}") for verdict in verdicts
+    ]
+    search = tag("label", "Text ", tag("input", type="search", id="filter-text", autocomplete="off"))
+    status = tag("p", id="filter-status", role="status")
+    return tag("form", tag("fieldset", tag("legend", "Show"), boxes, search), status, id="filters", hidden=True)
+
+
+def _head(column: tuple[str, str | None]) -> Html:
+    name, kind = column
+    return tag("th", name if kind is None else tag("button", name, type="button", data_kind=kind), scope="col")
+
+
+def _row(item: Input, picture: Picture | None) -> Html:
+    same = item.prediction_reference == item.prediction_half
+    half = "none" if item.prediction_half is None else str(item.prediction_half)
+    cells = (
+        "" if picture is None else _image(picture),
+        "" if item.label is None else str(item.label),
+        str(item.prediction_reference) if same else f"{item.prediction_reference} → {half}",
+        item.verdict,
+        number(item.margin),
+        number(item.bound),
+        number(item.measured_error),
+        item.reason or "",
+        item.method,
+        number(item.failure),
+    )
+    kind = "certified" if item.verdict in CERTIFIED else None
+    return tag("tr", tag("th", str(item.index), scope="row"), [tag("td", cell) for cell in cells], class_=kind)
+
+
+def _image(picture: Picture) -> Html:
+    return tag("img", src=f"data:image/png;base64,{picture.png}", alt=f"input {picture.index}", title=picture.made)
