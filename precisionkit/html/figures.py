@@ -31,16 +31,19 @@ class LogScale:
 
     @classmethod
     def over(cls, values: Iterable[float], start: float, end: float) -> LogScale:
-        """Span the positive ones of some numbers by whole decades."""
-        exponents = [math.log10(value) for value in values if value > 0]
+        """Span the positive and finite ones of some numbers by whole decades."""
+        exponents = [math.log10(value) for value in values if 0 < value < math.inf]
         low, high = (math.floor(min(exponents)), math.ceil(max(exponents))) if exponents else (-1, 0)
         return cls(low, max(high, low + 1), start, end)
 
     def place(self, value: float) -> float:
         """Where a number lies; what is not positive lies at the lower end."""
         exponent = math.log10(value) if value > 0 else self.low
-        share = (min(max(exponent, self.low), self.high) - self.low) / (self.high - self.low)
-        return round(self.start + share * (self.end - self.start), 1)
+        return self.place_of_power(min(max(exponent, self.low), self.high))
+
+    def place_of_power(self, exponent: float) -> float:
+        """Where a power of ten lies."""
+        return round(self.start + (exponent - self.low) / (self.high - self.low) * (self.end - self.start), 1)
 
     @property
     def ticks(self) -> list[tuple[float, str]]:
@@ -50,10 +53,7 @@ class LogScale:
         every = math.ceil(decades / _MOST_TICKS)
         found = [(exponent, step) for exponent in range(self.low, self.high + 1, every) for step in steps]
         kept = [(exponent, step) for exponent, step in found if exponent < self.high or step == 1]
-        return [(self._exponent_place(exponent + math.log10(step)), _tick(exponent, step)) for exponent, step in kept]
-
-    def _exponent_place(self, exponent: float) -> float:
-        return round(self.start + (exponent - self.low) / (self.high - self.low) * (self.end - self.start), 1)
+        return [(self.place_of_power(exponent + math.log10(step)), _tick(exponent, step)) for exponent, step in kept]
 
 
 def _tick(exponent: int, step: int) -> str:

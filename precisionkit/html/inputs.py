@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from precisionkit.html.tags import Html, join, tag
+from precisionkit.html.tags import Html, join, open_row, tag
 from precisionkit.html.words import CERTIFIED, counted, number
 from precisionkit.report import VERDICTS, Input, Picture, Report, Verdict
 
 MOST_CERTIFIED = 1000
 """Rows of certified inputs in the table."""
-MOST_PICTURE_CHARACTERS = 1_000_000
+MOST_PICTURE_CHARACTERS = 700_000
 """All pictures of the page together, in base64."""
+MOST_REASON_CHARACTERS = 600_000
+"""All reasons of the table together; beyond, each is cut."""
+_CUT_REASON = 60
 
 _ORDER: tuple[Verdict, ...] = ("flipped", "invalid", "undecided", "observed", "probable", "proved")
 _TEXT, _NUMBER = "text", "number"
@@ -33,16 +36,20 @@ _COLUMNS = (
 
 def inputs_section(report: Report) -> Html:
     """Filters, and the table."""
-    rows = shown_inputs(report.inputs)
-    pictures = shown_pictures(report.pictures)
-    said = [tag("p", sentence) for sentence in _notes(report, rows, pictures)]
+    rows, pictures = shown_inputs(report.inputs), shown_pictures(report.pictures)
+    cut = sum(len(item.reason or "") for item in rows) > MOST_REASON_CHARACTERS
+    said = [tag("p", sentence) for sentence in _notes(report, rows, pictures, cut=cut)]
     present = [verdict for verdict in VERDICTS if any(item.verdict == verdict for item in rows)]
-    body = tag("tbody", [_row(item, pictures.get(item.index)) for item in rows])
-    caption = tag("caption", "Inputs, those that are not certified first; the buttons in the head sort them")
-    table = tag("table", caption, tag("thead", tag("tr", map(_head, _COLUMNS))), body, id="inputs-table", class_="inputs" if pictures else "inputs no-pictures")
-    scroller = tag("div", table, class_="scroll", tabindex=0, role="region", aria_label="Table of inputs")
     printed = tag("p", "Printed without the certified inputs.", class_="print-only")
-    return join([said, _filters(present), printed, scroller])
+    table = tag("div", _table(rows, pictures, cut=cut), class_="scroll", tabindex=0, role="region", aria_label="Table of inputs")
+    return join([said, _filters(present), printed, table])
+
+
+def _table(rows: Sequence[Input], pictures: dict[int, Picture], *, cut: bool) -> Html:
+    caption = tag("caption", "Inputs, those that are not certified first; the buttons in the head sort them")
+    body = tag("tbody", [_row(item, pictures.get(item.index), cut=cut) for item in rows])
+    kind = "inputs" if pictures else "inputs no-pictures"
+    return tag("table", caption, tag("thead", tag("tr", map(_head, _COLUMNS))), body, id="inputs-table", class_=kind)
 
 
 def shown_inputs(inputs: Sequence[Input]) -> list[Input]:
@@ -70,7 +77,7 @@ def shown_pictures(pictures: Sequence[Picture]) -> dict[int, Picture]:
     return kept
 
 
-def _notes(report: Report, rows: Sequence[Input], pictures: dict[int, Picture]) -> list[str]:
+def _notes(report: Report, rows: Sequence[Input], pictures: dict[int, Picture], *, cut: bool) -> list[str]:
     certified = report.summary.proved + report.summary.probable
     held = sum(item.verdict in CERTIFIED for item in rows)
     notes = [f"The table holds {len(rows):,} of {counted(report.summary.inputs, 'input')}: all that are not certified"]
@@ -79,6 +86,8 @@ def _notes(report: Report, rows: Sequence[Input], pictures: dict[int, Picture]) 
     else:
         notes[0] += ", and all that are."
     notes.append("Numbers are rounded to four digits; the JSON file has all digits.")
+    if cut:
+        notes.append(f"There are many reasons, so each is cut after {_CUT_REASON} characters.")
     if pictures:
         made = "; ".join(dict.fromkeys(picture.made for picture in pictures.values()))
         few = f" of {len(report.pictures):,} in the report" if len(pictures) < len(report.pictures) else ""
@@ -100,7 +109,7 @@ def _head(column: tuple[str, str | None]) -> Html:
     return tag("th", name if kind is None else tag("button", name, type="button", data_kind=kind), scope="col")
 
 
-def _row(item: Input, picture: Picture | None) -> Html:
+def _row(item: Input, picture: Picture | None, *, cut: bool) -> Html:
     same = item.prediction_reference == item.prediction_half
     half = "none" if item.prediction_half is None else str(item.prediction_half)
     cells = (
@@ -111,12 +120,16 @@ def _row(item: Input, picture: Picture | None) -> Html:
         number(item.margin),
         number(item.bound),
         number(item.measured_error),
-        item.reason or "",
+        _reason(item.reason or "", cut=cut),
         item.method,
         number(item.failure),
     )
     kind = "certified" if item.verdict in CERTIFIED else None
-    return tag("tr", tag("th", str(item.index), scope="row"), [tag("td", cell) for cell in cells], class_=kind)
+    return open_row(str(item.index), cells, kind)
+
+
+def _reason(reason: str, *, cut: bool) -> str:
+    return f"{reason[:_CUT_REASON]}…" if cut and len(reason) > _CUT_REASON else reason
 
 
 def _image(picture: Picture) -> Html:

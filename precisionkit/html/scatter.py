@@ -95,7 +95,7 @@ def _diagonal(plane: _Plane) -> Html | None:
     low, high = max(plane.across.low, plane.up.low), min(plane.across.high, plane.up.high)
     if low >= high:
         return None
-    ends = [f"{plane.across.place(10.0**e):g} {plane.up.place(10.0**e):g}" for e in (low, high)]
+    ends = [f"{plane.across.place_of_power(e):g} {plane.up.place_of_power(e):g}" for e in (low, high)]
     return tag("path", d=f"M{ends[0]}L{ends[1]}", class_="diagonal")
 
 

@@ -28,7 +28,10 @@ def build_schema(kind: Kind = "certify") -> dict[str, Any]:
     top = components.pop(record.__name__)
     # msgspec leaves a field with a default optional, but a report always says which format it has
     required = sorted({*top["required"], "schema"})
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": name, **top, "required": required, "$defs": components}
+    draft = "https://json-schema.org/draft/2020-12/schema"
+    whole = {"$schema": draft, "$id": name, **top, "required": required, "$defs": components}
+    schema: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(whole))  # defaults become JSON's kinds
+    return schema
 
 
 def schema_text(kind: Kind = "certify") -> str:

@@ -122,7 +122,9 @@ def _node(i, count, name):
 def everything(certified=300):
     """All verdicts, a profile, linearised numbers and pictures."""
     inputs = some_inputs({"proved": certified, "probable": 40, "observed": 12, "flipped": 3, "undecided": 4, "invalid": 2})
-    inputs = tuple(item(i.index, i.verdict, linearised_worst=i.bound and i.bound / 9, linearised_random=i.bound and i.bound / 90) for i in inputs)
+    inputs = tuple(
+        item(i.index, i.verdict, linearised_worst=i.bound and i.bound / 9, linearised_random=i.bound and i.bound / 90) for i in inputs
+    )
     shown = [i.index for i in inputs if i.verdict not in ("proved", "probable")]
     pictures = tuple(Picture(index=index, png=DOT, made="bytes as they are") for index in shown)
     return report(inputs, profile=profile(), pictures=pictures)
