@@ -19,6 +19,8 @@ LONGEST_SIDE = 64
 
 _SHOWN: tuple[Verdict, ...] = ("flipped", "invalid", "undecided", "observed")
 """Verdicts whose inputs are shown, the most important first."""
+_DARK = 31
+"""No picture can be seen whose bytes are all at most that."""
 _COLOURS = {1: 0, 2: 4, 3: 2, 4: 6}
 """PNG's number for channels: grey, grey and alpha, RGB, RGBA."""
 
@@ -48,10 +50,10 @@ def picture(image: NDArray[np.generic], index: int) -> Picture | None:
     Parameters
     ----------
     image : (H, W) or (H, W, C) bytes, or (C, H, W) floating numbers
-        Bytes are shown as they are; floating numbers of one or three channels are scaled.
+        Bytes are shown as they are, but multiplied if all are small; floating numbers of one or three channels are scaled.
     """
     if image.dtype == np.uint8 and image.ndim in (2, 3):
-        shown, made = np.atleast_3d(image).astype(np.float64), "bytes as they are"
+        shown, made = _bytes(np.atleast_3d(image))
     elif image.dtype.kind == "f" and image.ndim == 3 and image.shape[0] in (1, 3) and np.isfinite(image).all():
         low, high = float(image.min()), float(image.max())
         shown = np.moveaxis(image.astype(np.float64) - low, 0, 2) * (255 / (high - low) if high > low else 0.0)
@@ -66,13 +68,23 @@ def picture(image: NDArray[np.generic], index: int) -> Picture | None:
     return Picture(index=index, png=b64encode(png(np.rint(shown).astype(np.uint8))).decode(), made=made)
 
 
+def _bytes(image: NDArray[np.generic]) -> tuple[NDArray[np.float64], str]:
+    """Bytes as they are, or, where all are so small that nothing would be seen, multiplied."""
+    shown = image.astype(np.float64)
+    largest = int(shown.max(initial=0))
+    if not 0 < largest <= _DARK:
+        return shown, "bytes as they are"
+    return shown * (255 // largest), f"bytes multiplied by {255 // largest}, since they are small"
+
+
 def _smaller(image: NDArray[np.float64], every: int) -> NDArray[np.float64]:
     """Average squares of pixels; what is left over at the edges is cut off."""
     height, width = max(image.shape[0] // every, 1), max(image.shape[1] // every, 1)
     cut = image[: height * every, : width * every]
     rows = np.add.reduceat(cut, np.arange(height) * every, axis=0)
     sums = np.add.reduceat(rows, np.arange(width) * every, axis=1)
-    return sums / (min(every, cut.shape[0]) * min(every, cut.shape[1]))
+    averages: NDArray[np.float64] = sums / (min(every, cut.shape[0]) * min(every, cut.shape[1]))
+    return averages
 
 
 def png(image: NDArray[np.uint8]) -> bytes:

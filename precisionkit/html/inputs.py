@@ -90,8 +90,8 @@ def _notes(report: Report, rows: Sequence[Input], pictures: dict[int, Picture], 
         notes.append(f"There are many reasons, so each is cut after {_CUT_REASON} characters.")
     if pictures:
         made = "; ".join(dict.fromkeys(picture.made for picture in pictures.values()))
-        few = f" of {len(report.pictures):,} in the report" if len(pictures) < len(report.pictures) else ""
-        notes.append(f"{counted(len(pictures), 'picture')}{few}, of inputs that are not certified. Made from {made[:300]}.")
+        left = report.summary.inputs - certified
+        notes.append(f"There are pictures of {len(pictures):,} of the {left:,} inputs that are not certified, made from {made[:300]}.")
     return notes
 
 

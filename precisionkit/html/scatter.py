@@ -60,11 +60,11 @@ def scatter_section(report: Report) -> Html:
     series = [_series(plane, verdict, items, in_cells and verdict in CERTIFIED) for verdict, items in by_verdict.items() if items]
     names = Marks("bound on the change of the gap", plane.across.ticks), Marks("margin", plane.up.ticks)
     said = "; ".join(counted(len(items), verdict, verdict) for verdict, items in by_verdict.items() if items)
-    drawing = [axes(*names), _diagonal(plane), _strip(drawn), series]
     title = "Margin against bound, both logarithmic"
     description = f"{said}. Above the line margin = bound no prediction can change."
-    below = [legend(_entries(by_verdict)), tag("figcaption", _caption(report.inputs, by_verdict, in_cells))]
-    return figure("scatter", title, description, drawing, below=below)
+    line = _diagonal(plane)
+    below = [legend(_entries(by_verdict, line)), tag("figcaption", _where(plane, line), _caption(report.inputs, by_verdict, in_cells))]
+    return figure("scatter", title, description, [axes(*names), line, _strip(drawn), series], below=below)
 
 
 def _series(plane: _Plane, verdict: Verdict, items: Sequence[Input], in_cells: bool) -> Child:
@@ -107,15 +107,24 @@ def _strip(items: Iterable[Input]) -> Html | None:
     return join([line, text("no bound", left + _STRIP / 2, HEIGHT - BOTTOM + 34, "middle")])
 
 
-def _entries(by_verdict: dict[Verdict, list[Input]]) -> list[tuple[Child, str]]:
+def _entries(by_verdict: dict[Verdict, list[Input]], line: Html | None) -> list[tuple[Child, str]]:
     marks: list[tuple[Child, str]] = [
         (tag("path", d=f"M14 8{_SHAPES[v]}", class_=f"mark {v}"), f"{v} ({len(items):,})") for v, items in by_verdict.items() if items
     ]
-    return [*marks, (tag("path", d="M2 14L26 2", class_="diagonal"), "margin = bound")]
+    return marks if line is None else [*marks, (tag("path", d="M2 14L26 2", class_="diagonal"), "margin = bound")]
+
+
+def _where(plane: _Plane, line: Html | None) -> str:
+    """What the line says, or on which side of it everything lies."""
+    if line is not None:
+        return "Above the line the margin is larger than the bound: the further above, the safer."
+    if plane.across.low >= plane.up.high:
+        return "The line margin = bound lies outside of this figure: every bound that is drawn is larger than every margin."
+    return "The line margin = bound lies outside of this figure: every margin is larger than every bound that is drawn."
 
 
 def _caption(inputs: Sequence[Input], by_verdict: dict[Verdict, list[Input]], in_cells: bool) -> str:
-    said = ["Above the line the bound is below the margin. The further above, the safer."]
+    said = [""]
     if in_cells:
         many = [f"{len(by_verdict[v]):,} {v}" for v in CERTIFIED if by_verdict[v]]
         said.append(

@@ -71,7 +71,12 @@ def report(inputs, model=MODEL, **changes):
         "environment": Environment(
             versions={"precisionkit": "0.1.0", "torch": "2"},
             device="cpu (x86_64)",
-            flags={"native": False, "threads": 1, "command": "precisionkit certify net.pt --data digits"},
+            flags={
+                "cuda.matmul.allow_fp16_reduced_precision_reduction": False,
+                "native": False,
+                "threads": 1,
+                "command": "precisionkit certify net.pt --data digits",
+            },
         ),
         "inputs": tuple(inputs),
     }

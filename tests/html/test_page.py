@@ -68,6 +68,8 @@ SAMPLES = {
     "nothing finite": report([item(0, "observed", margin=None, bound=None, measured_error=None, lower_margin=None)]),
     "zeros": report([item(0, margin=0.0, bound=0.0, measured_error=0.0), item(1, margin=0.0, measured_error=0.0)]),
     "extremes": report([item(0, margin=5e-324, bound=1.7e308, measured_error=1e-300), item(1, margin=1e300, bound=5e-324)]),
+    "hopeless": report([item(i, "observed", margin=1.0, bound=100.0) for i in range(3)]),
+    "safe": report([item(i, margin=100.0, bound=1.0) for i in range(3)]),
     "empty profile": report([item(0)], profile=profile(0)),
     "long profile": report([item(0)], profile=profile(150)),
 }
@@ -113,7 +115,7 @@ PHRASES = {
         "b" * 64,
         "One.",
         "closest gap of input 17",
-        "21 pictures, of inputs that are not certified. Made from bytes as they are.",
+        "pictures of 21 of the 21 inputs that are not certified, made from bytes as they are.",
         "The table holds 361 of 361 inputs: all that are not certified, and all that are.",
         "is wrong with a probability of at most 1e-06",
         "a ratio above 1 contradicts nothing",
@@ -125,6 +127,8 @@ PHRASES = {
     "empty": ("0 of 0 predictions", "No input has a margin", "Certify with --profile to get errors"),
     "nothing finite": ("No input has a margin", "No input has both a measured error and a bound."),
     "zeros": ("2 inputs have a margin of zero or less", "1 input has no measured error"),
+    "hopeless": ("outside of this figure: every bound that is drawn is larger than every margin.",),
+    "safe": ("outside of this figure: every margin is larger than every bound that is drawn.",),
     "empty profile": ("The profile of this report has no nodes.",),
     "long profile": ("The other 120 nodes have",),
 }
@@ -194,9 +198,9 @@ def test_ten_thousand_inputs_fit(reason):
     """The worst case: none is certified, so all are drawn and listed, with as many pictures as there is room for."""
     inputs = [item(i, "observed", reason=reason) for i in range(10_000)]
     pictures = tuple(Picture(index=i, png="iVBORw0KGgo" + "A" * 5000, made="bytes as they are") for i in range(200))
-    start = time.perf_counter()
+    start = time.process_time()
     text = page(report(inputs, pictures=pictures))
-    assert time.perf_counter() - start < 10
+    assert time.process_time() - start < 10
     assert len(text.encode()) < 3_000_000
     assert text.count("<tr><th scope=row>") == 10_000
     assert (LONG[:60] in text) == (reason == LONG)
@@ -228,7 +232,7 @@ def test_pictures_end_where_the_room_ends():
     pictures = [Picture(index=i, png="iVBORw0KGgo" + "A" * (size - 11), made="m") for i in range(5)]
     assert list(shown_pictures(pictures)) == [0, 1, 2]
     inputs = [item(i, "observed") for i in range(5)]
-    assert "3 pictures of 5 in the report" in words(page(report(inputs, pictures=tuple(pictures))))
+    assert "pictures of 3 of the 5 inputs" in words(page(report(inputs, pictures=tuple(pictures))))
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,13 @@ def test_a_grey_image_needs_no_channels():
     assert np.array_equal(seen(picture(NOISE[:, :, 0], 0)), NOISE[:, :, 0])
 
 
+def test_small_bytes_are_multiplied_and_it_is_said():
+    made = picture(NOISE[:, :, 0] // 15, 0)  # at most 17, as digits of 16 levels
+    assert np.array_equal(seen(made), NOISE[:, :, 0] // 15 * 15)
+    assert made.made == "bytes multiplied by 15, since they are small"
+    assert picture(np.zeros((2, 2), np.uint8), 0).made == "bytes as they are"
+
+
 def test_floating_numbers_are_scaled_and_it_is_said():
     image = np.linspace(-1, 3, 3 * 2 * 2, dtype=np.float32).reshape(3, 2, 2)
     made = picture(image, 0)
