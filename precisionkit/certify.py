@@ -22,6 +22,7 @@ from precisionkit.formats import BINARY32
 from precisionkit.graph import Graph
 from precisionkit.mixed import NOTHING, Keep
 from precisionkit.models import LoadedModel
+from precisionkit.pictures import Album
 from precisionkit.probe import contradiction, torch_kernels
 from precisionkit.report import ArithmeticInfo, Environment, Input, Report, Timing, summarise
 from precisionkit.task import (
@@ -62,6 +63,8 @@ class Settings:
         Try first whether the kernels that the runs are made by obey the arithmetic, and refuse if they do not.
     keep : Keep
         Nodes that the half program keeps in binary32.
+    pictures : bool
+        Keep pictures of inputs that are not certified in the report, where the data are images.
     """
 
     method: str = "auto"
@@ -74,6 +77,7 @@ class Settings:
     emulate: str | None = None
     probe: bool = True
     keep: Keep = NOTHING
+    pictures: bool = False
 
 
 def certify(
@@ -110,19 +114,22 @@ def certify(
     device, analysis = _devices(settings.device)
     emulate = None if settings.emulate is None else permitted(parse_run(settings.emulate), arithmetic)
     native = _runs_native(settings, arithmetic)
-    images = model.preprocess(data.images[:1])
-    graph = captured(model, data, tuple(images.shape[1:]))
+    graph = captured(model, data, tuple(model.preprocess(data.images[:1]).shape[1:]))
     ladder = Ladder.of(_method(settings.method), arithmetic, settings.effort, settings.confidence)
     failure = settings.confidence if settings.linearised else None
     worker = Worker(graph, arithmetic, ladder, device, analysis, native, emulate, failure, settings.keep)
     size = settings.batch_size or batch_size(graph)
-    total, inputs, complete = len(data.images), list[Input](), True
+    total, inputs, complete, album = len(data.images), list[Input](), True, Album()
     run = describe_run(arithmetic, settings.emulate, native=native)
     with device_flags(arithmetic) as flags:
         probed = _check_kernels(device, arithmetic, native=native) if settings.probe else "no"
         try:
             for first in range(0, total, size):
-                inputs += worker.batch(model.preprocess(data.images[first : first + size], first), first, data.labels)
+                images = data.images[first : first + size]
+                decided = worker.batch(model.preprocess(images, first), first, data.labels)
+                inputs += decided
+                if settings.pictures:
+                    album.add(images, decided)
                 if on_progress is not None:
                     on_progress(len(inputs), total)
         except KeyboardInterrupt:
@@ -158,6 +165,7 @@ def certify(
             },
         ),
         inputs=tuple(inputs),
+        pictures=album.chosen(),
     )
 
 

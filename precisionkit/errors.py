@@ -46,7 +46,7 @@ class UnsupportedArithmeticError(PrecisionKitError):
 
 
 class ReportError(PrecisionKitError):
-    """A report could not be written."""
+    """A report could not be written, or cannot be read."""
 
 
 class RefutedError(PrecisionKitError):

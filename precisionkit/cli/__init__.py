@@ -15,6 +15,7 @@ from precisionkit.cli.lemma import lemma
 from precisionkit.cli.ops import ops
 from precisionkit.cli.probe import probe
 from precisionkit.cli.profile import profile
+from precisionkit.cli.report import report
 from precisionkit.cli.reproduce import reproduce
 from precisionkit.cli.train import train
 from precisionkit.cli.tune import tune
@@ -34,6 +35,7 @@ main.add_command(lemma)
 main.add_command(ops)
 main.add_command(probe)
 main.add_command(profile)
+main.add_command(report)
 main.add_command(reproduce)
 main.add_command(train)
 main.add_command(tune)

@@ -18,6 +18,7 @@ from precisionkit.cli.shared import (
     Source,
     access_options,
     arithmetic_options,
+    command_line,
     guarded,
     memory_errors,
     progress,
@@ -27,12 +28,15 @@ from precisionkit.cli.shared import (
     tell_written,
 )
 from precisionkit.errors import UsageError
-from precisionkit.report import Report, check_outputs, render, write_file, write_json, write_table
+from precisionkit.report import Report, check_outputs, render, with_command, write_file, write_json, write_table
 
 if TYPE_CHECKING:
     from precisionkit.data import Dataset
     from precisionkit.mixed import Keep
     from precisionkit.models import LoadedModel
+
+_NO_MATTER = ("json_file", "table_file", "html_file", "certificate_file", "fail_under", "download", "quiet")
+"""Options that change nothing in a report."""
 
 _EXIT_CODES = """\b
 Exit codes:
@@ -55,6 +59,7 @@ class _Request:
     batch_size: int | None
     json_file: Path | None
     table_file: Path | None
+    html_file: Path | None
     certificate_file: Path | None
     fail_under: float | None
     native: bool
@@ -102,6 +107,7 @@ class _Request:
 @click.option("--batch-size", type=click.IntRange(min=1), metavar="N", help="[default: by the size of the network]")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), metavar="FILE", help="Write the whole report as JSON.")
 @click.option("--table", "table_file", type=click.Path(path_type=Path), metavar="FILE", help="Write one row an input, .csv or .parquet.")
+@click.option("--html", "html_file", type=click.Path(path_type=Path), metavar="FILE", help="Write the report to be read in a browser.")
 @click.option(
     "--certificate",
     "certificate_file",
@@ -130,15 +136,21 @@ def certify(**options: Any) -> None:
     its architecture, or a model by name: torchvision:NAME, timm:NAME, hf:FOLDER, a name of the zoo, or package.module:factory.
     """
     source, asked, request = taken(Source, options), taken(Asked, options), taken(_Request, options)
-    sys.exit(guarded(lambda talk: _certify(source, asked, request, talk), less="choose a smaller --batch-size"))
+    command = command_line(click.get_current_context(), leave_out=_NO_MATTER)
+    sys.exit(guarded(lambda talk: _certify(source, asked, request, command, talk), less="choose a smaller --batch-size"))
 
 
-def _certify(source: Source, asked: Asked, request: _Request, talk: Console) -> int:
-    outputs = {"--json": request.json_file, "--table": request.table_file, "--certificate": request.certificate_file}
+def _certify(source: Source, asked: Asked, request: _Request, command: str, talk: Console) -> int:
+    outputs = {
+        "--json": request.json_file,
+        "--table": request.table_file,
+        "--html": request.html_file,
+        "--certificate": request.certificate_file,
+    }
     check_outputs(outputs, source.files)
     with source.registered():
         model, data = source.load()
-        report = _run(model, data, asked, request, talk)
+        report = with_command(_run(model, data, asked, request, talk), command)
         show(render(report))
         _write(report, request, talk)
         code = _verdict(report, request, talk)
@@ -168,6 +180,7 @@ def _run(model: LoadedModel, data: Dataset, asked: Asked, request: _Request, tal
         emulate=asked.emulate,
         probe=request.probe,
         keep=request.keep,
+        pictures=request.json_file is not None or request.html_file is not None,
     )
     with memory_errors(), progress(talk, "certifying", quiet=request.quiet) as advance:
         return certify_data(model, data, arithmetic, settings, advance)
@@ -213,7 +226,11 @@ def _write(report: Report, request: _Request, talk: Console) -> None:
         write_json(report, request.json_file)
     if request.table_file is not None:
         write_table(report, request.table_file)
-    tell_written(talk, request.json_file, request.table_file, quiet=request.quiet)
+    if request.html_file is not None:
+        from precisionkit.html import page
+
+        write_file(request.html_file, page(report).encode())
+    tell_written(talk, request.json_file, request.table_file, request.html_file, quiet=request.quiet)
 
 
 def _verdict(report: Report, request: _Request, talk: Console) -> int:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shlex
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
+from click.core import ParameterSource
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -168,6 +170,24 @@ def registered(names: tuple[str, ...]) -> Iterator[None]:
 def taken(kind: type[Any], options: dict[str, Any]) -> Any:
     """Take the options that are fields of a record out of a command's options."""
     return kind(**{field.name: options.pop(field.name) for field in dataclasses.fields(kind)})
+
+
+def command_line(context: click.Context, leave_out: Container[str]) -> str:
+    """Write what was given to a command as it could be typed again; options that are not given, and those left out, are not told."""
+    words = ["precisionkit", context.command.name or ""]
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        if name not in leave_out and context.get_parameter_source(name) == ParameterSource.COMMANDLINE:
+            words += _typed(parameter, context.params[name])
+    return shlex.join(words)
+
+
+def _typed(parameter: click.Parameter, value: Any) -> list[str]:
+    if isinstance(parameter, click.Argument):
+        return [str(value)]
+    if isinstance(parameter, click.Option) and parameter.is_flag:
+        return [parameter.opts[0] if value else parameter.secondary_opts[0]]
+    return [word for item in (value if parameter.multiple else (value,)) for word in (parameter.opts[0], str(item))]
 
 
 def together(*decorators: Decorator) -> Decorator:

@@ -3,24 +3,25 @@
 from precisionkit.report.guard import GUARD_SCHEMA, GuardPlan, GuardReport, render_guard
 from precisionkit.report.inspect import INSPECT_SCHEMA, KINDS, InspectReport, Operation, render_inspection
 from precisionkit.report.lemma import LEMMA_SCHEMA, Cells, LemmaReport, Output, Row, Spread, TruthInfo, render_lemma, violations
+from precisionkit.report.parts import ArithmeticInfo, DataInfo, ModelInfo
 from precisionkit.report.profile import Ladder as NodeLadder
 from precisionkit.report.profile import NodeProfile, Profile
 from precisionkit.report.profile_text import profile_conclusion, render_profile
+from precisionkit.report.read import read_report
 from precisionkit.report.records import (
     SCHEMA,
     VERDICTS,
-    ArithmeticInfo,
-    DataInfo,
     Environment,
     Input,
-    ModelInfo,
+    Picture,
     Report,
     Summary,
     Timing,
     Verdict,
+    with_command,
 )
 from precisionkit.report.summarise import summarise
-from precisionkit.report.summary import conclusion, render
+from precisionkit.report.summary import MEANINGS, conclusion, figures, percent, render
 from precisionkit.report.write import check_outputs, check_writable, write_file, write_json, write_table
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "INSPECT_SCHEMA",
     "KINDS",
     "LEMMA_SCHEMA",
+    "MEANINGS",
     "SCHEMA",
     "VERDICTS",
     "ArithmeticInfo",
@@ -44,6 +46,7 @@ __all__ = [
     "NodeProfile",
     "Operation",
     "Output",
+    "Picture",
     "Profile",
     "Report",
     "Row",
@@ -55,7 +58,10 @@ __all__ = [
     "check_outputs",
     "check_writable",
     "conclusion",
+    "figures",
+    "percent",
     "profile_conclusion",
+    "read_report",
     "render",
     "render_guard",
     "render_inspection",
@@ -63,6 +69,7 @@ __all__ = [
     "render_profile",
     "summarise",
     "violations",
+    "with_command",
     "write_file",
     "write_json",
     "write_table",

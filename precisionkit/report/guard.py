@@ -9,7 +9,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from precisionkit.report.records import Count, DataInfo, Environment, ModelInfo, Seconds, Sha256, Size, _Record
+from precisionkit.report.parts import Count, DataInfo, ModelInfo, Seconds, Sha256, Size, _Record
+from precisionkit.report.records import Environment
 
 GUARD_SCHEMA: Literal["precisionkit.guard/1"] = "precisionkit.guard/1"
 PLAN_SCHEMA: Literal["precisionkit.guard-plan/1"] = "precisionkit.guard-plan/1"

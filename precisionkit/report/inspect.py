@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from precisionkit.report.records import Count, ModelInfo, _Record
+from precisionkit.report.parts import Count, ModelInfo, _Record
 
 INSPECT_SCHEMA: Literal["precisionkit.inspect/1"] = "precisionkit.inspect/1"
 

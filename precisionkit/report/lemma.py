@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from precisionkit.report.records import ArithmeticInfo, Count, DataInfo, ModelInfo, Size, _Record
+from precisionkit.report.parts import ArithmeticInfo, Count, DataInfo, ModelInfo, Size, _Record
 
 LEMMA_SCHEMA: Literal["precisionkit.lemma/1"] = "precisionkit.lemma/1"
 

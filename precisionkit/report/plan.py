@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from precisionkit.report.records import ArithmeticInfo, Count, DataInfo, ModelInfo, _Record
+from precisionkit.report.parts import ArithmeticInfo, Count, DataInfo, ModelInfo, _Record
 
 PLAN_SCHEMA: Literal["precisionkit.plan/1"] = "precisionkit.plan/1"
 

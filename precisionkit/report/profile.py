@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from precisionkit.report.records import ArithmeticInfo, Count, DataInfo, ModelInfo, Size, _Record
+from precisionkit.report.parts import ArithmeticInfo, Count, DataInfo, ModelInfo, Size, _Record
 
 PROFILE_SCHEMA: Literal["precisionkit.profile/1"] = "precisionkit.profile/1"
 

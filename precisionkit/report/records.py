@@ -6,54 +6,14 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from precisionkit.report.parts import ArithmeticInfo, Count, DataInfo, ModelInfo, Seconds, Size, _Record
+from precisionkit.report.profile import Profile
+
 SCHEMA: Literal["precisionkit.certify/1"] = "precisionkit.certify/1"
 
 Verdict = Literal["proved", "probable", "observed", "flipped", "undecided", "invalid"]
 VERDICTS: tuple[Verdict, ...] = ("proved", "probable", "observed", "flipped", "undecided", "invalid")
 """Strongest statement first."""
-
-Count = Annotated[int, msgspec.Meta(ge=0)]
-Seconds = Annotated[float, msgspec.Meta(ge=0)]
-Size = Annotated[float, msgspec.Meta(ge=0)]
-Sha256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
-
-
-class _Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Base of the records."""
-
-
-class ModelInfo(_Record, frozen=True, kw_only=True):
-    """The model: where it was read from, the hash of the file's bytes, its architecture, how many numbers were trained."""
-
-    path: str
-    sha256: Sha256
-    arch: str
-    parameters: Count
-
-
-class DataInfo(_Record, frozen=True, kw_only=True):
-    """The data set: how many inputs were asked for, and the hash of images and labels."""
-
-    name: str
-    split: str
-    inputs: Count
-    sha256: Sha256
-
-
-class ArithmeticInfo(_Record, frozen=True, kw_only=True):
-    """The half program's formats, summation order and fusion, the reference program's arithmetic, and all that is assumed of both.
-
-    `kept` and `kept_sums` are nodes that the half program computes, or sums, in binary32.
-    """
-
-    storage: str
-    accumulate: str
-    order: str
-    fuse: Literal["none", "epilogue"]
-    reference: str
-    assumptions: tuple[str, ...]
-    kept: tuple[str, ...] = ()
-    kept_sums: tuple[str, ...] = ()
 
 
 class Summary(_Record, frozen=True, kw_only=True):
@@ -144,8 +104,36 @@ class Input(_Record, frozen=True, kw_only=True):
     reason: str | None
 
 
+class Picture(_Record, frozen=True, kw_only=True):
+    """What one input looks like.
+
+    Attributes
+    ----------
+    index : int
+        Of the input.
+    png : str
+        A PNG file in base64.
+    made : str
+        What was done to the numbers so that they could be shown.
+    """
+
+    index: Count
+    png: Annotated[str, msgspec.Meta(pattern="^iVBORw0KGgo[A-Za-z0-9+/]+={0,2}$")]
+    made: str
+
+
 class Report(_Record, frozen=True, kw_only=True):
-    """A whole certification; `complete` is false when it was interrupted, and then `inputs` holds those that were done."""
+    """A whole certification.
+
+    Attributes
+    ----------
+    complete : bool
+        False when it was interrupted, and then `inputs` holds those that were done.
+    profile : Profile or None
+        Errors and shares node by node; null unless asked for.
+    pictures : tuple of Picture
+        Of inputs that are not certified, where the data are images and pictures were asked for.
+    """
 
     schema: Literal["precisionkit.certify/1"] = SCHEMA
     complete: bool
@@ -158,9 +146,17 @@ class Report(_Record, frozen=True, kw_only=True):
     timing: Timing
     environment: Environment
     inputs: tuple[Input, ...]
+    profile: Profile | None = None
+    pictures: tuple[Picture, ...] = ()
 
     @property
     def certified_percent(self) -> float:
         """Share of the inputs that are proved or probable; 0 for none."""
         certified = self.summary.proved + self.summary.probable
         return 100.0 * certified / self.summary.inputs if self.summary.inputs else 0.0
+
+
+def with_command(report: Report, command: str) -> Report:
+    """Add the command line that repeats it."""
+    environment = msgspec.structs.replace(report.environment, flags={**report.environment.flags, "command": command})
+    return msgspec.structs.replace(report, environment=environment)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from statistics import median
+from typing import Literal
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -30,14 +31,14 @@ def render(report: Report) -> RenderableType:
     return Group(_heading(report), _verdicts(report.summary), _figures(report), _assumptions(report), last)
 
 
-def conclusion(report: Report) -> str:
-    """Say what it means, in one or two sentences."""
+def conclusion(report: Report, where: Literal["above", "below"] = "above") -> str:
+    """Say what it means, in one or two sentences; `where` the assumptions are said."""
     total = report.summary.inputs
     storage = report.arithmetic.storage
     start = "" if report.complete else f"Incomplete: interrupted after {total} of {report.data.inputs} inputs. "
     certified = report.summary.proved + report.summary.probable
     means = "provably cannot change" if not report.summary.probable else "cannot change (proved, or with the stated probability)"
-    said = f"{certified:,} of {total:,} predictions {means} in {storage} under the assumptions above"
+    said = f"{certified:,} of {total:,} predictions {means} in {storage} under the assumptions {where}"
     flips = f"; {report.summary.flipped:,} did change" if report.summary.flipped else "; none was seen to change"
     return start + said + flips + "."
 
@@ -64,11 +65,12 @@ def _verdicts(summary: Summary) -> Table:
     table.columns[1].justify = table.columns[2].justify = "right"
     for verdict in VERDICTS:
         count = getattr(summary, verdict)
-        table.add_row(verdict, f"{count:,}", _percent(count, summary.inputs), MEANINGS[verdict])
+        table.add_row(verdict, f"{count:,}", percent(count, summary.inputs), MEANINGS[verdict])
     return table
 
 
-def _percent(part: int, whole: int) -> str:
+def percent(part: int, whole: int) -> str:
+    """A share with two digits."""
     return f"{100 * part / whole:.2f} %" if whole else "-"
 
 
@@ -77,11 +79,18 @@ def _number(value: float | None) -> str:
 
 
 def _figures(report: Report) -> Table:
-    summary, timing = report.summary, report.timing
     table = Table.grid(padding=(0, 2, 0, 0))
+    for row in figures(report):
+        table.add_row(*row)
+    return table
+
+
+def figures(report: Report) -> list[tuple[str, str]]:
+    """The numbers beside the verdicts, each with its name."""
+    summary, timing = report.summary, report.timing
     rows = [
         ("right, reference / half", f"{_correct(summary.correct_reference)} / {_correct(summary.correct_half)}"),
-        ("runs agree", f"{summary.agree:,} ({_percent(summary.agree, summary.inputs)})"),
+        ("runs agree", f"{summary.agree:,} ({percent(summary.agree, summary.inputs)})"),
         ("bound, median / worst", f"{_number(summary.median_bound)} / {_number(summary.worst_bound)}"),
         ("measured error, median / worst", f"{_number(summary.median_measured_error)} / {_number(summary.worst_measured_error)}"),
         ("time", f"{timing.total_s:.1f} s, {timing.inputs_per_s:.4g} inputs/s on {report.environment.device}"),
@@ -92,9 +101,7 @@ def _figures(report: Report) -> Table:
         rows.append(("proved by sketches", f"{len(sketched):,}; their random numbers fail with probability {sum(sketched):.1g} in all"))
     if likely := [i.failure for i in report.inputs if i.verdict == "probable"]:
         rows.append(("probable", f"{len(likely):,}; each verdict is wrong with a probability of at most {max(likely):.1g}"))
-    for row in rows:
-        table.add_row(*row)
-    return table
+    return rows
 
 
 def _linearised(report: Report) -> list[tuple[str, str]]:
@@ -105,7 +112,7 @@ def _linearised(report: Report) -> list[tuple[str, str]]:
         if known:
             below = sum(margin > value for margin, value in known)
             middle = _number(median(value for _, value in known))
-            share = _percent(below, len(known))
+            share = percent(below, len(known))
             rows.append((f"linearised, {name}", f"median {middle}, below the margin for {share} (proves nothing)"))
     return rows
 

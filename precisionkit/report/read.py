@@ -1,0 +1,79 @@
+"""Read a certification report back from its JSON, and refuse one that contradicts itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from precisionkit.errors import ReportError, shown
+from precisionkit.report.records import SCHEMA, Report
+from precisionkit.report.summarise import summarise
+
+_KIND, _, _VERSION = SCHEMA.rpartition("/")
+_AGAIN = "write it again with 'precisionkit certify ... --json FILE'"
+
+
+class _Header(msgspec.Struct):
+    schema: str | None = None
+
+
+def read_report(path: str | Path) -> Report:
+    """Read what ``precisionkit certify --json`` wrote.
+
+    Raises
+    ------
+    ReportError
+        There is no such file, it is damaged, it is another command's or a newer version's, or its parts contradict each other.
+    """
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise ReportError(f"The report '{path}' cannot be read: {error.strerror or error}.") from error
+    _check_schema(content, path)
+    try:
+        report = msgspec.json.decode(content, type=Report)
+    except msgspec.ValidationError as error:
+        raise ReportError(f"The report '{path}' is not as {SCHEMA} says: {shown(str(error), 200)}; {_AGAIN}.") from error
+    for contradiction in contradictions(report):
+        raise ReportError(f"The report '{path}' contradicts itself: {contradiction}; it was changed or damaged, so {_AGAIN}.")
+    return report
+
+
+def _check_schema(content: bytes, path: str | Path) -> None:
+    """Refuse what is no JSON, or JSON of another kind."""
+    try:
+        schema = msgspec.json.decode(content, type=_Header).schema
+    except msgspec.ValidationError:
+        schema = None
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise ReportError(f"The report '{path}' is damaged, since it is not JSON ({shown(str(error), 100)}); {_AGAIN}.") from error
+    if schema == SCHEMA:
+        return
+    if schema is None:
+        raise ReportError(f"The file '{path}' is no report of precisionkit; give one that 'precisionkit certify ... --json FILE' wrote.")
+    kind, _, version = schema.rpartition("/")
+    if kind == _KIND and version.isdecimal() and int(version[:9]) > int(_VERSION):
+        raise ReportError(f"The report '{path}' is of the format {shown(schema)}, but this version reads {SCHEMA}; update precisionkit.")
+    raise ReportError(
+        f"The report '{path}' is of the format {shown(schema)}, but what is read here is {SCHEMA}; "
+        "give a report that 'precisionkit certify ... --json FILE' wrote."
+    )
+
+
+def contradictions(report: Report) -> Iterator[str]:
+    """Yield what cannot be true of a report, each as a clause."""
+    done, asked = len(report.inputs), report.data.inputs
+    if report.summary != summarise(report.inputs):
+        yield "its summary is not that of its inputs"
+    if done > asked or report.complete != (done == asked):
+        yield f"it is {'complete' if report.complete else 'incomplete'} but holds {done} of {asked} inputs"
+    indices = {item.index for item in report.inputs}
+    if len(indices) != done:
+        yield "an input occurs twice"
+    if not {picture.index for picture in report.pictures} <= indices:
+        yield "a picture shows none of its inputs"
+    profile = report.profile
+    if profile is not None and (profile.model.sha256, profile.data.sha256) != (report.model.sha256, report.data.sha256):
+        yield "its profile is of another model or other data"
