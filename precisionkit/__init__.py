@@ -4,8 +4,8 @@ Data flows one way: capture -> graph -> evaluate -> bound -> decide -> report.  
 
     checker < theorems < errors < user_code < formats < operations < arithmetic < lemma < report < html < decide < devices < outward <
     contracts < enclosure < ops < graph < mixed < capture < catalogue < evaluate < patched < reference < truth < probe < bound < custom <
-    batch < data < models < task < inspection < processes < pictures < certify < profile < tune < certificates < guard < experiment <
-    figures < training < reproduce < cli < docs < assertions < pytest_plugin < testing
+    batch < data < models < task < inspection < processes < pictures < stream < certify < profile < tune < certificates < guard <
+    experiment < figures < training < reproduce < cli < docs < assertions < pytest_plugin < testing
 
 Everything up to `decide` works without torch, and importing this package loads no torch.
 """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import Any
 
@@ -22,9 +22,10 @@ from precisionkit.formats import BINARY32
 from precisionkit.graph import Graph
 from precisionkit.mixed import NOTHING, Keep
 from precisionkit.models import LoadedModel
-from precisionkit.pictures import Album
+from precisionkit.pictures import pictures
 from precisionkit.probe import contradiction, torch_kernels
 from precisionkit.report import ArithmeticInfo, Environment, Input, Report, Timing, summarise
+from precisionkit.stream import Batch, Keeping, run_batches
 from precisionkit.task import (
     arithmetic_info,
     captured,
@@ -86,6 +87,7 @@ def certify(
     arithmetic: Arithmetic,
     settings: Settings | None = None,
     on_progress: Callable[[int, int], None] | None = None,
+    keeping: Keeping | None = None,
 ) -> Report:
     """Say of every input whether running the model in the arithmetic can change its prediction.
 
@@ -97,12 +99,14 @@ def certify(
         Of the half program; the reference program has binary32 weights and `REFERENCE`.
     settings : Settings
     on_progress : callable or None
-        Called with the number of inputs done and their total.
+        Called with the number of inputs done and their total, in each process its own.
+    keeping : Keeping or None
+        Keep results on disk while the run goes on, go on with those of a run that was killed, share it with other processes.
 
     Returns
     -------
     Report
-        With ``complete=False`` and the inputs done so far when it is interrupted by Ctrl-C.
+        With ``complete=False`` and the inputs done so far when it is interrupted by Ctrl-C; in every process the whole.
 
     Raises
     ------
@@ -119,25 +123,37 @@ def certify(
     failure = settings.confidence if settings.linearised else None
     worker = Worker(graph, arithmetic, ladder, device, analysis, native, emulate, failure, settings.keep)
     size = settings.batch_size or batch_size(graph)
-    total, inputs, complete, album = len(data.images), list[Input](), True, Album()
+    starts = range(0, len(data.images), size)
     run = describe_run(arithmetic, settings.emulate, native=native)
+
+    def decide(first: int) -> Batch:
+        begun, before = time.perf_counter(), dict(worker.clock.seconds)
+        inputs = worker.batch(model.preprocess(data.images[first : first + size], first), first, data.labels)
+        spent = {name: seconds - before[name] for name, seconds in worker.clock.seconds.items()}
+        return Batch(first=first, seconds={**spent, "all": time.perf_counter() - begun}, inputs=tuple(inputs))
+
+    def advance(done: int, total: int) -> None:
+        if on_progress is not None:
+            on_progress(min(done * size, len(data.images)), min(total * size, len(data.images)))
+
     with device_flags(arithmetic) as flags:
         probed = _check_kernels(device, arithmetic, native=native) if settings.probe else "no"
-        try:
-            for first in range(0, total, size):
-                images = data.images[first : first + size]
-                decided = worker.batch(model.preprocess(images, first), first, data.labels)
-                inputs += decided
-                if settings.pictures:
-                    album.add(images, decided)
-                if on_progress is not None:
-                    on_progress(len(inputs), total)
-        except KeyboardInterrupt:
-            complete = False
-    seconds = worker.clock.seconds
-    elapsed = time.perf_counter() - start
+        facts = {
+            **flags,
+            "native": native,
+            "batch_size": size,
+            "emulate": settings.emulate or "no",
+            "run": run,
+            "probed": probed,
+            "inputs": describe_inputs(model, data),
+            **describe_weights(model),
+        }
+        environment = _environment(device, facts)
+        found = run_batches(starts, decide, keeping, _key(model, data, arithmetic, settings, environment), advance)
+    elapsed = found.before + time.perf_counter() - start
+    inputs = found.inputs
     return Report(
-        complete=complete,
+        complete=found.complete,
         model=model_info(model),
         data=data_info(data),
         arithmetic=_arithmetic(arithmetic, graph, inputs, settings.keep),
@@ -146,27 +162,30 @@ def certify(
         summary=summarise(inputs),
         timing=Timing(
             total_s=elapsed,
-            reference_s=seconds["reference"],
-            half_s=seconds["half"],
-            bound_s=seconds["bound"],
+            reference_s=found.seconds("reference"),
+            half_s=found.seconds("half"),
+            bound_s=found.seconds("bound"),
             inputs_per_s=len(inputs) / elapsed,
         ),
-        environment=_environment(
-            device,
-            {
-                **flags,
-                "native": native,
-                "batch_size": size,
-                "emulate": settings.emulate or "no",
-                "run": run,
-                "probed": probed,
-                "inputs": describe_inputs(model, data),
-                **describe_weights(model),
-            },
-        ),
-        inputs=tuple(inputs),
-        pictures=album.chosen(),
+        environment=environment,
+        inputs=inputs,
+        pictures=pictures(data.images, inputs) if settings.pictures else (),
     )
+
+
+def _key(model: LoadedModel, data: Dataset, arithmetic: Arithmetic, settings: Settings, environment: Environment) -> dict[str, str]:
+    """All that the results depend on, by the name that a refusal calls it."""
+    how = replace(settings, keep=NOTHING, device="", batch_size=None, pictures=False)
+    return {
+        "model": f"{model.arch} {model.sha256}",
+        "data set": f"{data.name} {data.split} {data.sha256}",
+        "number of inputs": str(len(data.images)),
+        "arithmetic": arithmetic.name,
+        "nodes in fp32": ", ".join((*sorted(settings.keep.nodes), *(f"sums of {name}" for name in sorted(settings.keep.sums)))),
+        "way of certifying": str(how),
+        "device": environment.device,
+        **{name: str(value) for name, value in (*environment.flags.items(), *environment.versions.items())},
+    }
 
 
 def _arithmetic(arithmetic: Arithmetic, graph: Graph, inputs: Sequence[Input], keep: Keep) -> ArithmeticInfo:

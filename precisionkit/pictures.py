@@ -6,11 +6,12 @@ import struct
 import zlib
 from base64 import b64encode
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
 
+from precisionkit.data.inputs import Inputs
 from precisionkit.report import Input, Picture, Verdict
 
 MOST_PICTURES = 200
@@ -25,23 +26,12 @@ _COLOURS = {1: 0, 2: 4, 3: 2, 4: 6}
 """PNG's number for channels: grey, grey and alpha, RGB, RGBA."""
 
 
-@dataclass
-class Album:
-    """Pictures of the inputs that are not certified, collected batch by batch, at most `MOST_PICTURES` of each verdict."""
-
-    _held: dict[Verdict, list[Picture]] = field(default_factory=lambda: {verdict: [] for verdict in _SHOWN})
-
-    def add(self, images: NDArray[np.generic], inputs: Sequence[Input]) -> None:
-        """Look at one batch: the data as they are read, and what was decided of them."""
-        for image, item in zip(images, inputs, strict=True):
-            held = self._held.get(item.verdict)
-            if held is not None and len(held) < MOST_PICTURES and (made := picture(image, item.index)) is not None:
-                held.append(made)
-
-    def chosen(self) -> tuple[Picture, ...]:
-        """The `MOST_PICTURES` most important ones, by index."""
-        ranked = [made for verdict in _SHOWN for made in self._held[verdict]][:MOST_PICTURES]
-        return tuple(sorted(ranked, key=lambda made: made.index))
+def pictures(images: Inputs, inputs: Sequence[Input]) -> tuple[Picture, ...]:
+    """Show the inputs that are not certified, at most `MOST_PICTURES`, the most important verdicts first; none where they are no images."""
+    shown = sorted((item for item in inputs if item.verdict in _SHOWN), key=lambda item: (_SHOWN.index(item.verdict), item.index))
+    made = (picture(images[item.index : item.index + 1][0], item.index) for item in shown)
+    kept = islice((one for one in made if one is not None), MOST_PICTURES)
+    return tuple(sorted(kept, key=lambda one: one.index))
 
 
 def picture(image: NDArray[np.generic], index: int) -> Picture | None:

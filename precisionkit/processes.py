@@ -35,6 +35,11 @@ class Processes:
         """Whether this is the process that writes files and talks."""
         return self.rank == 0
 
+    def wait(self) -> None:
+        """Wait for the others."""
+        if self.world > 1:
+            dist.barrier()
+
     def total(self, value: Tensor) -> Tensor:
         """Sum a tensor on the CPU over the processes."""
         if self.world > 1:

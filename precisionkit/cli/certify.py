@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,8 +33,9 @@ if TYPE_CHECKING:
     from precisionkit.data import Dataset
     from precisionkit.mixed import Keep
     from precisionkit.models import LoadedModel
+    from precisionkit.processes import Processes
 
-_NO_MATTER = ("json_file", "table_file", "html_file", "certificate_file", "fail_under", "download", "quiet")
+_NO_MATTER = ("resume", "progress", "json_file", "table_file", "html_file", "certificate_file", "fail_under", "download", "quiet")
 """Options that change nothing in a report."""
 
 _EXIT_CODES = """\b
@@ -67,6 +67,8 @@ class _Request:
     probe: bool
     keep_fp32: tuple[str, ...]
     keep_sums: tuple[str, ...]
+    resume: bool
+    progress: str
     quiet: bool
 
     @property
@@ -128,19 +130,47 @@ class _Request:
     "--keep-fp32", multiple=True, metavar="NODE", help="A node that the half program computes in fp32; can be given several times."
 )
 @click.option("--keep-sums", multiple=True, metavar="NODE", help="A node that sums in fp32 where --accumulate is shorter.")
+@click.option("--resume", is_flag=True, help="Go on with a run with the same --json that was killed or interrupted.")
+@click.option(
+    "--progress",
+    type=click.Choice(["bar", "json"]),
+    default="bar",
+    show_default=True,
+    help="On stderr: a bar, or lines where it is no terminal; or lines of JSON, for machines.",
+)
 @access_options
 def certify(**options: Any) -> None:
     """Certify every input of a data set: whether running MODEL in half precision can change its prediction.
 
     MODEL is a state dict (.pt, .pth, .th), a .safetensors or .onnx file, an exported program (.pt2), a file of this project that names
     its architecture, or a model by name: torchvision:NAME, timm:NAME, hf:FOLDER, a name of the zoo, or package.module:factory.
+
+    With --json, results are kept on disk while it runs, beside that file. With torchrun --nproc-per-node N -m precisionkit certify ...,
+    N processes share the inputs.
     """
     source, asked, request = taken(Source, options), taken(Asked, options), taken(_Request, options)
     command = command_line(click.get_current_context(), leave_out=_NO_MATTER)
-    sys.exit(guarded(lambda talk: _certify(source, asked, request, command, talk), less="choose a smaller --batch-size"))
+    from precisionkit.processes import leave
+
+    leave(guarded(lambda talk: _joined(source, asked, request, command, talk), less="choose a smaller --batch-size"))
 
 
-def _certify(source: Source, asked: Asked, request: _Request, command: str, talk: Console) -> int:
+def _joined(source: Source, asked: Asked, request: _Request, command: str, talk: Console) -> int:
+    """Certify alone, or together with the processes that torchrun started."""
+    from precisionkit.processes import join_processes
+
+    kind = "cuda" if request.device.startswith("cuda") else "cpu"
+    with join_processes(kind) as members:
+        if members.world > 1:
+            if request.json_file is None:
+                raise UsageError("Several processes need --json FILE, beside which their results meet.")
+            request = dataclasses.replace(request, device=str(members.device), quiet=request.quiet or not members.leads)
+        elif request.resume and request.json_file is None:
+            raise UsageError("--resume goes on with what is kept beside --json FILE; name that file.")
+        return _certify(source, asked, request, command, members, talk)
+
+
+def _certify(source: Source, asked: Asked, request: _Request, command: str, members: Processes, talk: Console) -> int:
     outputs = {
         "--json": request.json_file,
         "--table": request.table_file,
@@ -150,7 +180,9 @@ def _certify(source: Source, asked: Asked, request: _Request, command: str, talk
     check_outputs(outputs, source.files)
     with source.registered():
         model, data = source.load()
-        report = with_command(_run(model, data, asked, request, talk), command)
+        report = with_command(_run(model, data, asked, request, members, talk), command)
+        if not members.leads:
+            return OK
         show(render(report))
         _write(report, request, talk)
         code = _verdict(report, request, talk)
@@ -159,12 +191,13 @@ def _certify(source: Source, asked: Asked, request: _Request, command: str, talk
         return _certified(model, data, report, request, talk) or code
 
 
-def _run(model: LoadedModel, data: Dataset, asked: Asked, request: _Request, talk: Console) -> Report:
+def _run(model: LoadedModel, data: Dataset, asked: Asked, request: _Request, members: Processes, talk: Console) -> Report:
     """Certify; a certificate that cannot be written is refused before."""
     from precisionkit.bound import EFFORT
     from precisionkit.certificates import check_certifiable
     from precisionkit.certify import Settings
     from precisionkit.certify import certify as certify_data
+    from precisionkit.stream import Keeping
 
     arithmetic = asked.arithmetic(request.device)
     if request.certificate_file is not None:
@@ -182,8 +215,9 @@ def _run(model: LoadedModel, data: Dataset, asked: Asked, request: _Request, tal
         keep=request.keep,
         pictures=request.json_file is not None or request.html_file is not None,
     )
-    with memory_errors(), progress(talk, "certifying", quiet=request.quiet) as advance:
-        return certify_data(model, data, arithmetic, settings, advance)
+    keeping = None if request.json_file is None else Keeping(request.json_file, request.resume, members)
+    with memory_errors(), progress(talk, "certifying", quiet=request.quiet, as_json=request.progress == "json") as advance:
+        return certify_data(model, data, arithmetic, settings, advance, keeping)
 
 
 def _certified(model: LoadedModel, data: Dataset, report: Report, request: _Request, talk: Console) -> int:
@@ -223,7 +257,11 @@ def _write_certificate(model: LoadedModel, data: Dataset, report: Report, reques
 
 def _write(report: Report, request: _Request, talk: Console) -> None:
     if request.json_file is not None:
+        from precisionkit.stream import forget
+
         write_json(report, request.json_file)
+        if report.complete:
+            forget(request.json_file)
     if request.table_file is not None:
         write_table(report, request.table_file)
     if request.html_file is not None:

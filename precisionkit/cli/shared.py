@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import shlex
 import sys
@@ -344,10 +345,12 @@ def memory_errors() -> Iterator[None]:
 
 
 @contextmanager
-def progress(talk: Console, what: str, *, quiet: bool, unit: str = "inputs") -> Iterator[Advance]:
-    """A bar with rate and time left on a terminal, a line every ten seconds elsewhere."""
+def progress(talk: Console, what: str, *, quiet: bool, unit: str = "inputs", as_json: bool = False) -> Iterator[Advance]:
+    """A bar with rate and time left on a terminal, a line every ten seconds elsewhere; or a line of JSON every second, for machines."""
     if quiet:
         yield lambda done, total: None
+    elif as_json:
+        yield _json_lines(what, unit)
     elif talk.is_terminal:
         columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeRemainingColumn())
         with Progress(*columns, console=talk, transient=True) as bar:
@@ -374,6 +377,24 @@ def _lines(talk: Console, unit: str) -> Advance:
             rate = done / (now - start)
             left = f"{(total - done) / rate:.0f} s left" if rate else "the first is not done yet"
             talk.print(f"{done} of {total} {unit}, {rate:.4g} {unit}/s, {left}")
+
+    return advance
+
+
+def _json_lines(what: str, unit: str) -> Advance:
+    """The first, the last, and at most one a second."""
+    start, last = time.monotonic(), -1.0
+
+    def advance(done: int, total: int) -> None:
+        nonlocal last
+        seconds = time.monotonic() - start
+        if seconds - last >= 1 or done == total:
+            last = seconds
+            print(
+                json.dumps({"what": what, "unit": unit, "done": done, "total": total, "seconds": round(seconds, 3)}),
+                file=sys.stderr,
+                flush=True,
+            )
 
     return advance
 

@@ -6,7 +6,7 @@ from base64 import b64decode
 import numpy as np
 import pytest
 
-from precisionkit.pictures import LONGEST_SIDE, MOST_PICTURES, Album, picture, png
+from precisionkit.pictures import LONGEST_SIDE, MOST_PICTURES, picture, pictures, png
 from precisionkit.report import Input
 
 Image = pytest.importorskip("PIL.Image", reason="Pillow is not installed")
@@ -82,10 +82,10 @@ def decided(index, verdict):
     return Input(index=index, verdict=verdict, **rest)
 
 
-def test_an_album_keeps_the_most_important():
-    album, images = Album(), np.zeros((300, 2, 2), np.uint8)
-    album.add(images, [decided(i, "observed") for i in range(300)])
-    album.add(images[:60], [decided(300 + i, "proved" if i % 2 else "flipped") for i in range(60)])
-    kept = [made.index for made in album.chosen()]
+def test_the_most_important_are_shown():
+    images = np.zeros((360, 2, 2), np.uint8)
+    inputs = [decided(i, "observed") for i in range(300)]
+    inputs += [decided(300 + i, "proved" if i % 2 else "flipped") for i in range(60)]
+    kept = [made.index for made in pictures(images, inputs)]
     assert len(kept) == MOST_PICTURES
     assert kept == [*range(MOST_PICTURES - 30), *range(300, 360, 2)]
