@@ -29,6 +29,8 @@ NOT_RUN = {
     "precisionkit probe --device cuda --storage fp16 --json gpu.json": "needs a GPU",
     "precisionkit reproduce cifar10 --full --device cuda": "needs a GPU, and days",
     "precisionkit reproduce mnist --full": "takes an hour",
+    "precisionkit guard model.pt --data cifar10 --limit 5000 --risk 1e-3 --confidence 0.99 --out guard.json": "needs a trained network",
+    "precisionkit guard model.pt --data cifar10 --skip 5000 --try guard.json": "needs a trained network",
     "precisionkit reproduce mnist --quick": "takes a quarter of an hour",
     "precisionkit train mnist_dnn --data mnist --precision fp16 --epochs 3 --out runs/dnn-fp16": "takes minutes",
     "precisionkit certify runs/dnn-fp16/model.pt --data mnist": "needs the network that the command before it trains",
@@ -71,7 +73,16 @@ def model_on_the_gpu(x):
 
 """
 # What examples take for granted, by page and first line.
+_DIGITS = """
+from precisionkit.data import load_dataset
+from precisionkit.models import bundled_model, load_model
+
+model = load_model(bundled_model("digits_cnn"))
+x = model.preprocess(load_dataset("digits").images[:20])
+"""
+
 GIVEN = {
+    ("docs/guard.md", "from precisionkit.guard import load_guarded"): _DIGITS,
     ("README.md", "from precisionkit.pytest_plugin import assert_certified, assert_close_proved"): _NET,
     ("README.md", "from precisionkit.reference import forward"): _NET,
 }
@@ -90,7 +101,40 @@ def make_a_test():
 
 
 # What commands of a page find in their folder.
-FOUND = {"docs/custom-operators.md": make_net_and_data, "docs/pytest.md": make_a_test}
+def run_first(*words):
+    done = CliRunner().invoke(main, [*words, "-q"], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+
+
+def make_guard():
+    run_first("guard", "digits_cnn", "--data", "digits", "--risk", "0.02", "--out", "guard.json")
+
+
+def make_plan():
+    run_first(
+        "tune",
+        "digits_cnn",
+        "--data",
+        "digits",
+        "--limit",
+        "20",
+        "--accumulate",
+        "fp16",
+        "--at",
+        "proved",
+        "--target",
+        "50",
+        "--json",
+        "plan.json",
+    )
+
+
+FOUND = {
+    "docs/guard.md": make_guard,
+    "docs/tune.md": make_plan,
+    "docs/custom-operators.md": make_net_and_data,
+    "docs/pytest.md": make_a_test,
+}
 
 BY_PAGE = {page_name(path): commands(path) for path in PAGES}
 RUN = {page: kept for page, found in BY_PAGE.items() if (kept := [e for e in found if e.command not in NOT_RUN])}
