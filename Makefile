@@ -52,7 +52,7 @@ certificates: $(STAMP)  ## certificates of the MNIST networks, written and check
 notebooks: $(STAMP)  ## execute notebooks/*.py into the .ipynb beside them
 	$(BIN)/python -m tests.notebooks
 
-paper: $(STAMP)  ## the published experiments with MNIST at full size: docs/paper; an hour or two
+paper: $(STAMP)  ## the published experiments with MNIST at full size: docs/paper; about 80 minutes on two cores
 	$(BIN)/precisionkit reproduce mnist --full --out reports/paper-mnist
 	mkdir -p docs/paper
 	cp reports/paper-mnist/*.md reports/paper-mnist/*.png docs/paper

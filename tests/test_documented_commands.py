@@ -29,6 +29,11 @@ NOT_RUN = {
     "precisionkit probe --device cuda --storage fp16 --json gpu.json": "needs a GPU",
     "precisionkit reproduce cifar10 --full --device cuda": "needs a GPU, and days",
     "precisionkit reproduce mnist --full": "takes an hour",
+    "precisionkit train paper_resnet20 --data cifar10 --precision fp32 --weight-decay 1e-4 --batch-norm-momentum 0.9 --minutes 60 "
+    "--threads 1": "takes an hour",
+    "precisionkit train paper_resnet20 --data cifar10 --precision fp16 --weight-decay 1e-4 --batch-norm-momentum 0.9 --minutes 60 "
+    "--threads 1": "takes an hour",
+    "precisionkit certify runs/resnet20-fp16/model.pt --data cifar10 --limit 100": "takes an hour, and needs a trained network",
     "precisionkit guard model.pt --data cifar10 --limit 5000 --risk 1e-3 --confidence 0.99 --out guard.json": "needs a trained network",
     "precisionkit guard model.pt --data cifar10 --skip 5000 --try guard.json": "needs a trained network",
     "precisionkit reproduce mnist --quick": "takes a quarter of an hour",
