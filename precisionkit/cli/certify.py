@@ -67,6 +67,7 @@ class _Request:
     probe: bool
     keep_fp32: tuple[str, ...]
     keep_sums: tuple[str, ...]
+    profile: bool
     resume: bool
     progress: str
     quiet: bool
@@ -130,6 +131,7 @@ class _Request:
     "--keep-fp32", multiple=True, metavar="NODE", help="A node that the half program computes in fp32; can be given several times."
 )
 @click.option("--keep-sums", multiple=True, metavar="NODE", help="A node that sums in fp32 where --accumulate is shorter.")
+@click.option("--profile", is_flag=True, help="Put errors and shares node by node into the report, as 'precisionkit profile' finds them.")
 @click.option("--resume", is_flag=True, help="Go on with a run with the same --json that was killed or interrupted.")
 @click.option(
     "--progress",
@@ -183,6 +185,8 @@ def _certify(source: Source, asked: Asked, request: _Request, command: str, memb
         report = with_command(_run(model, data, asked, request, members, talk), command)
         if not members.leads:
             return OK
+        if request.profile:
+            report = _profiled(model, data, asked, report, request, talk)
         show(render(report))
         _write(report, request, talk)
         code = _verdict(report, request, talk)
@@ -218,6 +222,19 @@ def _run(model: LoadedModel, data: Dataset, asked: Asked, request: _Request, mem
     keeping = None if request.json_file is None else Keeping(request.json_file, request.resume, members)
     with memory_errors(), progress(talk, "certifying", quiet=request.quiet, as_json=request.progress == "json") as advance:
         return certify_data(model, data, arithmetic, settings, advance, keeping)
+
+
+def _profiled(model: LoadedModel, data: Dataset, asked: Asked, report: Report, request: _Request, talk: Console) -> Report:
+    """Add a profile to a whole report."""
+    from msgspec.structs import replace
+
+    from precisionkit.profile import Settings, make_profile
+
+    if not report.complete:
+        return report
+    settings = Settings(confidence=request.confidence, emulate=asked.emulate, keep=request.keep)
+    with memory_errors(), progress(talk, "profiling", quiet=request.quiet, as_json=request.progress == "json") as advance:
+        return replace(report, profile=make_profile(model, data, asked.arithmetic(request.device), settings, advance))
 
 
 def _certified(model: LoadedModel, data: Dataset, report: Report, request: _Request, talk: Console) -> int:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from precisionkit.arithmetic import REFERENCE, Arithmetic, Order, parse_run, permitted
+from precisionkit.batch import batch_size as best_size
 from precisionkit.bound.attribution import first_order_shares
 from precisionkit.bound.pulling import direct_sums
 from precisionkit.data import Dataset
@@ -25,10 +26,6 @@ from precisionkit.profile.tally import Proved, Seen
 from precisionkit.report.profile import Ladder, Profile
 from precisionkit.task import arithmetic_info, captured, data_info, model_info, theorems_used
 from precisionkit.truth import Arb
-
-_BATCH_BYTES = 4 * 2**20
-"""Size aimed at for the largest binary64 tensor of a batch: it stays in a processor's cache, and small in memory."""
-_LARGEST_BATCH = 512
 
 
 def make_profile(
@@ -58,8 +55,10 @@ def make_profile(
     settings = settings or Settings()
     ladder_inputs, arb = settings.ladder_inputs(data), Arb() if settings.truth else None
     emulate = None if settings.emulate is None else permitted(parse_run(settings.emulate), arithmetic)
-    graph = captured(model, data, tuple(model.preprocess(data.images[:1]).shape[1:]))
-    source = _Source(model, data, graph, Program.of(graph, arithmetic), on_progress, len(data.images) + ladder_inputs)
+    captured_graph = captured(model, data, tuple(model.preprocess(data.images[:1]).shape[1:]))
+    half = Program.of(captured_graph, arithmetic, keep=settings.keep)
+    graph = half.graph
+    source = _Source(model, data, Program.of(captured_graph, REFERENCE), half, on_progress, len(data.images) + ladder_inputs)
     with device_flags(arithmetic):
         survey = _survey(source, emulate, settings.batch_size)
         shares = _shares(source, survey)
@@ -70,7 +69,7 @@ def make_profile(
     return Profile(
         model=model_info(model),
         data=data_info(data),
-        arithmetic=arithmetic_info(arithmetic, graph, probable=_has_probable(ladders), rests_on=rests_on),
+        arithmetic=arithmetic_info(arithmetic, graph, probable=_has_probable(ladders), rests_on=rests_on, keep=settings.keep),
         inputs=len(data.images),
         ladder_inputs=ladder_inputs,
         tightest=survey.tightest.index,
@@ -84,14 +83,19 @@ def make_profile(
 
 @dataclass(frozen=True)
 class _Source:
-    """The half program, and inputs for it."""
+    """Both programs, and inputs for them."""
 
     model: LoadedModel
     data: Dataset
-    graph: Graph
+    reference: Program
     half: Program
     on_progress: Callable[[int, int], None] | None
     total: int
+
+    @property
+    def graph(self) -> Graph:
+        """Of the half program."""
+        return self.half.graph
 
     def images(self, first: int, count: int) -> Tensor:
         """Some preprocessed inputs."""
@@ -135,14 +139,13 @@ class _Survey:
 def _survey(source: _Source, emulate: Order | None, batch_size: int | None) -> _Survey:
     """Run and enclose the half program on all inputs, batch by batch."""
     half, graph = source.half, source.graph
-    reference = Program.of(graph, REFERENCE)
-    size = batch_size or max(1, min(_LARGEST_BATCH, _BATCH_BYTES // (8 * graph.largest)))
+    size = batch_size or best_size(graph)
     seen = {node.name: Seen() for node in graph.nodes if node.name not in graph.hidden}
     proved = {node.name: Proved() for node in graph.nodes}
     tightest, largest = _Tightest(0, math.inf, 0, 0), 0.0
 
     def look(node: Node, result: Tensor) -> None:
-        seen[node.name].add(result, None if node.name in half.unstored else half.arithmetic.storage)
+        seen[node.name].add(result, None if node.name in half.unstored else half.format_of(node.name))
 
     def count(found: Enclosed) -> None:
         proved[found.node.name].add(found)
@@ -153,7 +156,7 @@ def _survey(source: _Source, emulate: Order | None, batch_size: int | None) -> _
         largest = max(largest, float(stored.abs().amax())) if stored.is_floating_point() else math.inf
         execute(half, stored, emulate=emulate, observe=look)
         enclose(half, stored, count)
-        tightest = min(tightest, _tightest(centre(reference, images), first), key=lambda found: found.margin)
+        tightest = min(tightest, _tightest(centre(source.reference, images), first), key=lambda found: found.margin)
         source.done(first + len(images))
     return _Survey(seen, proved, tightest, largest)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from precisionkit.bound import CONFIDENCE, EFFORT
 from precisionkit.data import Dataset
 from precisionkit.errors import UsageError
+from precisionkit.mixed import NOTHING, Keep
 
 LADDER, ENTRIES = 4, 32
 """Default numbers of inputs of the ladder, and of entries of a node for each of them."""
@@ -32,6 +33,8 @@ class Settings:
         None chooses it from the size of the network's largest tensor.
     emulate : str or None
         Make the half run in this order, bit-exact by definition: as `arithmetic.parse_run` reads it and `permitted` allows it.
+    keep : Keep
+        Nodes that the half program keeps in binary32.
     """
 
     ladder: int | None = None
@@ -41,6 +44,7 @@ class Settings:
     effort: float = EFFORT
     batch_size: int | None = None
     emulate: str | None = None
+    keep: Keep = NOTHING
 
     def ladder_inputs(self, data: Dataset) -> int:
         """How many inputs the ladder looks at.

@@ -50,3 +50,11 @@ def test_what_cannot_be_kept_is_refused(options, message, tmp_path, monkeypatch)
     result = run("--limit", 2, *options)
     assert result.exit_code == 2
     assert message in result.stderr.replace("\n", " ")
+
+
+def test_a_report_has_the_profile_of_what_is_kept(tmp_path):
+    made, _ = report(tmp_path, "--method", "interval", "--keep-fp32", "conv2d_1", "--profile", "--html", tmp_path / "r.html")
+    formats = {node["name"]: node["format"] for node in made["profile"]["nodes"]}
+    assert formats["conv2d_1"] == "binary32"
+    assert formats["view.cast"] == formats["conv2d"] == "binary16"
+    assert "Share of each layer" in (tmp_path / "r.html").read_text()
