@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -16,7 +16,7 @@ from precisionkit.arithmetic import ANY, REFERENCE, Arithmetic, Order
 from precisionkit.errors import UnusableDataError, UnusableModelError, UsageError
 from precisionkit.formats import BINARY32, Format
 from precisionkit.graph import Graph, Node, interpret
-from precisionkit.mixed import NOTHING, Keep, mixed
+from precisionkit.mixed import CAST, NOTHING, Keep, mixed
 from precisionkit.ops import run_rounded
 from precisionkit.ops._store import DTYPES, store
 
@@ -167,9 +167,24 @@ def native_node(program: Program) -> RunNode:
     def run_node(node: Node, operands: tuple[Any, ...]) -> Tensor:
         dtype = DTYPES[program.format_of(node.name)]
         given = [x.to(dtype) if isinstance(x, Tensor) and x.is_floating_point() else x for x in operands]
-        return node.record.apply(node.attributes, *given)
+        with _long_sums() if node.name in program.wide_sums else nullcontext():
+            return node.record.apply(node.attributes, *given)
 
     return run_node
+
+
+@contextmanager
+def _long_sums() -> Iterator[None]:
+    """Have CUDA's matrix products accumulate in binary32 even where binary16 is allowed."""
+    products = torch.backends.cuda.matmul
+    allowed = getattr(products, "allow_fp16_accumulation", False)
+    if allowed:
+        products.allow_fp16_accumulation = False
+    try:
+        yield
+    finally:
+        if allowed:
+            products.allow_fp16_accumulation = True
 
 
 def has_fast_run(arithmetic: Arithmetic) -> bool:
@@ -211,7 +226,8 @@ def execute(
             return None
         result = run_node(node, operands)
         if node.record.stores:
-            finite = finite & result.isfinite().flatten(1).all(1)
+            hidden = operands[0] == -torch.inf if node.operator == CAST else torch.zeros_like(result, dtype=torch.bool)
+            finite = finite & (result.isfinite() | hidden).flatten(1).all(1)
         if observe is not None:
             observe(node, result)
         return result

@@ -99,6 +99,8 @@ class Graph:
         Softmax operators after the logits, which decide nothing.
     alone : bool
         The model fixes the size of its batch, and was captured for one image.
+    tokens : bool
+        The input is integer tokens, which have no format.
     """
 
     nodes: tuple[Node, ...]
@@ -108,6 +110,7 @@ class Graph:
     output: str
     removed: tuple[str, ...] = ()
     alone: bool = False
+    tokens: bool = False
 
     @property
     def classes(self) -> int:

@@ -64,7 +64,7 @@ def check_keep(graph: Graph, keep: Keep) -> None:
     Raises
     ------
     UsageError
-        A name is that of no node, or of none that sums.
+        A name is that of no node, of one that rounds nothing, or of none that sums.
     """
     known = {node.name: node for node in graph.nodes if not node.record.hidden}
     for name in sorted(keep.nodes | keep.sums):
@@ -73,9 +73,17 @@ def check_keep(graph: Graph, keep: Keep) -> None:
             raise UsageError(
                 f"The network has no node '{name}' to keep in binary32; 'precisionkit inspect' lists its {len(known)} nodes: {some}, ..."
             )
+    for name in sorted(keep.nodes):
+        if not can_keep(graph, known[name]):
+            raise UsageError(f"The {known[name]} rounds nothing, and has the format of what it reads; keep a node before or behind it.")
     for name in sorted(keep.sums):
         if known[name].record.products is None:
             raise UsageError(f"The {known[name]} has no sums of products to keep in binary32; keep the whole node (--keep-fp32).")
+
+
+def can_keep(graph: Graph, node: Node) -> bool:
+    """Whether keeping a node changes something: it rounds, or reads weights."""
+    return not node.record.hidden and (node.record.stores or any(name in graph.constants for name in node.operands))
 
 
 def mixed(graph: Graph, keep: Keep) -> Mixed:
@@ -95,10 +103,11 @@ def mixed(graph: Graph, keep: Keep) -> Mixed:
 
 def _wide(graph: Graph, kept: frozenset[str]) -> frozenset[str]:
     """Values of binary32: results of kept nodes, what moves them on unrounded, and the input where a kept node reads it."""
-    wide = {graph.input} if graph.input in _read_unrounded(graph, kept) else set[str]()
+    read_wide = not graph.tokens and graph.input in _read_unrounded(graph, kept)
+    wide = {graph.input} if read_wide else set[str]()
     for node in graph.nodes:
         follows = not node.record.stores and not node.record.hidden and any(name in wide for name in node.operands)
-        if follows or (node.record.stores and node.name in kept):
+        if follows or (node.name in kept and can_keep(graph, node)):
             wide.add(node.name)
     for node in reversed(graph.nodes):  # what a kernel computes on the way is of the kernel's own format
         if node.name in wide:
@@ -111,7 +120,7 @@ def _read_unrounded(graph: Graph, kept: frozenset[str]) -> set[str]:
     read: set[str] = set()
     for node in reversed(graph.nodes):
         passes = node.name in read and (not node.record.stores or node.record.hidden)
-        if (node.name in kept and node.record.stores) or passes:
+        if (node.name in kept and can_keep(graph, node)) or passes:
             read |= {name for name in node.operands if name is not None}
     return read
 

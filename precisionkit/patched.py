@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 import torch
@@ -12,9 +14,9 @@ from torch import Tensor, nn
 
 from precisionkit.arithmetic import parse_arithmetic
 from precisionkit.capture import capture
-from precisionkit.errors import ReportError, UnusableModelError
-from precisionkit.evaluate import Program, native_node
-from precisionkit.graph import interpret
+from precisionkit.errors import ReportError, UnsupportedArithmeticError, UnusableModelError, UsageError
+from precisionkit.evaluate import Program, device_flags, has_fast_run, native_node
+from precisionkit.graph import Node, interpret
 from precisionkit.mixed import Keep
 from precisionkit.ops._store import DTYPES
 from precisionkit.report.plan import Plan
@@ -31,23 +33,45 @@ class Patched(nn.Module):
 
     def __init__(self, program: Program) -> None:
         super().__init__()
-        self._program, self._run = program, native_node(program)
+        nodes = tuple(replace(node, attributes=dict(node.attributes)) for node in program.graph.nodes)  # that can be pickled
+        self._program = replace(program, graph=replace(program.graph, nodes=nodes, constants={}), constants={})
         self._places = {name: f"constant_{place}_{re.sub(r'[^0-9A-Za-z]', '_', name)}" for place, name in enumerate(program.constants)}
         for name, place in self._places.items():
             self.register_buffer(place, program.constants[name].to(DTYPES[program.format_of(name)]))
         self.eval()
 
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # the switches that it sets cannot be traced
     def forward(self, x: Tensor) -> Tensor:
-        """Run a batch."""
-        program = self._program
+        """Run a batch.
+
+        Raises
+        ------
+        UnsupportedArithmeticError
+            On a CPU, whose kernels sum in binary32 in an order of their own, of an arithmetic that sums otherwise.
+        """
+        program, arithmetic = self._program, self._program.arithmetic
+        if x.device.type == "cpu" and not has_fast_run(arithmetic):
+            raise UnsupportedArithmeticError(
+                f"The kernels of this CPU sum in binary32 in an order of their own, which is no run of {arithmetic.name}: move the model "
+                "to a GPU that obeys it, or make a plan for --accumulate fp32 and --order any."
+            )
         start = x.to(DTYPES[program.format_of(program.graph.input)]) if x.is_floating_point() else x
         constants = {name: getattr(self, place) for name, place in self._places.items()}
-        with torch.no_grad():
+        with torch.no_grad(), device_flags(arithmetic):
             logits: Tensor = interpret(program.graph, start, constants, self._node)
         return logits.float()
 
-    def _node(self, node: Any, operands: tuple[Any, ...]) -> Tensor | None:
-        return None if node.record.hidden else self._run(node, operands)
+    def _node(self, node: Node, operands: tuple[Any, ...]) -> Tensor | None:
+        return None if node.record.hidden else native_node(self._program)(node, operands)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        for buffer in self.buffers():
+            if fn(buffer.new_zeros(1)).dtype != buffer.dtype:
+                raise UsageError(
+                    "The formats of a patched model are those that were certified, and are not changed; move it by .to(device) alone."
+                )
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return self
 
 
 def apply(model: nn.Module, plan: Plan | str | Path) -> Patched:
@@ -69,6 +93,8 @@ def apply(model: nn.Module, plan: Plan | str | Path) -> Patched:
     ------
     ReportError
         The file cannot be read, or is no plan.
+    UnsupportedArithmeticError
+        No kernel that torch calls is a run of the plan's arithmetic: fused, or exact.
     UnusableModelError
         The model has not the nodes that the plan keeps.
     PrecisionKitError
@@ -84,6 +110,11 @@ def apply(model: nn.Module, plan: Plan | str | Path) -> Patched:
             "for it."
         )
     arithmetic = parse_arithmetic(said.storage, said.accumulate, said.order, said.fuse)
+    if arithmetic.fused or arithmetic.order.is_exact:
+        raise UnsupportedArithmeticError(
+            f"The plan is for {arithmetic.name}, of which torch's kernels, which store every operator's result, are no runs; make one "
+            "with --fuse none and another --order."
+        )
     return Patched(Program.of(graph, arithmetic, keep=Keep.of(said.kept, said.kept_sums)))
 
 

@@ -7,7 +7,7 @@ real kernels round; the default decomposition table would split them.
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -93,7 +93,7 @@ def survey(module: nn.Module, input_shape: tuple[int, ...], dtype: torch.dtype =
 
 def _checked(program: ExportedProgram, input_shape: tuple[int, ...], dtype: torch.dtype) -> Graph:
     """The graph of a program, once it is found to compute the same."""
-    graph = read(program, input_shape)
+    graph = replace(read(program, input_shape), tokens=not dtype.is_floating_point)
     _check(graph, program, input_shape, dtype)
     return graph
 

@@ -8,12 +8,18 @@ import torch
 
 from precisionkit.arithmetic import Arithmetic
 from precisionkit.enclosure import Bounded, Enclosure
-from precisionkit.formats import BINARY32
+from precisionkit.formats import round_to_nearest
+from precisionkit.ops._store import store_error
 from precisionkit.ops.record import Attributes, Operator
+from precisionkit.outward import add_up
 
 
 def _rule(arithmetic: Arithmetic, attributes: Attributes, x: Enclosure) -> Bounded:
-    return Bounded(x.centre, x.radius, torch.zeros_like(x.centre), BINARY32)
+    storage = arithmetic.storage
+    lost = store_error(storage, add_up(x.centre.abs(), x.radius))
+    known = (round_to_nearest(x.centre, storage) - x.centre).abs().nan_to_num(0.0)  # minus infinity stays what it is
+    fresh = torch.where(x.radius == 0, torch.fmin(known, lost), lost)
+    return Bounded(x.centre, x.radius, fresh, storage, bias=torch.zeros_like(fresh))
 
 
 def _same(attributes: Attributes, value: Any) -> Any:

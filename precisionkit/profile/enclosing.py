@@ -49,9 +49,9 @@ class Enclosed:
         return (self.result.centre == -torch.inf) & (self.store.radius == 0)
 
     def largest(self) -> Tensor:
-        """Of each input, what no run's result exceeds in magnitude; it is of the format, so not beyond its largest number."""
-        reach = add_up(self.result.centre.abs(), self.store.radius).masked_fill(self.masked, 0.0)
-        return reach.flatten(1).amax(1).clamp_max(self.form.max)  # NaN stays
+        """Of each input, what no run's result exceeds in magnitude; what is stored is of the format, so not beyond its largest number."""
+        reach = add_up(self.result.centre.abs(), self.store.radius).masked_fill(self.masked, 0.0).flatten(1).amax(1)
+        return reach.clamp_max(self.form.max) if self.node.record.stores else reach  # NaN stays
 
     def headroom(self) -> Tensor:
         """Of each input, how many times larger everything that is rounded here could be; overflow is excluded above 1."""

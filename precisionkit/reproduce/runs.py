@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import multiprocessing
 import shutil
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -127,20 +128,25 @@ def model_of(folder: Path, settings: Settings) -> Path:
 def _made(missing: Sequence[Settings], plan: Plan, where: Where, workers: int) -> Iterator[Result]:
     studied = set(plan.studied)
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_prepare) as pool:
+    others = set(multiprocessing.active_children())
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_prepare)
+    try:
         futures = [pool.submit(_run, settings, where, keep=settings in studied) for settings in missing]
-        try:
-            yield from (future.result() for future in as_completed(futures))
-        except BrokenProcessPool:
+        yield from (future.result() for future in as_completed(futures))
+    except BaseException as error:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for process in set(multiprocessing.active_children()) - others:
+            process.terminate()
+        if isinstance(error, BrokenProcessPool):
             raise ReportError(
                 "A process that trained was killed, perhaps for want of memory: use fewer --workers; the command goes on with the rest."
             ) from None
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+        raise
+    pool.shutdown()
 
 
 def _prepare() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the process that started this one, which ends it
     torch.set_num_threads(1)
     keep_freed_memory()
 

@@ -41,6 +41,7 @@ def test_sums_alone_are_kept_where_they_are_short(tmp_path):
     ("options", "message"),
     [
         (("--keep-fp32", "fc9"), "The network has no node 'fc9' to keep in binary32"),
+        (("--keep-fp32", "relu"), "rounds nothing, and has the format of what it reads"),
         (("--keep-sums", "relu"), "has no sums of products to keep in binary32"),
         (("--keep-fp32", "linear", "--certificate", "c.cert"), "The checker knows no nodes that are kept in binary32"),
     ],

@@ -15,7 +15,7 @@ from precisionkit.assertions import _loaded
 from precisionkit.cli import main
 from precisionkit.data import load_dataset
 from precisionkit.data.dataset import Arrays, make_dataset
-from precisionkit.errors import UsageError
+from precisionkit.errors import PrecisionKitError
 from precisionkit.profile import Settings, make_profile
 from precisionkit.profile.condition import Conditions
 from precisionkit.report import profile_conclusion
@@ -57,12 +57,12 @@ def test_subnormal_and_zero_results_are_told_apart():
     weight = [[2.0**-10, 0.0], [0.0, 1.0], [0.0, 0.0]]
     (node,) = profiled(linear(weight), [[2.0**-6, 1.0]]).nodes
     assert (node.least_seen, node.largest_seen) == (2.0**-16, 1.0)
-    assert (node.subnormal_seen, node.normal_proved) == (1 / 3, 2 / 3)
+    assert (node.subnormal_seen, node.normal_proved) == (1 / 3, 1 / 3)  # a sum of zeros is bounded, not known
 
 
 def test_overflow_ends_what_is_claimed_and_is_told():
-    net = nn.Sequential(linear([[1.0, 1.0], [0.0, 1.0]]), linear([[1.0, 0.0], [0.0, 1.0]]))
-    for row, over in (([6e4, 6e4], True), ([32744.0, 32768.0], False)):
+    net = nn.Sequential(linear([[1.0, 1.0, 1.0, -1.0], [0.0, 1.0, 0.0, 0.0]]), linear([[1.0, 0.0], [0.0, 1.0]]))
+    for row, over in (([6e4, 6e4, 0.0, 0.0], True), ([65504.0, 16 - 2.0**-7, 6e4, 6e4], False)):
         found = profiled(net, [row])
         first, second = found.nodes
         assert (first.largest_proved, first.fresh, second.largest_proved, second.overflow_distance) == (None,) * 4
@@ -71,7 +71,7 @@ def test_overflow_ends_what_is_claimed_and_is_told():
         said = "the half run stored infinities or NaN at 'linear'" if over else "the half run stored nothing above 6.55e+04"
         assert f"The interval method does not exclude overflow from 'linear' on; {said}." in profile_conclusion(found)
         assert "Numbers of 'linear' could be scaled down, or bfloat16" in profile_conclusion(found)
-    assert profiled(net, [[3e4, 3e4]]).nodes[0].overflow_distance > 1
+    assert profiled(net, [[3e4, 3e4, 0.0, 0.0]]).nodes[0].overflow_distance > 1
 
 
 def test_a_fused_result_has_no_format_and_batches_do_not_matter():
@@ -118,7 +118,7 @@ def test_medians_of_condition_numbers_need_no_list_of_them():
     ],
 )
 def test_what_makes_no_sense_is_refused(settings, message):
-    with pytest.raises(UsageError, match=f"^{message}"):
+    with pytest.raises(PrecisionKitError, match=f"^{message}"):
         profiled(linear([[1.0], [2.0]]), [[1.0], [2.0]], settings)
 
 

@@ -209,3 +209,30 @@ def test_tokens_have_no_sizes_and_so_no_bound_by_norms():
     assert found[program.graph.output].a_priori is None
     for name, ladder in found.items():
         check(ladder, name)
+
+
+class Filled(nn.Module):
+    def __init__(self, fill):
+        super().__init__()
+        self.fill, self.last = fill, nn.Linear(4, 2)
+        self.register_buffer("mask", torch.tensor([[True, False, False, False]]))
+
+    def forward(self, x):
+        return self.last(nn.functional.relu6(x.masked_fill(self.mask, self.fill)))
+
+
+@pytest.mark.parametrize("fill", [1e9, 65519.9])
+def test_what_is_filled_in_beyond_the_format_is_told(fill):
+    program = Program.of(capture(Filled(fill).eval(), (4,)), parse_arithmetic("fp16"))
+    stored = program.inputs(torch.zeros(1, 4))
+    seen, proved, headroom = {}, {}, {}
+    execute(program, stored, observe=lambda node, result: seen.update({node.name: float(result.abs().max())}))
+
+    def note(found):
+        proved[found.node.name], headroom[found.node.name] = float(found.largest()), float(found.headroom())
+
+    enclose(program, stored, note)
+    for name, value in seen.items():
+        assert not math.isfinite(proved[name]) or value <= proved[name], name
+    filled = next(name for name, value in seen.items() if value > 60000)
+    assert headroom[filled] <= 1

@@ -1,20 +1,25 @@
 """Networks of which some nodes are kept in binary32: every run inside every bound, and what is kept makes no format wrong."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import nn
 
-from precisionkit.arithmetic import parse_arithmetic
-from precisionkit.bound import adjoint
+from precisionkit.arithmetic import REFERENCE, parse_arithmetic
+from precisionkit.batch import Worker
+from precisionkit.bound import Ladder, adjoint
 from precisionkit.bound.interval import interval
 from precisionkit.bound.substitution import substitution
 from precisionkit.capture import capture
+from precisionkit.enclosure import Enclosure
 from precisionkit.errors import UsageError
-from precisionkit.evaluate import Program, execute
+from precisionkit.evaluate import Program, device_flags, execute
 from precisionkit.formats import BINARY32
-from precisionkit.mixed import Keep
+from precisionkit.mixed import Keep, can_keep
+from precisionkit.ops import BY_NAME
 from precisionkit.ops._store import store
 from precisionkit.testing import arithmetics, inputs
 from precisionkit.truth import Mpmath, exact_logits
@@ -24,7 +29,7 @@ from .test_networks import executions, outside
 
 
 def keepable(graph):
-    return [node.name for node in graph.nodes if not node.record.hidden]
+    return [node.name for node in graph.nodes if can_keep(graph, node)]
 
 
 @st.composite
@@ -68,13 +73,15 @@ def test_runs_stay_inside_the_bounds_of_random_rounding(drawn):
 def test_half_nodes_read_and_store_half_numbers_alone(drawn):
     program = drawn.program
     storage = program.arithmetic.storage
+    filled = {node.name for node in program.graph.nodes if node.operator == "masked"}  # numbers that backends round, and runs here do not
     values = {program.graph.input: drawn.stored} | dict(program.constants)
 
     def observe(node, result):
         values[node.name] = result
         if node.name in program.wide or node.operator == "cast":
             return
-        for name in set(node.operands) & set(values) - program.unstored:
+        for name in set(node.operands) & set(values) - program.unstored - filled:
+            assert name not in program.wide or not values[name].is_floating_point()
             if values[name].is_floating_point() and values[name].isfinite().all():
                 assert torch.equal(values[name], store(values[name], storage)), (node.name, name)
 
@@ -181,9 +188,83 @@ def test_the_cast_is_counted_and_its_bound_attained():
     ("keep", "message"),
     [
         (Keep.of(["fc9"]), "The network has no node 'fc9' to keep in binary32; 'precisionkit inspect' lists its"),
+        (Keep.of(["relu"]), "rounds nothing, and has the format of what it reads; keep a node before or behind it"),
         (Keep.of(sums=[NORM]), "has no sums of products to keep in binary32; keep the whole node"),
     ],
 )
 def test_what_is_not_there_is_not_kept(keep, message):
     with pytest.raises(UsageError, match=message):
         Program.of(capture(Branches().eval(), (2, 3, 3)), parse_arithmetic("fp16"), keep=keep)
+
+
+class Masked(nn.Module):
+    """Causal attention by hand: what the mask takes out is minus infinity in every run."""
+
+    def __init__(self):
+        super().__init__()
+        self.q, self.k, self.last = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(12, 3)
+        self.register_buffer("mask", torch.triu(torch.ones(3, 3, dtype=torch.bool), 1))
+
+    def forward(self, x):
+        scores = (self.q(x) @ self.k(x).transpose(-1, -2)).masked_fill(self.mask, float("-inf"))
+        return self.last((torch.softmax(scores, -1) @ x).flatten(1))
+
+
+class Padded(nn.Module):
+    """Attention under a mask that tokens choose."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.norm, self.last = nn.Embedding(11, 8), nn.LayerNorm(8), nn.Linear(8, 3)
+
+    def forward(self, tokens):
+        x = self.norm(self.embed(tokens)).unsqueeze(1)
+        taken = nn.functional.scaled_dot_product_attention(x, x, x, attn_mask=(tokens != 0)[:, None, None, :])
+        return self.last(taken[:, 0, 0])
+
+
+TOKENS = torch.tensor([[1, 2, 3, 0, 0], [4, 5, 6, 7, 8]])
+
+
+@pytest.mark.parametrize(
+    ("module", "shape", "images", "kind"),
+    [(Masked, (3, 4), torch.linspace(-1, 1, 24).reshape(2, 3, 4), "matmul"), (Padded, (5,), TOKENS, "layer_norm")],
+    ids=["causal", "padding"],
+)
+def test_what_a_mask_takes_out_stays_taken_out(module, shape, images, kind):
+    torch.manual_seed(0)
+    graph = capture(module().eval(), shape, images.dtype)
+    keep = Keep.of([next(node.name for node in graph.nodes if node.operator == kind)])
+    cpu = torch.device("cpu")
+    worker = Worker(graph, parse_arithmetic("fp16"), Ladder.of("auto", REFERENCE), cpu, cpu, False, None, None, keep)
+    assert {row.verdict for row in worker.batch(images, 0, None)} == {"proved"}
+    program = Program.of(graph, parse_arithmetic("fp16"), keep=keep)
+    stored = program.inputs(images)
+    assert execute(program, stored).finite.all()
+    assert execute(program, stored, native=True).finite.all()
+
+
+def test_a_cast_of_what_every_run_has_is_no_guess():
+    """Zero stays zero, and a known number is rounded once, to what it is rounded to."""
+    x = Enclosure.exact(torch.tensor([[0.0, 1 + 2.0**-11, -torch.inf, 1.0]], dtype=torch.float64))
+    result = BY_NAME["cast"].error_rule(parse_arithmetic("fp16"), {}, x)
+    assert result.fresh.tolist() == [[0.0, 2.0**-11, 0.0, 0.0]]
+
+
+def test_sums_that_are_kept_are_long_on_a_gpu(monkeypatch):
+    """The switch of CUDA's products is off within a node whose sums are kept, and as it was behind it."""
+    products = torch.backends.cuda.matmul
+    if not hasattr(products, "allow_fp16_accumulation"):
+        pytest.skip("this torch has no such switch")
+    program = branches(sums=("linear",), accumulate="fp16")
+    seen = {}
+    linear = BY_NAME["linear"]
+    monkeypatch.setitem(
+        BY_NAME,
+        "linear",
+        replace(linear, apply=lambda *given: seen.setdefault("linear", products.allow_fp16_accumulation) or linear.apply(*given)),
+    )
+    with device_flags(program.arithmetic):
+        execute(program, torch.zeros(1, 2, 3, 3), native=True)
+        assert products.allow_fp16_accumulation
+    assert seen == {"linear": False}

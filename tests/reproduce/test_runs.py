@@ -1,6 +1,9 @@
 """A small experiment from end to end: runs on disk that are not trained twice, the trained networks, the document."""
 
 import dataclasses
+import gc
+import multiprocessing
+import time
 
 import msgspec
 import pytest
@@ -53,6 +56,27 @@ def test_what_is_there_is_not_trained_again(made):
     again = results(PLAN, Where(folder, None, None, "cpu"), workers=1, on_progress=lambda done, total: counts.append((done, total)))
     assert again == found
     assert counts == [(len(RUNS), len(RUNS))]
+
+
+def test_an_interruption_ends_the_runs_at_hand(tmp_path):
+    """As Ctrl-C while runs that would take minutes are trained; what was done stays."""
+    slow = tuple(settings(epochs=500, seed=seed) for seed in range(40))
+    plan = dataclasses.replace(PLAN, settings=(settings(epochs=1), *slow), studied=())
+
+    def interrupt(done, total):
+        if done == 1:
+            raise KeyboardInterrupt
+
+    before = set(multiprocessing.active_children())
+    start = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        results(plan, Where(tmp_path, None, None, "cpu"), workers=2, on_progress=interrupt)
+    gc.collect()
+    for process in set(multiprocessing.active_children()) - before:
+        process.join(20)
+    assert set(multiprocessing.active_children()) <= before
+    assert time.monotonic() - start < 60
+    assert len(list((tmp_path / "runs").glob("*.json"))) == 1
 
 
 def test_one_process_and_several_give_the_same(made, tmp_path):

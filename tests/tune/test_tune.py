@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import json
+import pickle
 
 import jsonschema
 import msgspec
@@ -19,7 +20,7 @@ from precisionkit.capture import capture
 from precisionkit.certify import Settings, certify
 from precisionkit.cli import main
 from precisionkit.data import load_dataset
-from precisionkit.errors import ReportError, UnusableModelError, UsageError
+from precisionkit.errors import ReportError, UnsupportedArithmeticError, UnusableModelError, UsageError
 from precisionkit.evaluate import Program, execute
 from precisionkit.mixed import Keep
 from precisionkit.models import bundled_model, load_model
@@ -170,6 +171,36 @@ def test_the_patched_model_runs_the_certified_program(digits, short_sums, tmp_pa
     assert torch.equal(compiled(images), patched(images))
 
 
+def patched_with(**changes):
+    model = load_model(DIGITS)
+    plan = make_plan(model, load_dataset("digits", limit=5), parse_arithmetic("fp16"), Wanted(at="proved"))
+    return precisionkit.apply(model.module, msgspec.structs.replace(plan, arithmetic=msgspec.structs.replace(plan.arithmetic, **changes)))
+
+
+@pytest.mark.parametrize("changes", [{"fuse": "epilogue"}, {"order": "exact"}])
+def test_what_no_kernel_of_torch_runs_is_not_patched(changes):
+    with pytest.raises(UnsupportedArithmeticError, match="of which torch's kernels, which store every operator's result, are no runs"):
+        patched_with(**changes)
+
+
+def test_a_cpu_runs_no_short_sums():
+    with pytest.raises(UnsupportedArithmeticError, match="which is no run of fp16/fp16-any: move the model to a GPU"):
+        patched_with(accumulate="binary16")(torch.zeros(1, 1, 8, 8))
+
+
+def test_the_formats_of_a_patched_model_are_not_changed():
+    patched = patched_with(kept=("conv2d",))
+    images = torch.rand(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    expected = patched(images)
+    for change in (patched.half, patched.float, lambda: patched.to(torch.bfloat16)):
+        with pytest.raises(UsageError, match="The formats of a patched model are those that were certified"):
+            change()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(patched(images), expected)
+    assert torch.equal(copy.deepcopy(patched)(images), expected)
+    assert torch.equal(pickle.loads(pickle.dumps(patched)).to("cpu")(images), expected)
+
+
 def test_a_plan_for_another_model_is_refused(short_sums):
     plan = msgspec.structs.replace(short_sums[1], arithmetic=msgspec.structs.replace(short_sums[1].arithmetic, kept=("conv2d_7",)))
     with pytest.raises(UnusableModelError, match="keeps the node 'conv2d_7', which this one has not"):
@@ -199,7 +230,7 @@ def test_names_are_those_of_the_onnx_file(digits, tmp_path):
     own = {node.name for node in file.graph.node}
     loaded = load_model(tmp_path / "net.onnx")
     graph = capture(loaded.module, (1, 8, 8))
-    everything = kept_nodes(graph, Keep.of(node.name for node in graph.nodes))
+    everything = kept_nodes(graph, Keep.of(node.name for node in graph.nodes if node.record.stores))
     names = onnx_names(loaded.module, everything)
     assert set(names) == own
     direct = onnx_names(digits[0].module, kept_nodes(capture(digits[0].module, (1, 8, 8)), Keep.of(["conv2d_1", "linear"])))
