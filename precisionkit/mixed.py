@@ -69,9 +69,9 @@ def check_keep(graph: Graph, keep: Keep) -> None:
     known = {node.name: node for node in graph.nodes if not node.record.hidden}
     for name in sorted(keep.nodes | keep.sums):
         if name not in known:
-            some = ", ".join([*known][:8])
+            some = ", ".join([*known][:8]) + (", ..." if len(known) > 8 else "")
             raise UsageError(
-                f"The network has no node '{name}' to keep in binary32; 'precisionkit inspect' lists its {len(known)} nodes: {some}, ..."
+                f"The network has no node '{name}' to keep in binary32; 'precisionkit inspect' lists its {len(known)} nodes: {some}."
             )
     for name in sorted(keep.nodes):
         if not can_keep(graph, known[name]):

@@ -140,6 +140,7 @@ def _train(options: dict[str, Any], request: _Request, talk: Console) -> int:
     from precisionkit.processes import join_processes
     from precisionkit.training import DivergedError, Job, Output, Settings, keep_freed_memory
     from precisionkit.training import train as run_training
+    from precisionkit.training.checkpoint import CHECKPOINT
 
     if request.threads is not None:
         torch.set_num_threads(request.threads)
@@ -156,6 +157,8 @@ def _train(options: dict[str, Any], request: _Request, talk: Console) -> int:
     )
     with join_processes(find_torch_device(request.device)) as members, memory_errors():
         job = Job.load(settings, root=None if request.data_root is None else str(request.data_root), download=request.download)
+        if request.resume and members.leads and not request.quiet and not (output.folder / CHECKPOINT).exists():
+            talk.print(f"There is no run in {output.folder} to go on with: it begins anew.", markup=False)
         teller = _Teller(job, output.folder, members, request, talk)
         try:
             with progress(talk, f"training in {settings.precision}", quiet=teller.quiet) as advance:

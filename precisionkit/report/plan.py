@@ -91,7 +91,8 @@ class Plan(_Record, frozen=True, kw_only=True):
     nodes_to_exclude : tuple of str
         Patterns for ModelOpt's AutoCast, each for one node of an ONNX file.
     node_block_list : tuple of str
-        Names of the same nodes, for the float16 converters of ONNX Runtime and onnxconverter-common.
+        Names of the same nodes, for the float16 converters of ONNX Runtime and onnxconverter-common; not of those whose sums alone are
+        kept, which they cannot do.
     """
 
     schema: Literal["precisionkit.plan/1"] = PLAN_SCHEMA
@@ -122,7 +123,14 @@ def render_plan(plan: Plan) -> RenderableType:
         what = ", ".join(name for name in ("weights", "sums", "result") if getattr(node, name)) or "operands"
         table.add_row(*map(Text, (node.name, node.operator, node.module, what, f"{node.parameters:,}")))
     heading = f"{plan.model.arch} on {plan.data.name}: {plan.arithmetic.storage}, sums in {plan.arithmetic.accumulate}\n"
-    return Group(Text(heading), *([table] if plan.nodes else []), Text(), _costs(plan), Text(_conclusion(plan), style="bold"))
+    return Group(
+        Text(heading),
+        *([table] if plan.nodes else []),
+        Text(),
+        _costs(plan),
+        *([Text(_options(plan))] if plan.nodes else []),
+        Text(_conclusion(plan), style="bold"),
+    )
 
 
 def _costs(plan: Plan) -> Table:
@@ -134,12 +142,30 @@ def _costs(plan: Plan) -> Table:
     return table
 
 
+def _counted(count: int) -> str:
+    return f"{count} node{'s' * (count != 1)}"
+
+
+def _kept(plan: Plan) -> str:
+    """What is kept, in words."""
+    sums = set(plan.arithmetic.kept_sums)
+    whole = sum(node.name not in sums for node in plan.nodes)
+    parts = ([_counted(whole)] if whole else []) + ([f"the sums of {_counted(len(sums))}"] if sums else [])
+    return f"{' and '.join(parts)} kept in fp32" if parts else "nothing kept in fp32"
+
+
+def _options(plan: Plan) -> str:
+    """The options with which `certify` keeps the same."""
+    options = [f"--keep-fp32 {name}" for name in plan.arithmetic.kept] + [f"--keep-sums {name}" for name in plan.arithmetic.kept_sums]
+    return f"The same for certify: {' '.join(options)}"
+
+
 def _conclusion(plan: Plan) -> str:
     def share(found: Certified) -> str:
         count = found.proved + (found.probable if plan.at == "probable" else 0)
         return f"{count:,} of {found.inputs:,} inputs"
 
-    kept = f"{len(plan.nodes)} nodes kept in fp32" if plan.nodes else "nothing kept in fp32"
+    kept = _kept(plan)
     if plan.reached:
         return f"With {kept}, {share(plan.after)} are {plan.at}{' or better' * (plan.at == 'probable')}, all in half {share(plan.before)}."
     return (

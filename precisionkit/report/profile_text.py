@@ -141,4 +141,7 @@ def _advice(profile: Profile) -> Iterable[str]:
     elif subnormal and subnormal[1] > _SUBNORMAL:
         yield f"{100 * subnormal[1]:.3g} % of the results of '{subnormal[0].name}' are subnormal: scaling them up would keep more bits."
     elif adds and adds[0].format:
-        yield f"Keeping the result of '{adds[0].name}' in binary32 would take away the largest part of that error."
+        yield (
+            f"Keeping '{adds[0].name}' and what reads its result in fp32 would take away the largest part of that error; "
+            "'precisionkit tune' finds what is enough."
+        )

@@ -71,7 +71,7 @@ def make_plan(
     trials = Trials(model, data, graph, arithmetic, wanted.at, wanted.effort, wanted.confidence)
     found = search(trials, wanted.target, tell)
     nodes = kept_nodes(graph, found.keep)
-    names = onnx_names(model.module, nodes)
+    names = onnx_names(model.module, [node for node in nodes if node.name not in found.keep.sums])  # converters know no sums alone
     probable = any(one.verdict == "probable" for one in found.after.values())
     return Plan(
         model=model_info(model),

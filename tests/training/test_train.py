@@ -267,3 +267,11 @@ import json; print(json.dumps([(event.step, event.value) for event in log.Scalar
     logged = json.loads(read.stdout)
     assert [step for step, _ in logged] == [1, 2, 3]
     assert [value for _, value in logged] == pytest.approx([epoch.accuracy for epoch in done.history])
+
+
+def test_going_on_with_nothing_is_told(tmp_path):
+    result = CliRunner().invoke(
+        main, ["train", "digits_cnn", "--data", "digits", "--epochs", "1", "--resume", "--out", str(tmp_path / "run")]
+    )
+    assert result.exit_code == 0
+    assert f"There is no run in {tmp_path / 'run'} to go on with: it begins anew." in result.stderr.replace("\n", " ")

@@ -250,3 +250,15 @@ def test_the_command_writes_a_plan(tmp_path):
     found = json.loads((tmp_path / "plan.json").read_text())
     jsonschema.validate(found, published_schema("plan"))
     assert msgspec.json.decode((tmp_path / "plan.json").read_bytes(), type=Plan).reached
+
+
+def test_sums_alone_are_told_apart_and_not_given_to_converters(digits):
+    graph_plan = make_plan(*digits, parse_arithmetic("fp16", "fp16"), Wanted(target=95, at="proved"))
+    assert graph_plan.arithmetic.kept == ()
+    assert graph_plan.arithmetic.kept_sums
+    assert graph_plan.node_block_list == ()
+    said = Console(width=200)
+    with said.capture() as text:
+        said.print(render_plan(graph_plan))
+    assert f"The same for certify: --keep-sums {graph_plan.arithmetic.kept_sums[0]}" in text.get()
+    assert "With the sums of 1 node kept in fp32" in text.get()
