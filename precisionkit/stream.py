@@ -212,15 +212,16 @@ def run_batches(
         stream.check(resume=keeping.resume)
         members.wait()  # before any process writes
     found = {} if stream is None else stream.read()
-    if stream is not None:
-        stream.begin(members.rank)
     before = sum(batch.seconds["all"] for batch in found.values())
-    mine, complete = starts[members.rank :: members.world], True
+    mine, complete, begun = starts[members.rank :: members.world], True, False
     try:
         for done, first in enumerate(mine):
             if first not in found:
                 found[first] = decide(first)
                 if stream is not None:
+                    if not begun:
+                        stream.begin(members.rank)
+                    begun = True
                     stream.add(members.rank, found[first])
             on_progress(done + 1, len(mine))
         members.wait()

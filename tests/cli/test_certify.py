@@ -206,7 +206,7 @@ def test_batches_and_native_kernels_change_no_proof(tmp_path):
 def test_every_option_reaches_certify(monkeypatch):
     seen = []
 
-    def record(model, data, arithmetic, settings, on_progress):
+    def record(model, data, arithmetic, settings, on_progress, keeping):
         seen.append((model.preprocess, len(data.images), data.split, arithmetic.name, settings))
         raise RefutedError("stop")
 

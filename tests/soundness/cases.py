@@ -119,6 +119,7 @@ CASES = (
     Case("select", {"dim": 1, "index": 1}, ((2, 3, 2),)),
     Case("cat", {"dim": 1}, ((2, 3), (2, 2))),
     Case("clone", {}, ((2, 3),)),
+    Case("cast", {}, ((2, 6),)),
     Case("pad", {"pad": (1, 2), "value": 0.1}, ((2, 3),)),
     Case("pad", {"pad": (1, 1), "mode": "reflect"}, ((2, 2, 3),)),
 )
