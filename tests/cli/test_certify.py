@@ -296,6 +296,7 @@ def test_an_interruption_keeps_what_was_done(tmp_path):
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background job ignores it
     )
     first = process.stderr.readline()  # a line of progress after ten seconds
     assert "inputs/s" in first, first
