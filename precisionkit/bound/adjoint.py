@@ -30,8 +30,12 @@ from precisionkit.graph import Graph
 
 def model_of_rounding(arithmetic: Arithmetic) -> str:
     """What a `probable` verdict takes for granted beside the assumptions of the arithmetic."""
-    dots = ", of dot products" if arithmetic.unbiased_sums else ", of the reference program's dot products"
-    worst = "" if arithmetic.unbiased_sums else " Errors of the half program's dot products count in the worst case."
+    dots = (
+        ", of dot products"
+        if arithmetic.unbiased_sums
+        else ", of dot products that sum in binary32 to nearest (the reference program's, and those of nodes kept in binary32)"
+    )
+    worst = "" if arithmetic.unbiased_sums else " Errors of the half program's other dot products count in the worst case."
     return (
         f"For 'probable' verdicts, a model of rounding: the rounding errors of stores{dots} and of other sums have mean zero given all "
         f"earlier ones.{worst}"

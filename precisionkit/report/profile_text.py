@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from precisionkit.formats import parse_format
-from precisionkit.report.profile import Ladder, NodeProfile, Profile
+from precisionkit.report.profile import NodeProfile, Profile
 
 _BAR, _NAME, _OPERATOR = 8, 17, 12
 """Characters of the longest bar, and of names."""
@@ -78,11 +78,11 @@ def _base(profile: Profile) -> str:
 
 
 def _ladder(profile: Profile) -> Table:
-    of: Callable[[Ladder], float | None] = (lambda l: l.truth) if _base(profile) == "true" else (lambda l: l.measured)  # noqa: E741
+    base = "truth" if _base(profile) == "true" else "measured"
     table = _table("node", "entries", "a priori", "running", "zonotope", "probable", "measured", "truth")
     for node in (node for node in profile.nodes if node.ladder.entries):
         ladder = node.ladder
-        rungs = (_with_ratio(getattr(ladder, name), of(ladder)) for name in _RUNGS)
+        rungs = (_with_ratio(getattr(ladder, name), getattr(ladder, base)) for name in _RUNGS)
         table.add_row(*map(Text, (_short(node.name, _NAME), str(ladder.entries), *rungs, _number(ladder.measured), _number(ladder.truth))))
     return table
 

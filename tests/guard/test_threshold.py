@@ -18,8 +18,8 @@ from precisionkit.guard.threshold import allowed_scores, choose, inputs_needed, 
     ("risk", "confidence", "needed"), [("0.001", "0.99", 4603), ("0.0001", "0.99", 46050), ("0.5", "0.7", 2), ("0.1", "0.99", 44)]
 )
 def test_the_inputs_needed_are_the_least_by_rational_arithmetic(risk, confidence, needed):
-    failure = lambda n: (1 - Fraction(risk)) ** n  # noqa: E731
-    assert failure(needed) <= 1 - Fraction(confidence) < failure(needed - 1)
+    kept = 1 - Fraction(risk)
+    assert kept**needed <= 1 - Fraction(confidence) < kept ** (needed - 1)
     assert inputs_needed(float(risk), float(confidence)) == needed
     assert allowed_scores(needed - 1, float(risk), float(confidence)) is None
 

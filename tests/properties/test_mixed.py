@@ -251,6 +251,14 @@ def test_a_cast_of_what_every_run_has_is_no_guess():
     assert result.fresh.tolist() == [[0.0, 2.0**-11, 0.0, 0.0]]
 
 
+def test_the_bound_of_a_cast_is_attained():
+    """A run may store 1 + 2**-11, which is rounded to 1: not less than u ufp would do."""
+    x = Enclosure(torch.tensor([[1 + 2.0**-11 - 2.0**-40]], dtype=torch.float64), torch.tensor([[2.0**-40]], dtype=torch.float64))
+    result = BY_NAME["cast"].error_rule(parse_arithmetic("fp16"), {}, x)
+    assert float(store(torch.tensor(1 + 2.0**-11), parse_arithmetic("fp16").storage)) == 1
+    assert result.fresh.item() == 2.0**-11
+
+
 def test_sums_that_are_kept_are_long_on_a_gpu(monkeypatch):
     """The switch of CUDA's products is off within a node whose sums are kept, and as it was behind it."""
     products = torch.backends.cuda.matmul
