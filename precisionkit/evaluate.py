@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
@@ -19,6 +19,9 @@ from precisionkit.graph import Graph, Node, interpret
 from precisionkit.mixed import CAST, NOTHING, Keep, mixed
 from precisionkit.ops import run_rounded
 from precisionkit.ops._store import DTYPES, store
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -134,6 +137,12 @@ class Run:
 
     logits: Tensor
     finite: Tensor
+
+
+def untraced(function: Callable[P, T]) -> Callable[P, T]:
+    """Have torch.compile call a function as it is: one that sets switches or depends on numbers cannot be traced."""
+    called: Callable[P, T] = torch.compiler.disable(function)
+    return called
 
 
 RunNode = Callable[[Node, tuple[Any, ...]], Tensor]

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from precisionkit.arithmetic import parse_arithmetic
 from precisionkit.capture import capture
 from precisionkit.errors import ReportError, UnsupportedArithmeticError, UnusableModelError, UsageError
-from precisionkit.evaluate import Program, device_flags, has_fast_run, native_node
+from precisionkit.evaluate import Program, device_flags, has_fast_run, native_node, untraced
 from precisionkit.graph import Node, interpret
 from precisionkit.mixed import Keep
 from precisionkit.ops._store import DTYPES
@@ -40,7 +40,7 @@ class Patched(nn.Module):
             self.register_buffer(place, program.constants[name].to(DTYPES[program.format_of(name)]))
         self.eval()
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]  # the switches that it sets cannot be traced
+    @untraced
     def forward(self, x: Tensor) -> Tensor:
         """Run a batch.
 
@@ -70,7 +70,7 @@ class Patched(nn.Module):
                 raise UsageError(
                     "The formats of a patched model are those that were certified, and are not changed; move it by .to(device) alone."
                 )
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # torch's own has no types
         return self
 
 

@@ -18,6 +18,8 @@ from precisionkit.cli.shared import (
     access_options,
     arithmetic_options,
     command_line,
+    confidence_option,
+    effort_option,
     guarded,
     memory_errors,
     progress,
@@ -91,21 +93,8 @@ class _Request:
     help="interval: fast, for one or two layers. zonotope: correlations kept, for deep networks. auto: the cheapest that decides each "
     "input. adjoint: probabilities under a model of random rounding.",
 )
-@click.option(
-    "--effort",
-    type=click.FloatRange(0),
-    metavar="N",
-    help="Limit of the zonotope and adjoint methods' work for one input, in forward passes [default: 6000]; beyond it "
-    "interval bounds remain.",
-)
-@click.option(
-    "--confidence",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    default=1e-6,
-    show_default=True,
-    metavar="P",
-    help="Largest probability that a 'probable' verdict is wrong, under the model of random rounding.",
-)
+@effort_option
+@confidence_option
 @click.option("--device", default="cpu", show_default=True, help="Where both programs run: cpu, cuda, cuda:1 or mps.")
 @click.option("--batch-size", type=click.IntRange(min=1), metavar="N", help="[default: by the size of the network]")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), metavar="FILE", help="Write the whole report as JSON.")

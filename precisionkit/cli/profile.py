@@ -16,6 +16,7 @@ from precisionkit.cli.shared import (
     Source,
     access_options,
     arithmetic_options,
+    confidence_option,
     guarded,
     memory_errors,
     progress,
@@ -67,14 +68,7 @@ class _Request:
     metavar="N",
     help="Limit of the work of sharpening enclosures for one input of the ladder, in forward passes.",
 )
-@click.option(
-    "--confidence",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    default=1e-6,
-    show_default=True,
-    metavar="P",
-    help="Largest probability that any 'probable' bound fails, under the model of random rounding.",
-)
+@confidence_option
 @click.option("--batch-size", type=click.IntRange(min=1), metavar="N", help="[default: by the size of the network]")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), metavar="FILE", help="Write everything as JSON.")
 @access_options

@@ -296,6 +296,23 @@ arithmetic_options = together(
 )
 
 
+effort_option = click.option(
+    "--effort",
+    type=click.FloatRange(0),
+    metavar="N",
+    help="Limit of the zonotope and adjoint methods' work for one input, in forward passes [default: 6000]; beyond it "
+    "interval bounds remain.",
+)
+confidence_option = click.option(
+    "--confidence",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    default=1e-6,
+    show_default=True,
+    metavar="P",
+    help="Largest probability that what is called probable is wrong, under the model of random rounding.",
+)
+
+
 def guarded(
     work: Callable[[Console], int], *, less: str, interrupted: str = "Interrupted before there was a result; nothing was written."
 ) -> int:

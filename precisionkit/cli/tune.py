@@ -17,6 +17,8 @@ from precisionkit.cli.shared import (
     Source,
     access_options,
     arithmetic_options,
+    confidence_option,
+    effort_option,
     guarded,
     memory_errors,
     show,
@@ -61,15 +63,8 @@ class _Request:
     show_default=True,
     help="The weakest verdict that counts for the target.",
 )
-@click.option("--effort", type=click.FloatRange(0), metavar="N", help="As for certify [default: 6000].")
-@click.option(
-    "--confidence",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    default=1e-6,
-    show_default=True,
-    metavar="P",
-    help="As for certify.",
-)
+@effort_option
+@confidence_option
 @click.option("--json", "json_file", type=click.Path(path_type=Path), metavar="FILE", help="Write the plan, for precisionkit.apply.")
 @access_options
 def tune(**options: Any) -> None:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from precisionkit.errors import UnusableDataError, UsageError
+from precisionkit.evaluate import untraced
 from precisionkit.formats import BFLOAT16, BINARY16
 from precisionkit.guard.half import check_logits, half_of, margins
 from precisionkit.guard.identity import check_same
@@ -80,7 +81,7 @@ class GuardedHalf(nn.Module):
             check_logits(logits)
             return logits.float(), ~(margins(logits) > self.plan.threshold)
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    @untraced
     def _settled(self, x: Tensor, logits: Tensor, falls_back: Tensor) -> Tensor:
         """Rerun rows, as one batch."""
         fallen_back = falls_back.cpu()

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from precisionkit.arithmetic import parse_arithmetic
 from precisionkit.capture import capture
 from precisionkit.errors import UnusableModelError, UsageError
-from precisionkit.evaluate import Program, execute
+from precisionkit.evaluate import Program, execute, untraced
 from precisionkit.formats import Format
 from precisionkit.graph import Graph
 from precisionkit.ops._store import DTYPES, store
@@ -46,7 +46,7 @@ class RoundedHalf(nn.Module):
             self._programs[device] = Program.of(self._graph, self._arithmetic, device)
         return self._programs[device]
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    @untraced
     def forward(self, x: Tensor) -> Tensor:
         """Half logits of a batch of binary32 inputs, or of tokens."""
         storage = self._arithmetic.storage
