@@ -22,6 +22,9 @@ from precisionkit.graph import Node, interpret
 from precisionkit.ops._store import store_error
 from precisionkit.outward import U, add_up, hypot_up, mul_up, sum_of_products_up
 
+_LEAST = 2.0**-300
+"""Least radius that is not zero; far below the smallest number of every format."""
+
 
 @dataclass(frozen=True)
 class _Last:
@@ -64,7 +67,7 @@ def stored(arithmetic: Arithmetic, result: Bounded, *, unstored: bool = False) -
     nothing = torch.zeros_like(result.carried)
     if result.fresh is None:
         no = torch.zeros((), dtype=torch.bool, device=result.centre.device).expand(result.centre.shape[0])
-        return Stored(result.carried, nothing, nothing, nothing, ~no, no)
+        return Stored(_not_tiny(result.carried), nothing, nothing, nothing, ~no, no)
     # scores that a mask takes out, on purpose: minus infinity in every run
     masked = (result.centre == -torch.inf) & (result.carried == 0) & (result.fresh == 0)
     before = add_up(result.carried, result.fresh).masked_fill(masked, 0.0)
@@ -81,7 +84,14 @@ def stored(arithmetic: Arithmetic, result: Bounded, *, unstored: bool = False) -
         excluded = excluded & (result.stored_before < storage.overflow_threshold).flatten(1).all(1)
     least = size * (1 - 2.0**-50) - before
     certain = (least >= storage.overflow_threshold).flatten(1).any(1)
-    return Stored(add_up(result.carried, local).masked_fill(masked, 0.0), local, unbiased, bias, excluded, certain)
+    same = masked | ((result.carried == 0) & (local == 0))
+    radius = _not_tiny(add_up(result.carried, local).masked_fill(same, 0.0))
+    return Stored(radius, local, unbiased, bias, excluded, certain)
+
+
+def _not_tiny(radius: Tensor) -> Tensor:
+    """Raise radii that have no reciprocal, save zeros: sketches measure their samples by radii."""
+    return torch.where(radius == 0, 0.0, radius.clamp_min(_LEAST))
 
 
 def _spread(fresh: Tensor, spread: Tensor | None, store: Tensor) -> Tensor:

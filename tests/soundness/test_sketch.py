@@ -6,15 +6,19 @@ from dataclasses import replace
 import pytest
 import torch
 from scipy.stats import binom
+from torch import nn
 
 from precisionkit.arithmetic import parse_arithmetic
 from precisionkit.bound import substitution as module_function
+from precisionkit.bound.adjoint import FINE, Claimed
 from precisionkit.bound.interval import interval
 from precisionkit.bound.pulling import direct_sums
 from precisionkit.bound.sketch import CauchySketch, NormalSketch, _State, normal_factor, rank_and_factor
 from precisionkit.bound.substitution import CONFIRMED, FAILURE, PILOT, SAMPLES, Screened
 from precisionkit.bound.walk import Costs, bounds, relied_on, row_sums
-from precisionkit.evaluate import execute
+from precisionkit.capture import capture
+from precisionkit.evaluate import Program, execute
+from precisionkit.mixed import Keep
 from precisionkit.ops.adjoint import Lines
 
 from .test_networks import NETWORKS, adversary, assert_inside, program
@@ -140,6 +144,26 @@ def test_a_program_whose_rounding_the_samples_cannot_bear_gets_no_bound():
 
     screened(made, inputs, interval(made, inputs).classes, Keeping())
     assert any(torch.isinf(bound).all() for bound, _, _ in seen[1:])
+
+
+def test_values_that_are_the_same_in_every_run_leave_a_sketch_its_bounds():
+    """A cast of exact zeros has a radius of zero: no number so small that it has no reciprocal, which all samples were measured by."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 3)).eval()
+    with torch.no_grad():
+        net[0].bias[:4] = -100
+    made = Program.of(capture(net, (8,)), parse_arithmetic(), keep=Keep.of(["linear"]))
+    inputs = made.inputs(torch.rand(1, 8))
+    radii = []
+    interval(made, inputs, observe=lambda node, enclosure: radii.append((node.name, enclosure.radius)))
+    assert all((radius[radius != 0] >= 2.0**-300).all() for _, radius in radii)
+    assert (dict(radii)["relu.cast"] == 0).sum() >= 4
+    strategy = Claimed(Costs(made.graph), FINE, 1e9, 6.0, 1e-7)
+    with direct_sums():
+        bounds(made, inputs, torch.tensor([0]), strategy)
+    for sketch in (strategy._random, strategy._worst):
+        assert sketch._shares.max() < 1e-9
+        assert sketch.bound(made.graph.output, 0.0).isfinite().all()
 
 
 def test_a_sample_of_extreme_numbers_counts_as_infinite_and_the_others_still_bound(monkeypatch):
