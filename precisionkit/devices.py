@@ -7,7 +7,7 @@ import re
 import torch
 
 from precisionkit.arithmetic import ANY, Order, parse_order
-from precisionkit.errors import UsageError
+from precisionkit.errors import UnsupportedArithmeticError, UsageError
 from precisionkit.formats import BFLOAT16, BINARY32, Format
 
 _UNITS = {(7, 0): "volta", (7, 2): "volta", (8, 0): "ampere", (8, 6): "ampere", (8, 7): "ampere", (8, 9): "ada", (9, 0): "hopper"}
@@ -40,11 +40,23 @@ def order_of(device: torch.device, storage: Format, accumulate: Format) -> Order
     ----------
     storage, accumulate : Format
         Of the program.
+
+    Raises
+    ------
+    UnsupportedArithmeticError
+        A GPU has, or may have, tensor cores of which nothing is known: they may truncate, which no order of rounded sums covers.
     """
     if device.type != "cuda" or torch.version.hip is not None or storage == BINARY32 or accumulate != BINARY32:
         return ANY
     major, minor = torch.cuda.get_device_capability(device)
+    if (major, minor) < ((8, 0) if storage == BFLOAT16 else (7, 0)):
+        return ANY  # no tensor cores for the format
     unit = "blackwell" if major in (10, 12) else _UNITS.get((major, minor))
-    if unit is None or (unit == "volta" and storage == BFLOAT16):
-        return ANY
+    if unit is None:
+        name = f"{torch.cuda.get_device_name(device)} (compute capability {major}.{minor})"
+        raise UnsupportedArithmeticError(
+            f"How the tensor cores of {name} sum is not known, and tensor cores that are known truncate: name an --order that covers them "
+            "(tensorcore:volta cuts most) and probe it with 'precisionkit probe', or leave out --device cuda to say what holds for kernels "
+            "that round every sum."
+        )
     return parse_order(f"gpu:{unit}")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -45,6 +46,15 @@ class LogitBounds:
     def of(cls, logits: Enclosure, classes: Tensor, gap_error: Tensor, overflow: Tensor, certain_overflow: Tensor) -> LogitBounds:
         """Bounds that rest on no random numbers."""
         return cls(logits.centre, logits.radius, classes, gap_error, overflow, certain_overflow, torch.zeros_like(logits.centre[:, 0]))
+
+    @classmethod
+    def joined(cls, parts: Sequence[LogitBounds]) -> LogitBounds:
+        """Bounds of several batches, one behind the other."""
+        return cls(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(cls)))
+
+    def rows(self, rows: slice) -> LogitBounds:
+        """Bounds of some inputs."""
+        return LogitBounds(*(getattr(self, field.name)[rows] for field in fields(self)))
 
     def keeps_class(self) -> Tensor:
         """Whether every run of the program predicts the class, by the repaired lemma; (batch,) bool tensor."""

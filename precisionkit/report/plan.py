@@ -63,6 +63,19 @@ class Certified(_Record, frozen=True, kw_only=True):
     flipped: Count
 
 
+class Uncertified(_Record, frozen=True, kw_only=True):
+    """An input that the plan leaves without a certificate, and why; numbers as in a report's input."""
+
+    index: Count
+    margin: float | None
+    bound: float | None
+    reason: str | None
+
+
+LISTED = 20
+"""Inputs that a plan lists as left."""
+
+
 class Plan(_Record, frozen=True, kw_only=True):
     """What to keep in binary32, so that enough inputs are certified.
 
@@ -85,7 +98,9 @@ class Plan(_Record, frozen=True, kw_only=True):
     nodes : tuple of KeptNode
         In the order of the network.
     before, after : Certified
-        All in half; with the plan.
+        All in half, of the hardest inputs up to where too few were left to reach the target; of all inputs with the plan.
+    uncertified : tuple of Uncertified
+        Inputs that are not certified with the plan, the largest margins first, at most `LISTED`.
     half, kept, fp32 : Cost
         All in half; with the plan; all in binary32.
     nodes_to_exclude : tuple of str
@@ -108,6 +123,7 @@ class Plan(_Record, frozen=True, kw_only=True):
     nodes: tuple[KeptNode, ...]
     before: Certified
     after: Certified
+    uncertified: tuple[Uncertified, ...]
     half: Cost
     kept: Cost
     fp32: Cost
@@ -161,15 +177,26 @@ def _options(plan: Plan) -> str:
 
 
 def _conclusion(plan: Plan) -> str:
-    def share(found: Certified) -> str:
-        count = found.proved + (found.probable if plan.at == "probable" else 0)
-        return f"{count:,} of {found.inputs:,} inputs"
+    def certified(found: Certified) -> int:
+        return found.proved + (found.probable if plan.at == "probable" else 0)
 
-    kept = _kept(plan)
+    hardest = "the hardest " if plan.before.inputs < plan.after.inputs else ""
+    before = f"all in half {certified(plan.before):,} of {hardest}{plan.before.inputs:,}"
+    level = f"{plan.at}{' or better' * (plan.at == 'probable')}"
+    said = f"with {_kept(plan)}, {certified(plan.after):,} of {plan.after.inputs:,} inputs are {level}, {before}."
     if plan.reached:
-        return f"With {kept}, {share(plan.after)} are {plan.at}{' or better' * (plan.at == 'probable')}, all in half {share(plan.before)}."
+        return f"W{said[1:]}"
+    other = ", or --at probable" if plan.at == "proved" else ""
+    return f"The target of {plan.target:g} % is not reached: {said} {_why(plan)} Try a larger --effort, shorter sums (--order){other}."
+
+
+def _why(plan: Plan) -> str:
+    """What stands in the way of the inputs that are left."""
+    compared = [one for one in plan.uncertified if one.margin is not None and one.bound is not None]
+    if not compared:
+        return f"Of what is left: {plan.uncertified[0].reason}." if plan.uncertified else ""
+    margin, least = compared[0].margin, min(one.bound or 0.0 for one in compared)
     return (
-        f"The target of {plan.target:g} % is not reached: with {kept}, {share(plan.after)} are {plan.at}, all in half "
-        f"{share(plan.before)}; "
-        "what is left has margins that the bounds of fp32 itself do not stay below. Try a larger --effort, or --at probable."
+        f"The margins of what is left, up to {margin:.3g}, are below what the bounds allow two programs to differ by, {least:.3g} or more: "
+        "fp32 itself, in sums of any order the arithmetic allows, is not proved to differ less."
     )

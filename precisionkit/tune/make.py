@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -12,7 +13,7 @@ from precisionkit.errors import UsageError
 from precisionkit.evaluate import Program
 from precisionkit.models import LoadedModel
 from precisionkit.report import Input
-from precisionkit.report.plan import Certified, Level, Plan
+from precisionkit.report.plan import LISTED, Certified, Level, Plan, Uncertified
 from precisionkit.task import arithmetic_info, captured, data_info, holds_tokens, model_info
 from precisionkit.tune.cost import cost_of, kept_nodes
 from precisionkit.tune.names import onnx_names, patterns
@@ -86,12 +87,18 @@ def make_plan(
         nodes=nodes,
         before=_certified(found.before.values()),
         after=_certified(found.after.values()),
+        uncertified=_uncertified([one for one in found.after.values() if not trials.counts(one)]),
         half=cost_of(Program.of(graph, arithmetic)),
         kept=cost_of(Program.of(graph, arithmetic, keep=found.keep)),
         fp32=cost_of(Program.of(graph, REFERENCE)),
         nodes_to_exclude=patterns(names),
         node_block_list=names,
     )
+
+
+def _uncertified(left: list[Input]) -> tuple[Uncertified, ...]:
+    listed = sorted(left, key=lambda one: -math.inf if one.margin is None else -one.margin)[:LISTED]
+    return tuple(Uncertified(index=one.index, margin=one.margin, bound=one.bound, reason=one.reason) for one in listed)
 
 
 def _certified(inputs: Iterable[Input]) -> Certified:

@@ -1,18 +1,20 @@
 """The search for the smallest set of nodes to keep in binary32.
 
 First-order errors say which values pay most; they give one growing family of sets.  Where in the family enough inputs are certified is
-found by bisection on a few witnesses, the hardest inputs that have to be certified; then all inputs are certified with it.  A set that
-is not enough gives new witnesses.  In the end nodes are given back, the least useful first, as long as the witnesses stay certified.
+found by bisection on a few witnesses, the hardest inputs that have to be certified; nodes are given back, the least useful first, as
+long as the witnesses stay certified.  Then all inputs are decided, the hardest first.  A set that is not enough gives a new witness.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 
+from precisionkit.formats import BINARY32
 from precisionkit.mixed import Keep
 from precisionkit.report import Input
 from precisionkit.tune.trials import Trials
@@ -35,8 +37,10 @@ class Found:
     Attributes
     ----------
     keep : Keep
-    before, after : dict of int to Input
-        Of every input, all in half and with what is kept.
+    before : dict of int to Input
+        All in half, the hardest inputs first, up to where too few are left to certify; all inputs where that is enough.
+    after : dict of int to Input
+        Of every input, with what is kept.
     reached : bool
         Whether enough inputs are certified.
     """
@@ -45,6 +49,11 @@ class Found:
     before: dict[int, Input]
     after: dict[int, Input]
     reached: bool
+
+
+def needed_of(target: float, count: int) -> int:
+    """Return how many of `count` inputs are at least `target` percent, the decimal number that was given."""
+    return math.ceil(Fraction(str(target)) * count / 100)
 
 
 def search(trials: Trials, target: float, tell: Tell = lambda said: None) -> Found:
@@ -62,116 +71,139 @@ def search(trials: Trials, target: float, tell: Tell = lambda said: None) -> Fou
     Sets are tried along one family and are not all sets: a smaller one may exist.  What is said of the set that is found is certified
     for every input, and rests on nothing of the search.
     """
-    rows = list(range(len(trials.data.images)))
-    needed = math.ceil(target / 100 * len(rows))
-    tell(f"Certifying {len(rows)} inputs all in half.")
-    before = trials.decide(rows, Keep())
-    missing = [row for row in rows if not trials.counts(before[row])]
-    if len(rows) - len(missing) >= needed:
-        return Found(Keep(), before, before, reached=True)
-    sets = _family(trials, missing)
-    witnesses = _hardest_needed(trials, missing, needed - (len(rows) - len(missing)))
-    low, after, kept = 0, before, sets[-1]
-    while True:
-        place = _bisect(trials, sets, low, witnesses, tell)
-        kept = sets[place]
-        tell(f"Certifying all inputs with {len(kept.nodes)} nodes in fp32{_sums(kept)}.")
-        after = trials.decide(rows, kept)
-        short = [row for row in rows if not trials.counts(after[row])]
-        if len(rows) - len(short) >= needed or place == len(sets) - 1:
+    count = len(trials.data.images)
+    allowed = count - needed_of(target, count)
+    _, difficulty = trials.contributions(range(count))
+    order = np.argsort(-difficulty, kind="stable").tolist()
+    tell(f"Deciding {count} inputs all in half, the hardest first.")
+    before = _settle(trials, order, Keep(), allowed)
+    if len(_short(trials, before)) <= allowed:
+        whole = _fully(trials, count, Keep(), tell)
+        return Found(Keep(), whole, whole, reached=True)
+    tell(f"{len(_short(trials, before))} of the hardest {len(before)} are not certified, and {allowed} may be left.")
+    sets = _family(trials, order[allowed:][:EXAMINED])
+    keep, reached = _along(trials, sets, order, allowed, tell)
+    return Found(keep, before, _fully(trials, count, keep, tell), reached)
+
+
+def _along(trials: Trials, sets: Sequence[Keep], order: Sequence[int], allowed: int, tell: Tell) -> tuple[Keep, bool]:
+    """The first set of the family that is enough, with what can be given back; its end, and False, if none is."""
+    witnesses, low = _hardest_needed(trials, sets[-1], order, allowed, tell), 0
+    while witnesses:
+        low = _bisect(trials, sets, low, witnesses, tell)
+        keep = _given_back(trials, sets[low], witnesses, tell)
+        tell(f"Deciding all inputs with {_said(keep)}, the hardest first.")
+        short = _short(trials, _settle(trials, order, keep, allowed))
+        if len(short) <= allowed:
+            return keep, True
+        able = (row for row in reversed(short) if _all_certified(trials, [row], sets[-1]))  # the easiest first
+        new = next(able, None)
+        if new is None:
             break
-        low, witnesses = place + 1, _hardest_needed(trials, short, needed - (len(rows) - len(short)))
-    reached = len(rows) - len(short) >= needed
-    if not reached:
-        return Found(kept, before, after, reached=False)
-    return _given_back(trials, Found(kept, before, after, reached=True), witnesses, needed, tell)
+        witnesses = [*witnesses, new]
+    tell(f"More than {allowed} inputs are not certified whatever is kept.")
+    return sets[-1], False
 
 
-def _sums(keep: Keep) -> str:
-    return f" and sums of {len(keep.sums)} more" if keep.sums else ""
+def _said(keep: Keep) -> str:
+    return f"{len(keep.nodes)} nodes in fp32" + (f" and sums of {len(keep.sums)} more" if keep.sums else "")
 
 
-def _family(trials: Trials, missing: Sequence[int]) -> tuple[Keep, ...]:
+def _fully(trials: Trials, count: int, keep: Keep, tell: Tell) -> dict[int, Input]:
+    tell(f"Certifying {count} inputs with {_said(keep)}.")
+    return trials.decide(range(count), keep, fully=True)
+
+
+def _short(trials: Trials, found: dict[int, Input]) -> list[int]:
+    """Inputs that are not certified."""
+    return [row for row, one in found.items() if not trials.counts(one)]
+
+
+def _settle(trials: Trials, order: Sequence[int], keep: Keep, allowed: int) -> dict[int, Input]:
+    """Decide inputs in order, until more than `allowed` are not certified; in growing batches, as that grows less likely."""
+    found: dict[int, Input] = {}
+    while len(found) < len(order) and (missing := allowed + 1 - len(_short(trials, found))) > 0:
+        found |= trials.decide(order[len(found) :][: max(missing, len(found))], keep)
+    return found
+
+
+def _family(trials: Trials, examined: Sequence[int]) -> tuple[Keep, ...]:
     """Growing sets: sums alone first, where they are short, then whole nodes."""
-    examined = list(missing)[:: max(1, len(missing) // EXAMINED)][:EXAMINED]
-    graph = trials.graph
+    values = values_of(trials.graph)
     added, _ = trials.contributions(examined)
-    sums = _sums_first(trials, added, examined)
-    overflowing = _overflows(trials, examined)
-    values = values_of(graph)
+    sums = _sums_first(trials, values, added, examined)
     shares = shares_of(values, added)
-    for value in values:
-        if value.parts & overflowing:
-            shares[value.name] += 1.0  # nothing is certified as long as it can overflow
-    last = sums[-1]
-    return (*sums, *(Keep(nodes, last.sums) for nodes in family(values, shares)[1:]))
+    for name in _overflowing(trials, values, examined):
+        shares[name] += 1.0  # nothing is certified as long as it can overflow
+    return (*sums, *(Keep(nodes, sums[-1].sums) for nodes in family(values, shares)[1:]))
 
 
-def _sums_first(trials: Trials, added: dict[str, float], examined: Sequence[int]) -> tuple[Keep, ...]:
+def _sums_first(trials: Trials, values: Sequence[Value], added: dict[str, float], examined: Sequence[int]) -> tuple[Keep, ...]:
     """Sums of one node after the other, those first whose shares fall most when all are kept; nothing where sums are long already."""
-    arithmetic, graph = trials.arithmetic, trials.graph
-    if arithmetic.accumulate.precision >= 24:
+    if trials.arithmetic.accumulate.precision >= BINARY32.precision:
         return (Keep(),)
-    dots = frozenset(node.name for node in graph.nodes if node.record.products is not None and not node.record.hidden)
-    wide, _ = trials.contributions(examined, Keep(sums=dots))
-    inside = {name: value for value in values_of(graph) for name in value.parts}
-    ends = {name: inside[name].parts for name in dots}
-    gain = {name: sum(added[part] - wide[part] for part in ends[name]) for name in dots}
+    dots = [node.name for node in trials.graph.nodes if node.record.products is not None and not node.record.hidden]
+    wide, _ = trials.contributions(examined, Keep(sums=frozenset(dots)))
+    inside = {name: value for value in values for name in value.parts}
+    gain = {name: sum(added[part] - wide[part] for part in inside[name].parts) for name in dots}
     ordered = sorted(dots, key=lambda name: -gain[name])
     return tuple(Keep(sums=frozenset(ordered[:count])) for count in range(len(ordered) + 1))
 
 
-def _overflows(trials: Trials, examined: Sequence[int]) -> frozenset[str]:
-    """Nodes of which overflow is not excluded for some input, each found with those before it kept."""
-    found: set[str] = set()
+def _overflowing(trials: Trials, values: Sequence[Value], examined: Sequence[int]) -> frozenset[str]:
+    """Values of which overflow is not excluded for some input, each found with those before it kept."""
+    inside = {part: value for value in values for part in value.parts}
+    found: dict[str, Value] = {}
     for row in examined:
-        while (name := trials.overflowing(row, Keep.of(found))) is not None and name.removesuffix(".cast") not in found:
-            found.add(name.removesuffix(".cast"))
+        while (value := inside.get(trials.overflowing(row, Keep(_nodes(found.values()))) or "")) and value.name not in found:
+            found[value.name] = value
     return frozenset(found)
 
 
-def _hardest_needed(trials: Trials, missing: Sequence[int], count: int) -> list[int]:
-    """Of the inputs that are missing, those that are just needed when the easiest are taken first."""
-    _, difficulty = trials.contributions(missing)
-    easiest = [missing[place] for place in np.argsort(difficulty, kind="stable")][:count]
-    return easiest[-WITNESSES:]
+def _hardest_needed(trials: Trials, largest: Keep, order: Sequence[int], allowed: int, tell: Tell) -> list[int]:
+    """The hardest inputs that have to be certified, of those that the largest set certifies; none where too many are out of its reach."""
+    able, left = list[int](), allowed
+    for row in order:
+        if _all_certified(trials, [row], largest):
+            able.append(row)
+        else:
+            left -= 1
+        if left < 0:
+            return []
+        if len(able) >= left + WITNESSES:
+            break
+    tell(f"{allowed - left} of the {len(able) + allowed - left} hardest inputs are out of reach with {_said(largest)}.")
+    return able[left:]
 
 
 def _bisect(trials: Trials, sets: Sequence[Keep], low: int, witnesses: Sequence[int], tell: Tell) -> int:
-    """Return the first place of the family, from `low` on, where all witnesses are certified; its end if they never are."""
+    """Return the first place of the family, from `low` on, where all witnesses are certified; they are at its end."""
     high = len(sets) - 1
     while low < high:
         middle = (low + high) // 2
         enough = _all_certified(trials, witnesses, sets[middle])
-        said = "enough" if enough else "too few"
-        tell(f"{len(sets[middle].nodes)} nodes in fp32{_sums(sets[middle])}: {said} for {len(witnesses)} hard inputs.")
+        tell(f"{_said(sets[middle])}: {'enough' if enough else 'too few'} for {len(witnesses)} hard inputs.")
         low, high = (low, middle) if enough else (middle + 1, high)
     return low
 
 
-def _union(values: Sequence[Value]) -> frozenset[str]:
-    return frozenset[str]().union(*(value.kept for value in values))
+def _nodes(values: Iterable[Value]) -> frozenset[str]:
+    return frozenset[str]().union(*(value.nodes for value in values))
 
 
 def _all_certified(trials: Trials, rows: Sequence[int], keep: Keep) -> bool:
     return all(trials.counts(trials.decide([row], keep)[row]) for row in rows)
 
 
-def _given_back(trials: Trials, found: Found, witnesses: Sequence[int], needed: int, tell: Tell) -> Found:
-    """Give back values that are not needed, those first that matter least."""
+def _given_back(trials: Trials, keep: Keep, witnesses: Sequence[int], tell: Tell) -> Keep:
+    """Give back values that the witnesses do not need, those first that matter least."""
     added, _ = trials.contributions(witnesses)
     values = values_of(trials.graph)
     shares = shares_of(values, added)
-    kept = [value for value in values if value.kept <= found.keep.nodes]
+    kept = [value for value in values if value.kept <= keep.nodes]
     for value in sorted(kept, key=lambda value: shares[value.name])[:TRIED]:
-        smaller = [other for other in kept if other != value]
-        if _all_certified(trials, witnesses, Keep(_union(smaller), found.keep.sums)):
+        smaller = Keep(frozenset[str]().union(*(other.kept for other in kept if other != value)), keep.sums)
+        if smaller.nodes < keep.nodes and _all_certified(trials, witnesses, smaller):
             tell(f"Without {value.name} the hard inputs stay certified.")
-            kept = smaller
-    keep = Keep(_union(kept), found.keep.sums)
-    if keep == found.keep:
-        return found
-    tell(f"Certifying all inputs with {len(keep.nodes)} nodes in fp32{_sums(keep)}.")
-    after = trials.decide(sorted(found.after), keep)
-    enough = sum(trials.counts(one) for one in after.values()) >= needed
-    return Found(keep, found.before, after, reached=True) if enough else found
+            keep, kept = smaller, [other for other in kept if other != value]
+    return keep
