@@ -15,10 +15,24 @@ PROPAGATION = (
     mutant(
         "a radius forgets what is carried",
         "bound/interval.py",
-        "return Stored(add_up(result.carried, local).masked_fill(masked, 0.0), local",
-        "return Stored(local, local",
+        "radius = _not_tiny(add_up(result.carried, local).masked_fill(same, 0.0))",
+        "radius = local",
         _ADVERSARY,
         keyword="relu-fp16/fp32-any",
+    ),
+    mutant(
+        "tiny radii stay as they are",
+        "bound/interval.py",
+        "return torch.where(radius == 0, 0.0, radius.clamp_min(_LEAST))",
+        "return radius",
+        f"{_SKETCH}::test_values_that_are_the_same_in_every_run_leave_a_sketch_its_bounds",
+    ),
+    mutant(
+        "what every run has is as doubtful as the rest",
+        "bound/interval.py",
+        "same = masked | ((result.carried == 0) & (local == 0))",
+        "same = masked",
+        f"{_SKETCH}::test_values_that_are_the_same_in_every_run_leave_a_sketch_its_bounds",
     ),
     mutant(
         "a store rounds the centre alone",

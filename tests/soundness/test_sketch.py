@@ -146,18 +146,30 @@ def test_a_program_whose_rounding_the_samples_cannot_bear_gets_no_bound():
     assert any(torch.isinf(bound).all() for bound, _, _ in seen[1:])
 
 
-def test_values_that_are_the_same_in_every_run_leave_a_sketch_its_bounds():
-    """A cast of exact zeros has a radius of zero: no number so small that it has no reciprocal, which all samples were measured by."""
-    torch.manual_seed(0)
-    net = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 3)).eval()
-    with torch.no_grad():
-        net[0].bias[:4] = -100
-    made = Program.of(capture(net, (8,)), parse_arithmetic(), keep=Keep.of(["linear"]))
-    inputs = made.inputs(torch.rand(1, 8))
-    radii = []
-    interval(made, inputs, observe=lambda node, enclosure: radii.append((node.name, enclosure.radius)))
-    assert all((radius[radius != 0] >= 2.0**-300).all() for _, radius in radii)
-    assert (dict(radii)["relu.cast"] == 0).sum() >= 4
+class Dead(nn.Module):
+    """Neurons that are zero in every run: cast, and added to one another."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.second, self.last = nn.Linear(8, 16), nn.Linear(16, 16), nn.Linear(16, 3)
+        with torch.no_grad():
+            self.first.bias[:4] = self.second.bias[:4] = -100
+
+    def forward(self, x):
+        y = torch.relu(self.first(x))
+        return self.last(torch.relu(self.second(y)) + y)
+
+
+@pytest.mark.parametrize(("arithmetic", "kept", "zeros"), [("fp16", ["linear"], "relu.cast"), ("fp32", [], "relu_1")])
+def test_values_that_are_the_same_in_every_run_leave_a_sketch_its_bounds(arithmetic, kept, zeros):
+    """No radius is so small that it has no reciprocal: all samples are measured by it."""
+    made = Program.of(capture(Dead().eval(), (8,)), parse_arithmetic(arithmetic), keep=Keep.of(kept))
+    inputs = made.inputs(torch.rand(1, 8, generator=torch.Generator().manual_seed(0)))
+    radii = {}
+    interval(made, inputs, observe=lambda node, enclosure: radii.update({node.name: enclosure.radius}))
+    assert all((radius[radius != 0] >= 2.0**-300).all() for radius in radii.values())
+    assert (radii[zeros] == 0).sum() >= 4
     strategy = Claimed(Costs(made.graph), FINE, 1e9, 6.0, 1e-7)
     with direct_sums():
         bounds(made, inputs, torch.tensor([0]), strategy)
