@@ -25,7 +25,7 @@ PROPAGATION = (
         "bound/interval.py",
         "return torch.where(radius == 0, 0.0, radius.clamp_min(_LEAST))",
         "return radius",
-        f"{_SKETCH}::test_values_that_are_the_same_in_every_run_leave_a_sketch_its_bounds",
+        f"{_SKETCH}::test_what_moves_numbers_leaves_no_tiny_radius",
     ),
     mutant(
         "what every run has is as doubtful as the rest",

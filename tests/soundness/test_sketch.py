@@ -11,12 +11,13 @@ from torch import nn
 from precisionkit.arithmetic import parse_arithmetic
 from precisionkit.bound import substitution as module_function
 from precisionkit.bound.adjoint import FINE, Claimed
-from precisionkit.bound.interval import interval
+from precisionkit.bound.interval import interval, stored
 from precisionkit.bound.pulling import direct_sums
 from precisionkit.bound.sketch import CauchySketch, NormalSketch, _State, normal_factor, rank_and_factor
 from precisionkit.bound.substitution import CONFIRMED, FAILURE, PILOT, SAMPLES, Screened
 from precisionkit.bound.walk import Costs, bounds, relied_on, row_sums
 from precisionkit.capture import capture
+from precisionkit.enclosure import Bounded
 from precisionkit.evaluate import Program, execute
 from precisionkit.mixed import Keep
 from precisionkit.ops.adjoint import Lines
@@ -176,6 +177,12 @@ def test_values_that_are_the_same_in_every_run_leave_a_sketch_its_bounds(arithme
     for sketch in (strategy._random, strategy._worst):
         assert sketch._shares.max() < 1e-9
         assert sketch.bound(made.graph.output, 0.0).isfinite().all()
+
+
+@pytest.mark.parametrize(("carried", "radius"), [(0.0, 0.0), (5e-324, 2.0**-300), (1e-3, 1e-3)])
+def test_what_moves_numbers_leaves_no_tiny_radius(carried, radius):
+    moved = Bounded(torch.zeros(1, 1, dtype=torch.float64), torch.tensor([[carried]], dtype=torch.float64), None, None)
+    assert stored(parse_arithmetic("fp16"), moved).radius.item() == radius
 
 
 def test_a_sample_of_extreme_numbers_counts_as_infinite_and_the_others_still_bound(monkeypatch):
