@@ -174,14 +174,34 @@ def _certify(source: Source, asked: Asked, request: _Request, command: str, memb
         report = with_command(_run(model, data, asked, request, members, talk), command)
         if not members.leads:
             return OK
-        if request.profile:
-            report = _profiled(model, data, asked, report, request, talk)
-        show(render(report))
-        _write(report, request, talk)
-        code = _verdict(report, request, talk)
+        if request.profile and report.complete:
+            try:
+                report = _profiled(model, data, asked, report, request, talk)
+            except KeyboardInterrupt:
+                _without_profile(report, request, talk, "Interrupted: the report has no profile.")
+                return INTERRUPTED
+            except Exception:
+                _without_profile(report, request, talk, "The report has no profile.")
+                raise
+        code = _told(report, request, talk)
         if request.certificate_file is None:
             return code
         return _certified(model, data, report, request, talk) or code
+
+
+def _told(report: Report, request: _Request, talk: Console) -> int:
+    """Show and write a report; the exit code."""
+    show(render(report))
+    _write(report, request, talk)
+    return _verdict(report, request, talk)
+
+
+def _without_profile(report: Report, request: _Request, talk: Console, said: str) -> None:
+    """Tell what was certified, which is whole without a profile."""
+    talk.print(said)
+    _told(report, request, talk)
+    if request.certificate_file is not None:
+        talk.print("No certificate was written.")
 
 
 def _run(model: LoadedModel, data: Dataset, asked: Asked, request: _Request, members: Processes, talk: Console) -> Report:
@@ -219,8 +239,6 @@ def _profiled(model: LoadedModel, data: Dataset, asked: Asked, report: Report, r
 
     from precisionkit.profile import Settings, make_profile
 
-    if not report.complete:
-        return report
     settings = Settings(confidence=request.confidence, emulate=asked.emulate, keep=request.keep)
     with memory_errors(), progress(talk, "profiling", quiet=request.quiet, as_json=request.progress == "json") as advance:
         return replace(report, profile=make_profile(model, data, asked.arithmetic(request.device), settings, advance))

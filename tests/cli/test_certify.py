@@ -22,7 +22,7 @@ import precisionkit.batch
 import precisionkit.certify
 from precisionkit.bound import Ladder, interval
 from precisionkit.cli import main
-from precisionkit.errors import RefutedError
+from precisionkit.errors import RefutedError, UsageError
 from precisionkit.models import ZOO, bundled_model, load_model
 from precisionkit.report.schema import published_schema
 
@@ -319,6 +319,38 @@ def test_an_interruption_while_loading_is_quiet(monkeypatch):
     result = run(DIGITS, "--data", "digits")
     assert result.exit_code == 130
     assert result.stderr == "Interrupted before there was a result; nothing was written.\n"
+
+
+class Refuses:
+    """Raises whatever it is asked."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def __call__(self, *_, **__):
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (KeyboardInterrupt(), 130, "Interrupted: the report has no profile."),
+        (UsageError("No ladder."), 2, "The report has no profile. Written: FILES No certificate was written. Error: No ladder."),
+        (MemoryError(), 2, "The report has no profile. Written: FILES No certificate was written. Error: The memory is not enough; choose"),
+    ],
+)
+def test_a_profile_that_fails_does_not_take_the_certification_with_it(error, code, said, tmp_path, monkeypatch):
+    monkeypatch.setattr("precisionkit.profile.make_profile", Refuses(error))
+    files = tmp_path / "r.json", tmp_path / "r.html"
+    options = ("--json", files[0], "--html", files[1], "--certificate", tmp_path / "c.cert", "--profile")
+    result = run(DIGITS, "--data", "digits", "--limit", 6, "--method", "interval", *options)
+    assert result.exit_code == code
+    assert " ".join(result.stderr.split()).startswith(said.replace("FILES", ", ".join(map(str, files)))), result.stderr
+    assert "No certificate was written." in result.stderr
+    assert "nothing was written" not in result.stderr
+    assert sorted(tmp_path.iterdir()) == sorted(files)  # what was kept of the run is away
+    report = json.loads(files[0].read_text())
+    assert (report["complete"], report["profile"], report["summary"]["inputs"]) == (True, None, 6)
 
 
 def test_memory_that_is_not_enough_is_one_sentence(monkeypatch):
