@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from precisionkit.formats import parse_format
+from precisionkit.formats import BFLOAT16, BINARY32, Format, parse_format
 from precisionkit.report.profile import NodeProfile, Profile
 
 _BAR, _NAME, _OPERATOR = 8, 17, 12
@@ -132,16 +132,42 @@ def _ran_over(node: NodeProfile) -> bool:
 
 def _advice(profile: Profile) -> Iterable[str]:
     """The one thing that seems most worth trying."""
-    threshold = parse_format(profile.arithmetic.storage).overflow_threshold
-    large = next((node for node in profile.nodes if _ran_over(node) or (node.largest_seen or 0.0) * _CLOSE > threshold), None)
+    large = next((node for node in profile.nodes if _is_large(profile, node)), None)
     subnormal = _largest(profile.nodes, lambda node: node.subnormal_seen)
-    adds = _largest(profile.nodes, lambda node: node.share)
     if large:
-        yield f"Numbers of '{large.name}' could be scaled down, or bfloat16 with its larger range be tried (--storage bf16)."
+        other = ", or bfloat16 with its larger range be tried (--storage bf16)" if _has_less_range_than_bf16(profile, large) else ""
+        yield f"Numbers of '{large.name}' could be scaled down{other}."
     elif subnormal and subnormal[1] > _SUBNORMAL:
         yield f"{100 * subnormal[1]:.3g} % of the results of '{subnormal[0].name}' are subnormal: scaling them up would keep more bits."
-    elif adds and adds[0].format:
-        yield (
-            f"Keeping '{adds[0].name}' and what reads its result in fp32 would take away the largest part of that error; "
-            "'precisionkit tune' finds what is enough."
-        )
+    else:
+        yield from _advice_to_keep(profile)
+
+
+def _is_large(profile: Profile, node: NodeProfile) -> bool:
+    return _ran_over(node) or (node.largest_seen or 0.0) * _CLOSE > _own_format(profile, node).overflow_threshold
+
+
+def _has_less_range_than_bf16(profile: Profile, node: NodeProfile) -> bool:
+    return _own_format(profile, node).overflow_threshold < BFLOAT16.overflow_threshold
+
+
+def _own_format(profile: Profile, node: NodeProfile) -> Format:
+    """Of a node's results; those that a kernel does not store have the format of its sums."""
+    if node.name in profile.arithmetic.kept:
+        return BINARY32
+    return parse_format(node.format or profile.arithmetic.accumulate)
+
+
+def _advice_to_keep(profile: Profile) -> Iterable[str]:
+    """Which node to keep in binary32, of those that are not kept."""
+    left = [node for node in profile.nodes if node.format and _own_format(profile, node) != BINARY32]
+    adds, most = _largest(left, lambda node: node.share), _largest(profile.nodes, lambda node: node.share)
+    if most is None or not most[0].format or parse_format(profile.arithmetic.storage) == BINARY32:
+        return
+    if adds is None:
+        yield "Nothing that is not kept in fp32 already adds to that error."
+        return
+    name = adds[0].name
+    what = f"what reads '{name.removesuffix('.cast')}'" if adds[0].operator == "cast" else f"'{name}' and what reads its result"
+    part = "the largest part of that error" if adds == most else f"most of what is not kept adds, {100 * adds[1]:.3g} %"
+    yield f"Keeping {what} in fp32 would take away {part}; 'precisionkit tune' finds what is enough."

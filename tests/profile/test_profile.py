@@ -2,12 +2,14 @@
 
 import json
 import math
+import re
 
 import jsonschema
 import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from msgspec.structs import replace
 from torch import nn
 
 from precisionkit.arithmetic import parse_arithmetic
@@ -16,6 +18,7 @@ from precisionkit.cli import main
 from precisionkit.data import load_dataset
 from precisionkit.data.dataset import Arrays, make_dataset
 from precisionkit.errors import PrecisionKitError
+from precisionkit.mixed import Keep
 from precisionkit.profile import Settings, make_profile
 from precisionkit.profile.condition import Conditions
 from precisionkit.report import profile_conclusion
@@ -72,6 +75,46 @@ def test_overflow_ends_what_is_claimed_and_is_told():
         assert f"The interval method does not exclude overflow from 'linear' on; {said}." in profile_conclusion(found)
         assert "Numbers of 'linear' could be scaled down, or bfloat16" in profile_conclusion(found)
     assert profiled(net, [[3e4, 3e4, 0.0, 0.0]]).nodes[0].overflow_distance > 1
+
+
+ROUNDS = nn.Sequential(linear([[1.0, 1 / 3], [0.0, 1 / 3]]), linear([[1 / 3, 0.0], [0.0, 0.3]]), linear([[1.0, 0.1], [0.0, 1.0]]))
+
+
+def advice(net, row, *kept, arithmetic=FP16):
+    """The last sentence."""
+    said = profile_conclusion(profiled(net, [row], Settings(ladder=0, keep=Keep.of(kept)), arithmetic))
+    return said[said.rindex(". ") + 2 :]
+
+
+def test_large_numbers_are_large_for_their_own_format():
+    row = [6000.0, 1.0]
+    assert advice(ROUNDS, row).startswith("Numbers of 'linear' could be scaled down, or bfloat16 with its larger range")
+    assert "scaled" not in advice(nn.Sequential(ROUNDS[0], linear([[1e-3, 0.0], [0.0, 0.3]])), row, "linear", "linear_1")
+    assert advice(ROUNDS, row, "linear").startswith("Numbers of 'linear.cast' could be scaled down, or")
+    huge = nn.Sequential(linear([[1e37, 0.0], [0.0, 1.0]]), linear([[1e-37, 0.0], [0.0, 1.0]]))
+    for arithmetic, kept in ((FP16, ("linear", "linear_1")), (parse_arithmetic("bf16"), ())):  # no format has more range
+        assert advice(huge, [30.0, 1.0], *kept, arithmetic=arithmetic) == "Numbers of 'linear' could be scaled down."
+
+
+def test_what_is_kept_is_not_advised_to_be_kept():
+    row = [1.0, 0.7]
+    assert "largest part of that error" in advice(ROUNDS, row)
+    said = advice(ROUNDS, row, "linear", "linear_2")
+    assert re.search(r"^Keeping (what reads 'linear'|'linear_1' and what reads its result) in fp32 would take away ", said)
+    assert advice(ROUNDS, row, "linear", "linear_1", "linear_2") == "Nothing that is not kept in fp32 already adds to that error."
+    assert "Keeping" not in advice(ROUNDS, row, arithmetic=parse_arithmetic("fp32"))
+
+
+def test_what_is_left_in_half_is_named_with_its_share_where_a_kept_node_adds_most():
+    found = profiled(ROUNDS, [[1.0, 0.7]], Settings(ladder=0, keep=Keep.of(["linear_2"])))
+    shares = {"linear": 0.03, "linear_1": 0.02, "linear_2": 0.9}
+    nodes = tuple(replace(node, share=shares.get(node.name, 0.0)) for node in found.nodes)
+    assert {node.name for node in nodes} >= {"linear", "linear_1", "linear_2"}
+    said = profile_conclusion(replace(found, nodes=nodes))
+    assert said.endswith(
+        "Keeping 'linear' and what reads its result in fp32 would take away most of what is not kept adds, 3 %; "
+        "'precisionkit tune' finds what is enough."
+    )
 
 
 def test_a_fused_result_has_no_format_and_batches_do_not_matter():
