@@ -55,7 +55,7 @@ class _Request:
     """What the options ask for beside model, data and arithmetic, before anything is loaded."""
 
     method: str
-    effort: float | None
+    effort: float
     confidence: float
     device: str
     batch_size: int | None
@@ -206,7 +206,6 @@ def _without_profile(report: Report, request: _Request, talk: Console, said: str
 
 def _run(model: LoadedModel, data: Dataset, asked: Asked, request: _Request, members: Processes, talk: Console) -> Report:
     """Certify; a certificate that cannot be written is refused before."""
-    from precisionkit.bound import EFFORT
     from precisionkit.certificates import check_certifiable
     from precisionkit.certify import Settings
     from precisionkit.certify import certify as certify_data
@@ -217,7 +216,7 @@ def _run(model: LoadedModel, data: Dataset, asked: Asked, request: _Request, mem
         check_certifiable(model, data, arithmetic, request.keep)
     settings = Settings(
         method=request.method,
-        effort=EFFORT if request.effort is None else request.effort,
+        effort=request.effort,
         confidence=request.confidence,
         device=request.device,
         batch_size=request.batch_size,

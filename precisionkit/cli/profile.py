@@ -17,6 +17,7 @@ from precisionkit.cli.shared import (
     access_options,
     arithmetic_options,
     confidence_option,
+    effort_option,
     guarded,
     memory_errors,
     progress,
@@ -60,14 +61,7 @@ class _Request:
     "--entries", type=click.IntRange(min=1), default=32, show_default=True, metavar="N", help="Of a node, for each input of the ladder."
 )
 @click.option("--truth", is_flag=True, help="Compute the exact network of the ladder's inputs by balls of Arb (needs python-flint).")
-@click.option(
-    "--effort",
-    type=click.FloatRange(0),
-    default=6000,
-    show_default=True,
-    metavar="N",
-    help="Limit of the work of sharpening enclosures for one input of the ladder, in forward passes.",
-)
+@effort_option
 @confidence_option
 @click.option("--batch-size", type=click.IntRange(min=1), metavar="N", help="[default: by the size of the network]")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), metavar="FILE", help="Write everything as JSON.")

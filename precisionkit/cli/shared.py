@@ -299,9 +299,10 @@ arithmetic_options = together(
 effort_option = click.option(
     "--effort",
     type=click.FloatRange(0),
+    default=6000.0,  # bound.EFFORT, whose module imports torch
+    show_default=True,
     metavar="N",
-    help="Limit of the zonotope and adjoint methods' work for one input, in forward passes [default: 6000]; beyond it "
-    "interval bounds remain.",
+    help="Limit of the zonotope and adjoint methods' work for one input, in forward passes; beyond it interval bounds remain.",
 )
 confidence_option = click.option(
     "--confidence",

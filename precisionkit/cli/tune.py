@@ -46,7 +46,7 @@ Exit codes:
 class _Request:
     target: float
     at: Level
-    effort: float | None
+    effort: float
     confidence: float
     json_file: Path | None
     quiet: bool
@@ -82,11 +82,10 @@ def _tune(source: Source, asked: Asked, request: _Request, talk: Console) -> int
     if asked.emulate is not None:
         raise UsageError("A plan speaks of every run of the arithmetic; leave out --emulate.")
     check_outputs({"--json": request.json_file}, source.files)
-    from precisionkit.bound import EFFORT
     from precisionkit.report.plan import render_plan
     from precisionkit.tune import Wanted, make_plan
 
-    wanted = Wanted(request.target, request.at, EFFORT if request.effort is None else request.effort, request.confidence)
+    wanted = Wanted(request.target, request.at, request.effort, request.confidence)
 
     def tell(said: str) -> None:
         if not request.quiet:
