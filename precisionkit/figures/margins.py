@@ -30,7 +30,5 @@ def margins_figure(report: LemmaReport, path: Path) -> None:
         title = f"{report.model.arch} on {report.data.name}: {output.kind}; Gamma < 2 delta for {below:,} of {len(rows):,} inputs"
         axes.set(xscale="log", yscale="log", ylim=(0.7, None), xlabel=output.kind, ylabel="inputs", title=title)
         axes.legend()
-    figure.suptitle(
-        f"{report.arithmetic.storage}, sums in {report.arithmetic.accumulate}, order {report.arithmetic.order}", fontsize="medium"
-    )
+    figure.suptitle(report.arithmetic.words, fontsize="medium")
     figure.savefig(path)

@@ -38,11 +38,10 @@ def summary_section(report: Report) -> Html:
 
 def _facts(report: Report) -> Html:
     model, data, arithmetic = report.model, report.data, report.arithmetic
-    fused = ", fused epilogues" if arithmetic.fuse == "epilogue" else ""
     rows = [
         ("Model", f"{model.arch}, {model.parameters:,} parameters, from {model.path}"),
         ("Data", f"{data.name}{'' if data.split == 'all' else f', {data.split} split'}, {data.inputs:,} inputs"),
-        ("Half program", f"{arithmetic.storage}, sums in {arithmetic.accumulate}, order {arithmetic.order}{fused}"),
+        ("Half program", arithmetic.words),
         ("Reference program", arithmetic.reference),
         ("Method", f"{report.method}"),
     ]

@@ -87,10 +87,9 @@ class LemmaReport(_Record, frozen=True, kw_only=True):
 
 def render_lemma(report: LemmaReport) -> RenderableType:
     """Lay the experiment out for a terminal."""
-    arithmetic = report.arithmetic
     heading = Text(
         f"{report.model.arch} on {report.data.name}, {report.data.inputs:,} inputs\n"
-        f"{arithmetic.storage}, sums in {arithmetic.accumulate}, order {arithmetic.order}, against {arithmetic.reference}\n"
+        f"{report.arithmetic.words}, against {report.arithmetic.reference}\n"
         f"half run: {report.run}"
     )
     parts: list[RenderableType] = [heading]

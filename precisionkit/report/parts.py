@@ -48,3 +48,16 @@ class ArithmeticInfo(_Record, frozen=True, kw_only=True):
     assumptions: tuple[str, ...]
     kept: tuple[str, ...] = ()
     kept_sums: tuple[str, ...] = ()
+
+    @property
+    def words(self) -> str:
+        """The half program in a line: its formats, order, fusion, and how much of it is kept in binary32."""
+        parts = [self.storage, f"sums in {self.accumulate}", f"order {self.order}"]
+        parts += ["fused epilogues"] if self.fuse == "epilogue" else []
+        parts += [f"{_nodes(self.kept)} kept in binary32"] if self.kept else []
+        parts += [f"sums of {_nodes(self.kept_sums)} kept in binary32"] if self.kept_sums else []
+        return ", ".join(parts)
+
+
+def _nodes(names: tuple[str, ...]) -> str:
+    return f"{len(names)} node{'s' * (len(names) != 1)}"

@@ -20,10 +20,9 @@ _CLOSE, _SUBNORMAL = 16.0, 0.01
 
 def render_profile(profile: Profile) -> RenderableType:
     """Lay the profile out for a terminal; colour carries no meaning of its own."""
-    arithmetic, data = profile.arithmetic, profile.data
     heading = Text(
-        f"{profile.model.arch} ({profile.model.parameters:,} parameters) on {data.name}, {profile.inputs:,} inputs\n"
-        f"{arithmetic.storage}, sums in {arithmetic.accumulate}, order {arithmetic.order}\n"
+        f"{profile.model.arch} ({profile.model.parameters:,} parameters) on {profile.data.name}, {profile.inputs:,} inputs\n"
+        f"{profile.arithmetic.words}\n"
     )
     parts: list[RenderableType] = [heading, _nodes(profile)]
     if profile.ladder_inputs:

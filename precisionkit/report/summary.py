@@ -22,9 +22,6 @@ MEANINGS: dict[Verdict, str] = {
 }
 
 
-_FUSED = {"none": "", "epilogue": "fused epilogues, "}
-
-
 def render(report: Report) -> RenderableType:
     """Lay the report out for a terminal of 80 columns; colour carries no meaning of its own."""
     last = Text(conclusion(report), style="bold")
@@ -44,7 +41,7 @@ def conclusion(report: Report, where: Literal["above", "below"] = "above") -> st
 
 
 def _heading(report: Report) -> Text:
-    model, data, arithmetic = report.model, report.data, report.arithmetic
+    model, data = report.model, report.data
     flags = report.environment.flags
     made = flags.get("run")
     probed = flags.get("probed", "no")
@@ -55,8 +52,7 @@ def _heading(report: Report) -> Text:
     split = "" if data.split == "all" else f", {data.split} split"
     return Text(
         f"{model.arch} ({model.parameters:,} parameters) on {data.name}{split}\n"
-        f"{arithmetic.storage}, sums in {arithmetic.accumulate}, order {arithmetic.order}, {_FUSED[arithmetic.fuse]}"
-        f"against {arithmetic.reference}; method {report.method}{run}{inputs}"
+        f"{report.arithmetic.words}, against {report.arithmetic.reference}; method {report.method}{run}{inputs}"
     )
 
 

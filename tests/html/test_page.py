@@ -140,6 +140,11 @@ def test_the_page_says_it(name):
     assert not [phrase for phrase in PHRASES[name] if phrase not in said]
 
 
+def test_the_half_program_is_told_as_on_the_terminal():
+    arithmetic = msgspec.structs.replace(ARITHMETIC, fuse="epilogue", kept=("conv",))
+    assert f"Half program {arithmetic.words} Reference" in words(page(report([item(0)], arithmetic=arithmetic)))
+
+
 def test_what_was_not_recorded_is_said():
     bare = Environment(versions={}, device="cpu", flags={})
     assert "The command was not recorded" in words(page(report([item(0)], environment=bare)))

@@ -1,5 +1,6 @@
 """A profile: figures that can be worked out by hand, its refusals, its table and its JSON."""
 
+import io
 import json
 import math
 import re
@@ -10,6 +11,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from msgspec.structs import replace
+from rich.console import Console
 from torch import nn
 
 from precisionkit.arithmetic import parse_arithmetic
@@ -21,7 +23,7 @@ from precisionkit.errors import PrecisionKitError
 from precisionkit.mixed import Keep
 from precisionkit.profile import Settings, make_profile
 from precisionkit.profile.condition import Conditions
-from precisionkit.report import profile_conclusion
+from precisionkit.report import profile_conclusion, render_profile
 from precisionkit.report.schema import published_schema
 
 FP16 = parse_arithmetic("fp16")
@@ -192,6 +194,15 @@ def test_the_command_shows_and_writes_a_profile(tmp_path):
     assert (found["inputs"], found["ladder_inputs"], len(found["nodes"])) == (12, 1, 8)
     for node in found["nodes"]:
         assert node["largest_seen"] <= node["largest_proved"]
+
+
+def test_the_heading_tells_fusion_and_what_is_kept():
+    result = run("digits_cnn", "--data", "digits", "--limit", 2, "--ladder", 0, "--fuse", "epilogue", "-q")
+    assert "binary16, sums in binary32, order any, fused epilogues\n" in result.stdout
+    found = profiled(ROUNDS, [[1.0, 0.7]], Settings(ladder=0, keep=Keep.of(["linear", "linear_2"])))
+    console = Console(width=80, file=io.StringIO())
+    console.print(render_profile(found))
+    assert "binary16, sums in binary32, order any, 2 nodes kept in binary32\n" in console.file.getvalue()
 
 
 @pytest.mark.parametrize(

@@ -160,6 +160,25 @@ def test_the_summary_reads_well(width):
     )
 
 
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, ""),
+        ({"fuse": "epilogue"}, ", fused epilogues"),
+        ({"kept": ("a",)}, ", 1 node kept in binary32"),
+        (
+            {"fuse": "epilogue", "kept": ("a", "b"), "kept_sums": ("c",)},
+            ", fused epilogues, 2 nodes kept in binary32, sums of 1 node kept in binary32",
+        ),
+    ],
+)
+def test_an_arithmetic_is_told_with_its_fusion_and_what_is_kept(changes, words):
+    arithmetic = msgspec.structs.replace(report().arithmetic, **changes)
+    assert arithmetic.words == f"binary16, sums in binary32, order any{words}"
+    said = " ".join(text_of(msgspec.structs.replace(report(), arithmetic=arithmetic), 80).split())
+    assert f"{arithmetic.words}, against fp32/fp32-any; method interval" in said
+
+
 def test_an_incomplete_summary_says_so():
     assert "Incomplete: interrupted after 3 of 5 inputs." in " ".join(text_of(report(complete=False), 80).split())
 
