@@ -21,7 +21,7 @@ from precisionkit.evaluate import Program, Run, execute
 from precisionkit.formats import BINARY32
 from precisionkit.graph import Graph
 from precisionkit.mixed import NOTHING, Keep
-from precisionkit.report import Input
+from precisionkit.report import CERTIFIED, Input
 
 _BATCH_BYTES = 4 * 2**20
 """Size aimed at for the largest binary64 tensor of a batch: it stays in a processor's cache, and small in memory."""
@@ -210,7 +210,7 @@ class Worker:
 
     def _reason(self, verdict: str, row: int, bounds: tuple[LogitBounds, LogitBounds], runs: tuple[Run, Run]) -> str | None:
         """Why an input is not proved."""
-        if verdict in ("proved", "probable"):
+        if verdict in CERTIFIED:
             return None
         programs = ("reference", "half")
         for name, run, bound, program in zip(programs, runs, bounds, self._bounds, strict=True):

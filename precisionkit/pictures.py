@@ -12,14 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from precisionkit.data.inputs import Inputs
-from precisionkit.report import Input, Picture, Verdict
+from precisionkit.report import CERTIFIED, WORST_FIRST, Input, Picture
 
 MOST_PICTURES = 200
 LONGEST_SIDE = 64
 """Pixels; larger images are made smaller by averaging squares."""
 
-_SHOWN: tuple[Verdict, ...] = ("flipped", "invalid", "undecided", "observed")
-"""Verdicts whose inputs are shown, the most important first."""
 _DARK = 31
 """No picture can be seen whose bytes are all at most that."""
 _COLOURS = {1: 0, 2: 4, 3: 2, 4: 6}
@@ -28,7 +26,8 @@ _COLOURS = {1: 0, 2: 4, 3: 2, 4: 6}
 
 def pictures(images: Inputs, inputs: Sequence[Input]) -> tuple[Picture, ...]:
     """Show the inputs that are not certified, at most `MOST_PICTURES`, the most important verdicts first; none where they are no images."""
-    shown = sorted((item for item in inputs if item.verdict in _SHOWN), key=lambda item: (_SHOWN.index(item.verdict), item.index))
+    left = (item for item in inputs if item.verdict not in CERTIFIED)
+    shown = sorted(left, key=lambda item: (WORST_FIRST.index(item.verdict), item.index))
     made = (picture(images[item.index : item.index + 1][0], item.index) for item in shown)
     kept = islice((one for one in made if one is not None), MOST_PICTURES)
     return tuple(sorted(kept, key=lambda one: one.index))

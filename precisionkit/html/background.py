@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
-from precisionkit.html.tags import Child, Html, join, tag
+from precisionkit.html.tags import Html, facts, join, tag
 from precisionkit.html.words import number
 from precisionkit.report import MEANINGS, VERDICTS, Report
 
@@ -19,7 +17,7 @@ def background_section(report: Report) -> Html:
             tag("p", "Every verdict holds under these assumptions alone:"),
             tag("ol", [tag("li", sentence) for sentence in report.arithmetic.assumptions]),
             tag("h3", "What the verdicts mean"),
-            _facts("Meaning of the verdicts", [(verdict, MEANINGS[verdict]) for verdict in VERDICTS]),
+            facts("Meaning of the verdicts", [(verdict, MEANINGS[verdict]) for verdict in VERDICTS]),
             _confidence(report),
             tag("h3", "Environment"),
             _environment(report),
@@ -27,11 +25,6 @@ def background_section(report: Report) -> Html:
             _repeat(report),
         ]
     )
-
-
-def _facts(caption: str, rows: Iterable[tuple[str, Child]]) -> Html:
-    body = [tag("tr", tag("th", name, scope="row"), tag("td", value)) for name, value in rows]
-    return tag("table", tag("caption", caption), tag("tbody", body), class_="facts")
 
 
 def _arithmetic(report: Report) -> Html:
@@ -43,7 +36,7 @@ def _arithmetic(report: Report) -> Html:
         ("order of sums", arithmetic.order),
         ("reference program", arithmetic.reference),
     ]
-    return _facts("Arithmetic of the half program, and the reference", rows)
+    return facts("Arithmetic of the half program, and the reference", rows)
 
 
 def _confidence(report: Report) -> Html:
@@ -59,7 +52,7 @@ def _environment(report: Report) -> Html:
     rows = [("device", environment.device)]
     rows += [(f"version of {name}", version) for name, version in sorted(environment.versions.items())]
     rows += [(name, _flag(value)) for name, value in environment.flags.items() if name != "command"]
-    return _facts("Device, versions and switches", rows)
+    return facts("Device, versions and switches", rows)
 
 
 def _flag(value: bool | float | str) -> str:
@@ -75,6 +68,6 @@ def _repeat(report: Report) -> Html:
             if command is None
             else tag("pre", tag("code", str(command)), tabindex=0),
             tag("p", "The results are those of this report if the hashes, the versions and the device are the same."),
-            _facts("SHA-256 of what was read", hashes),
+            facts("SHA-256 of what was read", hashes),
         ]
     )

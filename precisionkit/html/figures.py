@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from precisionkit.html.tags import Child, Html, join, tag
+from precisionkit.html.tags import Child, Html, join, scrolling, tag
 
 WIDTH, HEIGHT = 640, 400
 LEFT, RIGHT, TOP, BOTTOM = 84, 16, 16, 56
@@ -71,20 +71,17 @@ class Marks:
     ticks: Sequence[tuple[float, str]]
 
 
-def figure(
-    name: str, title: str, description: str, drawing: Child, *, below: Child = None, size: tuple[int, int] = (WIDTH, HEIGHT)
-) -> Html:
+def figure(name: str, title: str, description: str, drawing: Child, *, below: Child, size: tuple[int, int] = (WIDTH, HEIGHT)) -> Html:
     """Put a drawing into a figure that scrolls on narrow screens, with a title and a description for those who do not see it."""
     labels = tag("title", title, id=f"{name}-title"), tag("desc", description, id=f"{name}-desc")
     box = f"0 0 {size[0]} {size[1]}"
     picture = tag("svg", labels, drawing, viewBox=box, role="img", aria_labelledby=f"{name}-title", aria_describedby=f"{name}-desc")
-    scroller = tag("div", picture, class_="scroll", tabindex=0, role="region", aria_label=title)
-    return tag("figure", scroller, below, class_=f"{name}-figure")
+    return tag("figure", scrolling(picture, title), below, class_=f"{name}-figure")
 
 
-def axes(across: Marks, up: Marks, width: int = WIDTH, height: int = HEIGHT) -> Html:
+def axes(across: Marks, up: Marks) -> Html:
     """Draw frame, grid lines, ticks and names of a plot."""
-    right, floor = width - RIGHT, height - BOTTOM
+    right, floor = WIDTH - RIGHT, HEIGHT - BOTTOM
     lines = [f"M{x:g} {TOP}V{floor}" for x, _ in across.ticks] + [f"M{LEFT} {y:g}H{right}" for y, _ in up.ticks]
     middle = (TOP + floor) / 2
     return join(
@@ -93,7 +90,7 @@ def axes(across: Marks, up: Marks, width: int = WIDTH, height: int = HEIGHT) -> 
             tag("rect", x=LEFT, y=TOP, width=right - LEFT, height=floor - TOP, class_="frame"),
             [text(label, x, floor + 18, "middle") for x, label in across.ticks],
             [text(label, LEFT - 8, y + 4, "end") for y, label in up.ticks],
-            text(across.name, (LEFT + right) / 2, height - 12, "middle", "name"),
+            text(across.name, (LEFT + right) / 2, HEIGHT - 12, "middle", "name"),
             tag("text", up.name, transform=f"translate(18 {middle:g}) rotate(-90)", text_anchor="middle", class_="name"),
         ]
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from precisionkit.html.figures import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, LogScale, Marks, axes, figure, legend
-from precisionkit.html.tags import Child, Html, join, tag
+from precisionkit.html.tags import Child, Html, join, scrolling, tag
 from precisionkit.html.words import number
 from precisionkit.report import Profile
 from precisionkit.report.profile import NodeProfile
@@ -85,8 +85,7 @@ def _shares(profile: Profile) -> Html:
         f"Share of each layer in the first-order worst-case error of the closest gap of input {profile.tightest}, whose margin is smallest"
     )
     table = tag("table", tag("caption", caption), tag("thead", tag("tr", head)), tag("tbody", rows), class_="shares")
-    scroller = tag("div", table, class_="scroll", tabindex=0, role="region", aria_label="Share of each layer")
-    return join([scroller, None if note is None else tag("p", note)])
+    return join([scrolling(table, "Share of each layer"), None if note is None else tag("p", note)])
 
 
 def _named(node: NodeProfile) -> Html:
@@ -114,5 +113,4 @@ def _numbers(profile: Profile) -> Html:
         for place, node in enumerate(profile.nodes, 1)
     ]
     table = tag("table", tag("caption", "Largest error of each node"), tag("thead", tag("tr", head)), tag("tbody", rows))
-    scroller = tag("div", table, class_="scroll", tabindex=0, role="region", aria_label="Largest error of each node")
-    return tag("details", tag("summary", "The numbers of the figure, node by node"), scroller)
+    return tag("details", tag("summary", "The numbers of the figure, node by node"), scrolling(table, "Largest error of each node"))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from precisionkit.html.tags import Html, join, open_row, tag
-from precisionkit.html.words import CERTIFIED, counted, number
-from precisionkit.report import VERDICTS, Input, Picture, Report, Verdict
+from precisionkit.html.tags import Html, join, open_row, scrolling, tag
+from precisionkit.html.words import counted, number
+from precisionkit.report import CERTIFIED, VERDICTS, WORST_FIRST, Input, Picture, Report, Verdict
 
 MOST_CERTIFIED = 1000
 """Rows of certified inputs in the table."""
@@ -16,7 +16,6 @@ MOST_REASON_CHARACTERS = 600_000
 """All reasons of the table together; beyond, each is cut."""
 _CUT_REASON = 60
 
-_ORDER: tuple[Verdict, ...] = ("flipped", "invalid", "undecided", "observed", "probable", "proved")
 _TEXT, _NUMBER = "text", "number"
 _COLUMNS = (
     ("Index", _NUMBER),
@@ -41,7 +40,7 @@ def inputs_section(report: Report) -> Html:
     said = [tag("p", sentence) for sentence in _notes(report, rows, pictures, cut=cut)]
     present = [verdict for verdict in VERDICTS if any(item.verdict == verdict for item in rows)]
     printed = tag("p", "Printed without the certified inputs.", class_="print-only")
-    table = tag("div", _table(rows, pictures, cut=cut), class_="scroll", tabindex=0, role="region", aria_label="Table of inputs")
+    table = scrolling(_table(rows, pictures, cut=cut), "Table of inputs")
     return join([said, _filters(present), printed, table])
 
 
@@ -56,8 +55,8 @@ def shown_inputs(inputs: Sequence[Input]) -> list[Input]:
     """All that are not certified, by verdict; then those certified ones whose proved gap is smallest."""
     others = [item for item in inputs if item.verdict not in CERTIFIED]
     certified = sorted((item for item in inputs if item.verdict in CERTIFIED), key=_tightness)[:MOST_CERTIFIED]
-    return sorted(others, key=lambda i: (_ORDER.index(i.verdict), i.index)) + sorted(
-        certified, key=lambda i: (_ORDER.index(i.verdict), _tightness(i))
+    return sorted(others, key=lambda i: (WORST_FIRST.index(i.verdict), i.index)) + sorted(
+        certified, key=lambda i: (WORST_FIRST.index(i.verdict), _tightness(i))
     )
 
 
@@ -78,7 +77,7 @@ def shown_pictures(pictures: Sequence[Picture]) -> dict[int, Picture]:
 
 
 def _notes(report: Report, rows: Sequence[Input], pictures: dict[int, Picture], *, cut: bool) -> list[str]:
-    certified = report.summary.proved + report.summary.probable
+    certified = report.summary.certified
     held = sum(item.verdict in CERTIFIED for item in rows)
     notes = [f"The table holds {len(rows):,} of {counted(report.summary.inputs, 'input')}: all that are not certified"]
     if held < certified:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from precisionkit.html.figures import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, LogScale, Marks, axes, figure, legend, path, text
 from precisionkit.html.tags import Child, Html, join, tag
-from precisionkit.html.words import CERTIFIED, counted, number
-from precisionkit.report import VERDICTS, Input, Report, Verdict
+from precisionkit.html.words import counted, number
+from precisionkit.report import CERTIFIED, VERDICTS, Input, Report, Verdict
 
 MOST_POINTS = 2000
 """More certified inputs than that are drawn in cells."""

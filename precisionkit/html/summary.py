@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from precisionkit.html.figures import figure, text
-from precisionkit.html.tags import Html, join, tag
+from precisionkit.html.tags import Html, facts, join, scrolling, tag
 from precisionkit.html.words import LETTERS
 from precisionkit.report import MEANINGS, VERDICTS, Report, Verdict, conclusion, figures, percent
 
@@ -28,15 +28,15 @@ def summary_section(report: Report) -> Html:
     return join(
         [
             tag("p", conclusion(report, "below"), class_="conclusion"),
-            _facts(report),
+            _what(report),
             _bar(report),
             _verdicts(report),
-            tag("table", tag("caption", "Figures over all inputs"), tag("tbody", [_row(*row) for row in figures(report)]), class_="facts"),
+            facts("Figures over all inputs", figures(report)),
         ]
     )
 
 
-def _facts(report: Report) -> Html:
+def _what(report: Report) -> Html:
     model, data, arithmetic = report.model, report.data, report.arithmetic
     rows = [
         ("Model", f"{model.arch}, {model.parameters:,} parameters, from {model.path}"),
@@ -45,11 +45,7 @@ def _facts(report: Report) -> Html:
         ("Reference program", arithmetic.reference),
         ("Method", f"{report.method}"),
     ]
-    return tag("table", tag("caption", "What was certified"), tag("tbody", [_row(*row) for row in rows]), class_="facts")
-
-
-def _row(name: str, value: str) -> Html:
-    return tag("tr", tag("th", name, scope="row"), tag("td", value))
+    return facts("What was certified", rows)
 
 
 def widths(counts: Sequence[int], whole: float, least: float = _LEAST) -> list[float]:
@@ -106,4 +102,4 @@ def _verdicts(report: Report) -> Html:
         name = tag("th", verdict, scope="row")
         rows.append(tag("tr", tag("td", swatch, " ", LETTERS[verdict]), name, numbers, tag("td", MEANINGS[verdict])))
     table = tag("table", tag("caption", "Verdicts"), tag("thead", tag("tr", head)), tag("tbody", rows), class_="verdicts")
-    return tag("div", table, class_="scroll", tabindex=0, role="region", aria_label="Verdicts")
+    return scrolling(table, "Verdicts")

@@ -17,7 +17,7 @@ class Html(str):
 Child: TypeAlias = "str | Iterable[Child] | None"
 Attribute: TypeAlias = "str | int | float | bool | None"
 
-_VOID = frozenset({"img", "input", "meta", "br"})
+_VOID = frozenset({"img", "input", "meta"})
 _UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff\ufffe\uffff]")
 
 
@@ -50,6 +50,17 @@ def tag(name: str, /, *children: Child, **attributes: Attribute) -> Html:
     """
     given = "".join(_attribute(key, value) for key, value in attributes.items() if value is not None and value is not False)
     return Html(f"<{name}{given}>" if name in _VOID else f"<{name}{given}>{join(children)}</{name}>")
+
+
+def scrolling(content: Child, label: str) -> Html:
+    """Put what may be wider than the screen into a part that scrolls, from the keyboard as well."""
+    return tag("div", content, class_="scroll", tabindex=0, role="region", aria_label=label)
+
+
+def facts(caption: str, rows: Iterable[tuple[str, Child]]) -> Html:
+    """Make a table of names and what they are."""
+    body = [tag("tr", tag("th", name, scope="row"), tag("td", value)) for name, value in rows]
+    return tag("table", tag("caption", caption), tag("tbody", body), class_="facts")
 
 
 def open_row(head: str, cells: Iterable[Child], kind: str | None = None) -> Html:

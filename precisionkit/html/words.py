@@ -14,8 +14,6 @@ LETTERS: dict[Verdict, str] = {
 }
 """The verdicts in figures; R is for the model of random rounding."""
 
-CERTIFIED: tuple[Verdict, ...] = ("proved", "probable")
-
 
 def number(value: float | None) -> str:
     """Four digits; nothing for a number that is not there."""

@@ -9,8 +9,10 @@ from precisionkit.report.profile import NodeProfile, Profile
 from precisionkit.report.profile_text import profile_conclusion, render_profile
 from precisionkit.report.read import read_report
 from precisionkit.report.records import (
+    CERTIFIED,
     SCHEMA,
     VERDICTS,
+    WORST_FIRST,
     Environment,
     Input,
     Picture,
@@ -25,6 +27,7 @@ from precisionkit.report.summary import MEANINGS, conclusion, figures, percent, 
 from precisionkit.report.write import check_outputs, check_writable, write_file, write_json, write_table
 
 __all__ = [
+    "CERTIFIED",
     "GUARD_SCHEMA",
     "INSPECT_SCHEMA",
     "KINDS",
@@ -32,6 +35,7 @@ __all__ = [
     "MEANINGS",
     "SCHEMA",
     "VERDICTS",
+    "WORST_FIRST",
     "ArithmeticInfo",
     "Cells",
     "DataInfo",

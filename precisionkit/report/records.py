@@ -14,6 +14,9 @@ SCHEMA: Literal["precisionkit.certify/1"] = "precisionkit.certify/1"
 Verdict = Literal["proved", "probable", "observed", "flipped", "undecided", "invalid"]
 VERDICTS: tuple[Verdict, ...] = ("proved", "probable", "observed", "flipped", "undecided", "invalid")
 """Strongest statement first."""
+CERTIFIED: tuple[Verdict, ...] = ("proved", "probable")
+WORST_FIRST: tuple[Verdict, ...] = ("flipped", "invalid", "undecided", "observed", "probable", "proved")
+"""In the order in which a reader wants to see inputs."""
 
 
 class Summary(_Record, frozen=True, kw_only=True):
@@ -36,6 +39,11 @@ class Summary(_Record, frozen=True, kw_only=True):
     worst_bound: Size | None
     median_measured_error: Size | None
     worst_measured_error: Size | None
+
+    @property
+    def certified(self) -> int:
+        """How many inputs are proved or probable."""
+        return self.proved + self.probable
 
 
 class Timing(_Record, frozen=True, kw_only=True):
@@ -152,8 +160,7 @@ class Report(_Record, frozen=True, kw_only=True):
     @property
     def certified_percent(self) -> float:
         """Share of the inputs that are proved or probable; 0 for none."""
-        certified = self.summary.proved + self.summary.probable
-        return 100.0 * certified / self.summary.inputs if self.summary.inputs else 0.0
+        return 100.0 * self.summary.certified / self.summary.inputs if self.summary.inputs else 0.0
 
 
 def with_command(report: Report, command: str) -> Report:

@@ -33,9 +33,8 @@ def conclusion(report: Report, where: Literal["above", "below"] = "above") -> st
     total = report.summary.inputs
     storage = report.arithmetic.storage
     start = "" if report.complete else f"Incomplete: interrupted after {total} of {report.data.inputs} inputs. "
-    certified = report.summary.proved + report.summary.probable
     means = "provably cannot change" if not report.summary.probable else "cannot change (proved, or with the stated probability)"
-    said = f"{certified:,} of {total:,} predictions {means} in {storage} under the assumptions {where}"
+    said = f"{report.summary.certified:,} of {total:,} predictions {means} in {storage} under the assumptions {where}"
     flips = f"; {report.summary.flipped:,} did change" if report.summary.flipped else "; none was seen to change"
     return start + said + flips + "."
 

@@ -17,7 +17,7 @@ from precisionkit.html.summary import widths
 from precisionkit.html.tags import Html, tag
 from precisionkit.report import DataInfo, Environment, ModelInfo, Picture, Report
 
-VOID = {"meta", "img", "input", "br"}
+VOID = {"meta", "img", "input"}
 OPEN_ENDED = {"td", "th", "tr"}  # whose end tags may be left out
 
 
@@ -191,7 +191,7 @@ def test_children_and_attributes_are_escaped():
     assert tag("p", "<b>", Html("<i>x</i>"), None, ["&", ["'"]], title='"', hidden=True, id=None, data_x=1.5) == (
         '<p title="&quot;" hidden data-x="1.5">&lt;b&gt;<i>x</i>&amp;&#x27;</p>'
     )
-    assert tag("br") == "<br>"
+    assert tag("meta") == "<meta>"
     assert tag("p", "a\x1b[1m\ud800b") == "<p>a\ufffd[1m\ufffdb</p>"
 
 
