@@ -53,7 +53,8 @@ class Decision:
         First-index argmax of the two runs.
     margin : float array
         Gap between the centre's class and the other class that comes closest to it in the least, in the exact network with
-        binary32 weights.
+        binary32 weights.  Of a flipped input the other class is the one that the half run predicts; or, where that is the centre's,
+        the one that the reference run predicts.
     bound : float array
         Bound on how far that gap can differ between any run of the half program and any run of the reference; inf where no
         bound holds.
@@ -97,10 +98,6 @@ def decide(reference: Side, half: Side, classes: Integers) -> Decision:
     least = np.minimum(least_gaps(gaps_reference, errors[0]), least_gaps(gaps_half, errors[1]))
     kept = keeps_argmax(least, classes)
     row = np.arange(len(classes))
-    # the tightest pair; without bounds, the pair with the smallest margin
-    ranked = np.where(np.isfinite(least), least, gaps_reference)
-    ranked[row, classes] = np.inf
-    rival = ranked.argmin(axis=1)
     total = total_error(reference, half, errors[0], errors[1], classes)
     with np.errstate(invalid="ignore"):
         difference = gaps(half.logits, classes) - gaps(reference.logits, classes)
@@ -110,6 +107,12 @@ def decide(reference: Side, half: Side, classes: Integers) -> Decision:
     verdicts: NDArray[np.str_] = np.where(
         invalid, "invalid", np.where(of_reference != of_half, "flipped", np.where(kept, "proved", "observed"))
     )
+    # the tightest pair; without bounds, the pair with the smallest margin
+    ranked = np.where(np.isfinite(least), least, gaps_reference)
+    ranked[row, classes] = np.inf
+    # of a flip the pair that flipped, as another may be tighter
+    other = np.where(of_half != classes, of_half, of_reference)
+    rival = np.where(verdicts == "flipped", other, ranked.argmin(axis=1))
     return Decision(
         cast(list[Verdict], verdicts.tolist()),
         of_reference,

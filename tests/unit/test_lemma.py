@@ -73,6 +73,33 @@ def test_figures_of_the_tightest_pair():
     assert decision.measured_error[0] == 0.75
 
 
+def test_figures_of_a_flip_are_those_of_the_pair_that_flipped():
+    """Class 1 comes closest to class 0, but the half run predicts class 2."""
+    centre = [1.0, 0.9, 0.8]
+    flipped = decide(side(centre, 0.5), side(centre, 0.5, [0.9, 0.85, 1.0]), np.array([0]))
+    kept = decide(side(centre, 0.5), side(centre, 0.5), np.array([0]))
+    assert (flipped.verdict, flipped.rival.tolist()) == (["flipped"], [2])
+    assert (kept.verdict, kept.rival.tolist()) == (["observed"], [1])
+    assert flipped.margin[0] == pytest.approx(0.2)
+    assert flipped.measured_error[0] == pytest.approx(0.3)
+    assert flipped.bound[0] >= flipped.measured_error[0]
+    assert flipped.lower_margin[0] == kept.lower_margin[0]
+    strayed = decide(side(centre, 0.5, [0.9, 0.85, 1.0]), side(centre, 0.5), np.array([0]))  # the reference run alone
+    assert (strayed.verdict, strayed.rival.tolist()) == (["flipped"], [2])
+
+
+@given(hnp.arrays(np.float64, st.tuples(st.just(2), st.integers(1, 4), st.integers(2, 5)), elements=small), st.floats(0, 3))
+def test_the_measured_error_of_a_flip_is_at_least_its_margin(runs, error):
+    centre, moved = runs
+    classes = predictions(centre)
+    decision = decide(side(centre, error), side(centre, error, moved), classes)
+    for i, verdict in enumerate(decision.verdict):
+        assert (verdict == "flipped") == (decision.prediction_half[i] != classes[i])
+        if verdict == "flipped":
+            assert decision.rival[i] == decision.prediction_half[i]
+            assert decision.measured_error[i] >= decision.margin[i]
+
+
 @given(logits, st.floats(0, 3))
 def test_margin_above_bound_implies_proved(centre, error):
     reference, half = side(centre, error), side(centre + 0.125, error / 2)
