@@ -1,6 +1,6 @@
 """Why a half program errs: magnitudes, errors and bounds of every node over a data set."""
 
 from precisionkit.profile.make import make_profile
-from precisionkit.profile.settings import ENTRIES, LADDER, Settings
+from precisionkit.profile.settings import Settings
 
-__all__ = ["ENTRIES", "LADDER", "Settings", "make_profile"]
+__all__ = ["Settings", "make_profile"]

@@ -16,36 +16,12 @@ from precisionkit.evaluate import Program, execute
 from precisionkit.graph import Node
 from precisionkit.profile.a_priori import a_priori
 from precisionkit.profile.enclosing import Enclosed, enclose
+from precisionkit.profile.settings import Settings
 from precisionkit.profile.traces import Traced, Tracer
 from precisionkit.report.profile import Ladder
 from precisionkit.truth import Arb, Objects, exact_logits
 
 NO_LADDER = Ladder(entries=0, a_priori=None, running=None, zonotope=None, probable=None, measured=None, truth=None)
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How to climb.
-
-    Attributes
-    ----------
-    entries : int
-        Most entries of a node for one input.
-    effort : float
-        As for `bound.substitution`.
-    confidence : float
-        Probability with which any bound under the model of random rounding may fail, over all inputs, nodes and entries.
-    emulate : Order or None
-        Of the half run.
-    arb : Arb or None
-        Computes the truth.
-    """
-
-    entries: int
-    effort: float
-    confidence: float
-    emulate: Order | None
-    arb: Arb | None
 
 
 @dataclass(frozen=True)
@@ -71,25 +47,35 @@ def chosen_entries(radius: Tensor, most: int) -> Tensor:
     return chosen
 
 
-def climb(program: Program, inputs: Iterable[Tensor], count: int, plan: Plan, largest: float) -> tuple[dict[str, Ladder], bool]:
+def climb(
+    program: Program, inputs: Iterable[Tensor], count: int, settings: Settings, emulate: Order | None, arb: Arb | None, largest: float
+) -> tuple[dict[str, Ladder], bool]:
     """Make the ladder of every node that runs compute, and say whether a bound rests on a sketch.
 
     Parameters
     ----------
     inputs : iterable of (1, ...) tensors
         `count` stored inputs, of at most the size `largest`.
+    settings : Settings
+        Of which entries, effort and confidence are read.
+    emulate : Order or None
+        Of the half run.
+    arb : Arb or None
+        Computes the truth.
     """
     graph = program.graph
     nodes = [node for node in graph.nodes if node.name not in graph.hidden]
-    looked_at = count * sum(min(plan.entries, math.prod(node.shape)) for node in nodes)
+    looked_at = count * sum(min(settings.entries, math.prod(node.shape)) for node in nodes)
     # half of the confidence is for enclosures on the way, half for both directions of every entry
-    deviate = deviate_for(plan.confidence / 2 / (2 * looked_at)) if program.arithmetic.random_stores and looked_at else None
-    tracer, found, sketched = Tracer(program, plan.effort), {node.name: list[Rungs]() for node in nodes}, False
+    deviate = deviate_for(settings.confidence / 2 / (2 * looked_at)) if program.arithmetic.random_stores and looked_at else None
+    tracer, found, sketched = Tracer(program, settings.effort), {node.name: list[Rungs]() for node in nodes}, False
     for one in inputs:
         proved = tracer.proved(one)
-        likely = None if deviate is None else (tracer.likely(one, plan.confidence / 2 / count) or proved, deviate)
+        likely = None if deviate is None else (tracer.likely(one, settings.confidence / 2 / count) or proved, deviate)
         sketched |= proved.sketched
-        for name, rungs in _of_input(program, one, plan, proved, likely).items():
+        chosen = _choose(program, one, settings.entries)
+        errors = _errors(program, one, chosen, emulate, arb)
+        for name, rungs in _of_input(program, chosen, errors, proved, likely).items():
             found[name].append(rungs)
     norms = a_priori(program, largest)
     ladders = {name: _joined(rungs, norms[name]) for name, rungs in found.items()}
@@ -105,12 +91,25 @@ class _Chosen:
     radius: Tensor
 
 
-def _of_input(program: Program, one: Tensor, plan: Plan, proved: Traced, likely: tuple[Traced, float] | None) -> dict[str, Rungs]:
-    """Every rung for every node that runs compute, for one input."""
-    chosen = _choose(program, one, plan.entries)
+@dataclass(frozen=True)
+class _Errors:
+    """Largest distances of the run's chosen entries of every node from the centre, and from the exact network where that is known."""
+
+    measured: dict[str, float]
+    truth: dict[str, float]
+
+
+def _errors(program: Program, one: Tensor, chosen: dict[str, _Chosen], emulate: Order | None, arb: Arb | None) -> _Errors:
     values: dict[str, Tensor] = {}
-    execute(program, one, emulate=plan.emulate, observe=_keeper(chosen, values))
-    true = {} if plan.arb is None else _truth(plan.arb, program, one, chosen, values)
+    execute(program, one, emulate=emulate, observe=_keeper(chosen, values))
+    measured = {name: float(_distances(values[name], some.centre).amax()) for name, some in chosen.items()}
+    return _Errors(measured, {} if arb is None else _truth(arb, program, one, chosen, values))
+
+
+def _of_input(
+    program: Program, chosen: dict[str, _Chosen], errors: _Errors, proved: Traced, likely: tuple[Traced, float] | None
+) -> dict[str, Rungs]:
+    """Every rung for every node that runs compute, for one input."""
     rungs = {}
     for place, node in enumerate(program.graph.nodes):
         if node.name not in chosen:
@@ -121,8 +120,8 @@ def _of_input(program: Program, one: Tensor, plan: Plan, proved: Traced, likely:
             running=float(some.radius.amax()) if place < proved.overflow else math.inf,
             zonotope=_bound(proved, place, node, some, None),
             probable=math.inf if likely is None else _bound(likely[0], place, node, some, likely[1]),
-            measured=float(_distances(values[node.name], some.centre).amax()),
-            truth=true.get(node.name, math.inf),
+            measured=errors.measured[node.name],
+            truth=errors.truth.get(node.name, math.inf),
         )
     return rungs
 

@@ -19,7 +19,7 @@ from precisionkit.evaluate import Program, device_flags, execute
 from precisionkit.graph import Graph, Node, interpret
 from precisionkit.models import LoadedModel
 from precisionkit.profile.enclosing import Enclosed, enclose
-from precisionkit.profile.ladder import NO_LADDER, Plan, climb
+from precisionkit.profile.ladder import NO_LADDER, climb
 from precisionkit.profile.rows import node_profile
 from precisionkit.profile.settings import Settings
 from precisionkit.profile.tally import Proved, Seen
@@ -62,8 +62,7 @@ def make_profile(
     with device_flags(arithmetic):
         survey = _survey(source, emulate, settings.batch_size)
         shares = _shares(source, survey)
-        plan = Plan(settings.entries, settings.effort, settings.confidence, emulate, arb)
-        ladders, sketched = _ladders(source, ladder_inputs, plan, survey.largest_input)
+        ladders, sketched = _ladders(source, ladder_inputs, settings, emulate, arb, survey.largest_input)
     methods = {"interval", *(["zonotope"] if ladder_inputs else []), *(["adjoint"] if _has_probable(ladders) else [])}
     rests_on = theorems_used(arithmetic, graph, methods, sketched=sketched)
     return Profile(
@@ -191,7 +190,9 @@ def _shares(source: _Source, survey: _Survey) -> dict[str, float]:
     return {name: min(1.0, max(0.0, float(value) / total)) for name, value in shares.by_node.items()}
 
 
-def _ladders(source: _Source, count: int, plan: Plan, largest: float) -> tuple[dict[str, Ladder], bool]:
+def _ladders(
+    source: _Source, count: int, settings: Settings, emulate: Order | None, arb: Arb | None, largest: float
+) -> tuple[dict[str, Ladder], bool]:
     if not count:
         return dict.fromkeys((node.name for node in source.graph.nodes), NO_LADDER), False
 
@@ -200,7 +201,7 @@ def _ladders(source: _Source, count: int, plan: Plan, largest: float) -> tuple[d
             yield source.stored(index)
             source.done(len(source.data.images) + index + 1)
 
-    return climb(source.half, inputs(), count, plan, largest)
+    return climb(source.half, inputs(), count, settings, emulate, arb, largest)
 
 
 def _has_probable(ladders: dict[str, Ladder]) -> bool:
