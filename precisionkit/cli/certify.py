@@ -21,6 +21,7 @@ from precisionkit.cli.shared import (
     confidence_option,
     effort_option,
     guarded,
+    json_option,
     memory_errors,
     progress,
     show,
@@ -97,7 +98,7 @@ class _Request:
 @confidence_option
 @click.option("--device", default="cpu", show_default=True, help="Where both programs run: cpu, cuda, cuda:1 or mps.")
 @click.option("--batch-size", type=click.IntRange(min=1), metavar="N", help="[default: by the size of the network]")
-@click.option("--json", "json_file", type=click.Path(path_type=Path), metavar="FILE", help="Write the whole report as JSON.")
+@json_option("Write the whole report as JSON.")
 @click.option("--table", "table_file", type=click.Path(path_type=Path), metavar="FILE", help="Write one row an input, .csv or .parquet.")
 @click.option("--html", "html_file", type=click.Path(path_type=Path), metavar="FILE", help="Write the report to be read in a browser.")
 @click.option(

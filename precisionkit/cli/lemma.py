@@ -16,17 +16,17 @@ from precisionkit.cli.shared import (
     Source,
     access_options,
     arithmetic_options,
+    deliver,
     guarded,
+    json_option,
     memory_errors,
     progress,
-    show,
     source_options,
     taken,
-    tell_written,
 )
 from precisionkit.errors import UsageError
 from precisionkit.figures import check_figure, margins_figure
-from precisionkit.report import check_outputs, render_lemma, violations, write_json
+from precisionkit.report import check_outputs, render_lemma, violations
 
 VIOLATED = 1
 
@@ -63,7 +63,7 @@ class _Request:
     metavar="N",
     help="Have mpmath compute N of them as well, or, in a large network, single neurons of N of them.",
 )
-@click.option("--json", "json_file", type=click.Path(path_type=Path), metavar="FILE", help="Write everything, exact fractions included.")
+@json_option("Write everything, exact fractions included.")
 @click.option("--figure", type=click.Path(path_type=Path), metavar="FILE", help="Draw histograms of Gamma and 2 delta: .png, .svg, .pdf.")
 @access_options
 def lemma(**options: Any) -> None:
@@ -91,10 +91,6 @@ def _lemma(source: Source, asked: Asked, request: _Request, talk: Console) -> in
             report = run_experiment(
                 model, data, arithmetic, emulate=asked.emulate, arb=request.arb, judged=request.mpmath, on_progress=advance
             )
-    show(render_lemma(report))
-    if request.json_file is not None:
-        write_json(report, request.json_file)
-    if request.figure is not None:
-        margins_figure(report, request.figure)
-    tell_written(talk, request.json_file, request.figure, quiet=request.quiet)
+    figure = request.figure, lambda path: margins_figure(report, path)
+    deliver(talk, report, render_lemma(report), request.json_file, figure, quiet=request.quiet)
     return VIOLATED if violations(report) else OK

@@ -12,8 +12,8 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from precisionkit.cli.shared import OK, guarded, operators_option, registered, show, tell_written
-from precisionkit.report import check_writable, write_json
+from precisionkit.cli.shared import OK, deliver, guarded, json_option, operators_option, registered
+from precisionkit.report import check_writable
 
 if TYPE_CHECKING:
     from precisionkit.catalogue import Catalogue, Entry
@@ -27,7 +27,7 @@ Exit codes:
 
 @click.command(epilog=_EXIT_CODES)
 @click.argument("name", required=False)
-@click.option("--json", "json_file", type=click.Path(path_type=Path), metavar="FILE", help="Write the list as JSON.")
+@json_option("Write the list as JSON.")
 @operators_option
 def ops(name: str | None, json_file: Path | None, operators: tuple[str, ...]) -> None:
     """List the operators that can be analysed, with the bound of the error of each; with NAME, those that have it in a name of theirs.
@@ -45,10 +45,7 @@ def _ops(name: str | None, json_file: Path | None, operators: tuple[str, ...], t
 
     with registered(operators):
         known = catalogue() if name is None else find(catalogue(), name)
-    show(_rendered(known, brief=name is None))
-    if json_file is not None:
-        write_json(known, json_file)
-        tell_written(talk, json_file)
+    deliver(talk, known, _rendered(known, brief=name is None), json_file)
     return OK
 
 

@@ -9,8 +9,8 @@ import click
 from rich.console import Console
 
 from precisionkit.arithmetic import parse_arithmetic
-from precisionkit.cli.shared import OK, guarded, show, tell_written
-from precisionkit.report import check_writable, write_json
+from precisionkit.cli.shared import OK, deliver, guarded, json_option
+from precisionkit.report import check_writable
 
 _EXIT_CODES = """\b
 Exit codes:
@@ -22,7 +22,7 @@ Exit codes:
 @click.command(epilog=_EXIT_CODES)
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1 or mps.")
 @click.option("--storage", default="fp16", show_default=True, metavar="FORMAT", help="fp16, bf16 or fp32.")
-@click.option("--json", "json_file", type=click.Path(path_type=Path), metavar="FILE", help="Write the findings as JSON.")
+@json_option("Write the findings as JSON.")
 def probe(device: str, storage: str, json_file: Path | None) -> None:
     """Find out which arithmetic a device obeys: constructed inputs through its real kernels, of matrix products, convolutions, attention.
 
@@ -45,8 +45,5 @@ def _probe(device: str, storage: str, json_file: Path | None, talk: Console) -> 
     found = find_device(device)
     with device_flags(arithmetic):
         findings = ask(torch_kernels(found, arithmetic.storage))
-    show(render_findings(findings))
-    if json_file is not None:
-        write_json(findings, json_file)
-        tell_written(talk, json_file)
+    deliver(talk, findings, render_findings(findings), json_file)
     return OK

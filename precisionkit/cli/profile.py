@@ -17,16 +17,16 @@ from precisionkit.cli.shared import (
     access_options,
     arithmetic_options,
     confidence_option,
+    deliver,
     effort_option,
     guarded,
+    json_option,
     memory_errors,
     progress,
-    show,
     source_options,
     taken,
-    tell_written,
 )
-from precisionkit.report import check_outputs, render_profile, write_json
+from precisionkit.report import check_outputs, render_profile
 
 _EXIT_CODES = """\b
 Exit codes:
@@ -64,7 +64,7 @@ class _Request:
 @effort_option
 @confidence_option
 @click.option("--batch-size", type=click.IntRange(min=1), metavar="N", help="[default: by the size of the network]")
-@click.option("--json", "json_file", type=click.Path(path_type=Path), metavar="FILE", help="Write everything as JSON.")
+@json_option("Write everything as JSON.")
 @access_options
 def profile(**options: Any) -> None:
     """Show node by node why MODEL in half precision errs, over every input of a data set.
@@ -87,8 +87,5 @@ def _profile(source: Source, asked: Asked, request: _Request, talk: Console) -> 
         model, data = source.load()
         with memory_errors(), progress(talk, "profiling", quiet=request.quiet) as advance:
             made = make_profile(model, data, arithmetic, settings, advance)
-    show(render_profile(made))
-    if request.json_file is not None:
-        write_json(made, request.json_file)
-    tell_written(talk, request.json_file, quiet=request.quiet)
+    deliver(talk, made, render_profile(made), request.json_file, quiet=request.quiet)
     return OK

@@ -21,6 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from precisionkit.arithmetic import Arithmetic, parse_arithmetic, parse_run
 from precisionkit.errors import PrecisionKitError, RefutedError, UsageError
+from precisionkit.report import write_json
 
 if TYPE_CHECKING:
     from precisionkit.data import Dataset
@@ -314,6 +315,11 @@ confidence_option = click.option(
 )
 
 
+def json_option(help_: str) -> Decorator:
+    """Make the option for a file of everything."""
+    return click.option("--json", "json_file", type=click.Path(path_type=Path), metavar="FILE", help=help_)
+
+
 def guarded(
     work: Callable[[Console], int], *, less: str, interrupted: str = "Interrupted before there was a result; nothing was written."
 ) -> int:
@@ -330,6 +336,24 @@ def guarded(
     except KeyboardInterrupt:
         talk.print(interrupted)
         return INTERRUPTED
+
+
+def deliver(
+    talk: Console,
+    report: object,
+    rendered: RenderableType,
+    json_file: Path | None,
+    *drawn: tuple[Path | None, Callable[[Path], None]],
+    quiet: bool = False,
+) -> None:
+    """Show a report, write it, draw the files that are asked for, and name what was written."""
+    show(rendered)
+    if json_file is not None:
+        write_json(report, json_file)
+    for path, draw in drawn:
+        if path is not None:
+            draw(path)
+    tell_written(talk, json_file, *(path for path, _ in drawn), quiet=quiet)
 
 
 def tell_written(talk: Console, *paths: Path | None, quiet: bool = False) -> None:

@@ -18,16 +18,16 @@ from precisionkit.cli.shared import (
     access_options,
     arithmetic_options,
     confidence_option,
+    deliver,
     effort_option,
     guarded,
+    json_option,
     memory_errors,
-    show,
     source_options,
     taken,
-    tell_written,
 )
 from precisionkit.errors import UsageError
-from precisionkit.report import check_outputs, write_json
+from precisionkit.report import check_outputs
 
 if TYPE_CHECKING:
     from precisionkit.report.plan import Level
@@ -65,7 +65,7 @@ class _Request:
 )
 @effort_option
 @confidence_option
-@click.option("--json", "json_file", type=click.Path(path_type=Path), metavar="FILE", help="Write the plan, for precisionkit.apply.")
+@json_option("Write the plan, for precisionkit.apply.")
 @access_options
 def tune(**options: Any) -> None:
     """Find a small set of nodes of MODEL to keep in fp32, so that --target percent of the inputs are certified in half.
@@ -94,8 +94,5 @@ def _tune(source: Source, asked: Asked, request: _Request, talk: Console) -> int
     with source.registered(), memory_errors():
         model, data = source.load()
         plan = make_plan(model, data, asked.arithmetic(), wanted, tell)
-    show(render_plan(plan))
-    if request.json_file is not None:
-        write_json(plan, request.json_file)
-    tell_written(talk, request.json_file, quiet=request.quiet)
+    deliver(talk, plan, render_plan(plan), request.json_file, quiet=request.quiet)
     return OK if plan.reached else NOT_CERTIFIED
