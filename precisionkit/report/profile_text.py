@@ -12,7 +12,7 @@ from precisionkit.formats import BFLOAT16, BINARY32, Format, parse_format
 from precisionkit.report.profile import NodeProfile, Profile
 
 _BAR, _NAME, _OPERATOR = 8, 17, 12
-"""Characters of the longest bar, and of names."""
+"""Characters of the longest bar, and of lines of names."""
 _RUNGS = ("a_priori", "running", "zonotope", "probable")
 _CLOSE, _SUBNORMAL = 16.0, 0.01
 """Numbers seen within this factor of overflow are called large; share of subnormal numbers from which on they are worth a word."""
@@ -46,7 +46,7 @@ def _nodes(profile: Profile) -> Table:
     for node in profile.nodes:
         condition = "" if node.condition is None else f"{node.condition:.2g} / {_number(node.worst_condition, 2)}"
         figures = (node.largest_proved, node.overflow_distance, node.fresh, node.amplification)
-        names = _short(node.name, _NAME), _short(node.operator, _OPERATOR)
+        names = _folded(node.name, _NAME), _folded(node.operator, _OPERATOR)
         table.add_row(*map(Text, (*names, *map(_number, figures), condition, _bar(node.share, most))))
     return table
 
@@ -56,11 +56,14 @@ def _bar(share: float, largest: float) -> str:
     return f"{100 * share:4.1f} % {'#' * round(_BAR * share / largest) if largest else ''}"
 
 
-def _short(name: str, most: int) -> str:
-    """A name that fits, with its beginning and its end."""
-    if len(name) <= most:
-        return name
-    return f"{name[: (most - 1) // 2]}…{name[-(most // 2) :]}"
+def _folded(name: str, most: int) -> str:
+    """A whole name in lines that fit, which end behind an underscore or a dot where there is one."""
+    lines = []
+    while len(name) > most:
+        cut = max(name.rfind(sign, 1, most) for sign in "_.") + 1 or most
+        lines.append(name[:cut])
+        name = name[cut:]
+    return "\n".join([*lines, name])
 
 
 def _number(value: float | None, digits: int = 3) -> str:
@@ -82,7 +85,7 @@ def _ladder(profile: Profile) -> Table:
     for node in (node for node in profile.nodes if node.ladder.entries):
         ladder = node.ladder
         rungs = (_with_ratio(getattr(ladder, name), getattr(ladder, base)) for name in _RUNGS)
-        table.add_row(*map(Text, (_short(node.name, _NAME), str(ladder.entries), *rungs, _number(ladder.measured), _number(ladder.truth))))
+        table.add_row(*map(Text, (_folded(node.name, _NAME), str(ladder.entries), *rungs, _number(ladder.measured), _number(ladder.truth))))
     return table
 
 

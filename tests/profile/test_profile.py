@@ -185,7 +185,9 @@ def test_the_command_shows_and_writes_a_profile(tmp_path):
     assert result.exit_code == 0
     assert max(map(len, result.stdout.splitlines())) <= 100
     assert "Errors of single entries on the first input: bounds, and how many times what was measured" in result.stdout
-    assert "…" in result.stdout  # a long name
+    assert "…" not in result.stdout
+    assert "_native_batch_ " in result.stdout  # a long name, whole in three lines
+    assert re.search(r"^norm_legit_no_ +\ntraining +$", result.stdout, re.MULTILINE)
     assert "Overflow is excluded" in result.stdout
     assert "########" in result.stdout
     assert "Written: " in result.stderr
