@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from typing import get_args
 
 import click
 import jsonschema
@@ -10,10 +11,11 @@ import pytest
 from click.testing import CliRunner
 
 from precisionkit.cli import main
+from precisionkit.cli.report import _OTHERS
 from precisionkit.cli.shared import command_line
 from precisionkit.models import bundled_model
 from precisionkit.report import read_report
-from precisionkit.report.schema import published_schema
+from precisionkit.report.schema import Kind, published_schema
 
 DIGITS = str(bundled_model("digits_cnn"))
 HARD = ("--storage", "bf16", "--accumulate", "bf16", "--limit", 30)  # most digits are not proved
@@ -76,6 +78,40 @@ def test_what_cannot_be_read_or_written_is_one_sentence(name, tmp_path):
     assert message.format(folder=tmp_path) in result.stderr
     assert result.stderr.count("\n") == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["x.html", "x.json"]
+
+
+OTHERS = {
+    "profile/1": "a report of 'precisionkit profile' ('precisionkit certify --profile' puts one into its own report)",
+    "plan/1": "a report of 'precisionkit tune'",
+    "guard/1": "a report of 'precisionkit guard'",
+    "guard-plan/1": "a report of 'precisionkit guard --out'",
+    "inspect/1": "a report of 'precisionkit inspect'",
+    "lemma/2": "a report of 'precisionkit lemma'",
+}
+
+
+@pytest.mark.parametrize("schema", OTHERS)
+def test_a_report_of_another_command_is_told_as_what_it_is(schema, tmp_path):
+    file = tmp_path / "x.json"
+    file.write_text(json.dumps({"schema": f"precisionkit.{schema}"}))
+    result = run("report", file)
+    assert result.exit_code == 2
+    said = f"is {OTHERS[schema]}, but a page is made of what 'precisionkit certify ... --json FILE' wrote; give that."
+    assert result.stderr == f"Error: The file '{file}' {said}\n"
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_every_kind_of_report_but_certify_is_known_as_another():
+    assert set(_OTHERS) == {*get_args(Kind), "guard-plan"} - {"certify"}
+
+
+@pytest.mark.parametrize("text", ["[]", '{"schema": 1}', '{"schema": "precisionkit.certify/9"}', '{"a": 1}', '"' + "[" * 9, "[" * 100_000])
+def test_what_is_no_report_at_all_is_left_to_the_reader(text, tmp_path):
+    (tmp_path / "x.json").write_text(text)
+    result = run("report", tmp_path / "x.json")
+    assert result.exit_code == 2
+    assert "but a page is made of" not in result.stderr
+    assert result.stderr.startswith("Error: The ")
 
 
 def test_certify_refuses_a_page_that_cannot_be_written(tmp_path):
