@@ -16,9 +16,9 @@ from precisionkit.cli.shared import (
     Asked,
     Source,
     access_options,
-    arithmetic_options,
     command_line,
     confidence_option,
+    device_arithmetic_options,
     effort_option,
     guarded,
     json_option,
@@ -30,6 +30,7 @@ from precisionkit.cli.shared import (
     tell_written,
 )
 from precisionkit.errors import UsageError
+from precisionkit.formats import BINARY32
 from precisionkit.report import Report, check_outputs, render, with_command, write_file, write_json, write_table
 
 if TYPE_CHECKING:
@@ -40,6 +41,12 @@ if TYPE_CHECKING:
 
 _NO_MATTER = ("resume", "progress", "json_file", "table_file", "html_file", "certificate_file", "fail_under", "download", "quiet")
 """Options that change nothing in a report."""
+
+_NEXT = (
+    "Next: 'precisionkit profile' with the same MODEL and --data says which node adds the errors; 'precisionkit tune' finds what to keep "
+    "in fp32; 'precisionkit guard' makes a model that falls back to fp32 for inputs that may flip."
+)
+"""For a person whose inputs are not all certified."""
 
 _EXIT_CODES = """\b
 Exit codes:
@@ -85,7 +92,7 @@ class _Request:
 
 @click.command(epilog=_EXIT_CODES)
 @source_options
-@arithmetic_options
+@device_arithmetic_options
 @click.option(
     "--method",
     type=click.Choice(["auto", "interval", "zonotope", "adjoint"]),
@@ -193,8 +200,15 @@ def _certify(source: Source, asked: Asked, request: _Request, command: str, memb
 def _told(report: Report, request: _Request, talk: Console) -> int:
     """Show and write a report; the exit code."""
     show(render(report))
+    if talk.is_terminal and not request.quiet and _has_more_to_do(report):
+        talk.print(_NEXT, markup=False)
     _write(report, request, talk)
     return _verdict(report, request, talk)
+
+
+def _has_more_to_do(report: Report) -> bool:
+    """Whether inputs are left that profile, tune and guard may help with; not where all is in fp32 already."""
+    return report.complete and report.summary.certified < report.summary.inputs and report.arithmetic.storage != BINARY32.name
 
 
 def _without_profile(report: Report, request: _Request, talk: Console, said: str) -> None:

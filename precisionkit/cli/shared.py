@@ -270,16 +270,11 @@ certificate_options = together(
 access_options = together(_trust, _download, _quiet)
 fetching_options = together(_data_root, _download, _quiet)
 """Of commands that read data alone."""
-arithmetic_options = together(
+_FORMATS = together(
     click.option("--storage", default="fp16", show_default=True, metavar="FORMAT", help="fp16, bf16, or fp32 (fp32 against itself)."),
     click.option("--accumulate", default="fp32", show_default=True, metavar="FORMAT", help="Format of sums: fp32, fp16, bf16."),
-    click.option(
-        "--order",
-        metavar="ORDER",
-        help="Order of sums: any, sequential, pairwise, blocked:K, splitk:S (at most S partial sums rounded to the storage format), exact, "
-        "tensorcore:volta|ampere|ada|hopper|blackwell, or gpu: and one of these, for tensor cores or other cores, as a GPU's library "
-        "chooses [default: any; with --device cuda, that GPU's].",
-    ),
+)
+_MADE = together(
     click.option(
         "--fuse",
         type=click.Choice(["none", "epilogue"]),
@@ -297,6 +292,20 @@ arithmetic_options = together(
 )
 
 
+def _order(default: str) -> Decorator:
+    """Make the option for the order of sums; its default, in words."""
+    return click.option(
+        "--order",
+        metavar="ORDER",
+        help="Order of sums: any, sequential, pairwise, blocked:K, splitk:S (at most S partial sums rounded to the storage format), exact, "
+        "tensorcore:volta|ampere|ada|hopper|blackwell, or gpu: and one of these, for tensor cores or other cores, as a GPU's library "
+        f"chooses [default: {default}].",
+    )
+
+
+arithmetic_options = together(_FORMATS, _order("any"), _MADE)
+device_arithmetic_options = together(_FORMATS, _order("any; with --device cuda, that GPU's"), _MADE)
+"""Of commands whose runs are made on a --device."""
 effort_option = click.option(
     "--effort",
     type=click.FloatRange(0),

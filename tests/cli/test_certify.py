@@ -27,6 +27,8 @@ from precisionkit.models import ZOO, bundled_model, load_model
 from precisionkit.report.schema import published_schema
 
 DIGITS = str(bundled_model("digits_cnn"))
+HARD = ("--storage", "bf16", "--accumulate", "bf16")
+"""Few digits are proved."""
 TINY = """
 import torch
 from torch import nn
@@ -319,6 +321,23 @@ def test_an_interruption_while_loading_is_quiet(monkeypatch):
     result = run(DIGITS, "--data", "digits")
     assert result.exit_code == 130
     assert result.stderr == "Interrupted before there was a result; nothing was written.\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "terminal", "hinted"),
+    [
+        (HARD, True, True),
+        (HARD, False, False),
+        ((*HARD, "-q"), True, False),
+        ((), True, False),  # all are proved
+    ],
+)
+def test_what_to_do_next_is_said_to_a_person_alone(options, terminal, hinted):
+    environment = {"FORCE_COLOR": "1" if terminal else None, "NO_COLOR": "1", "TERM": "dumb"}
+    result = run(DIGITS, "--data", "digits", "--limit", 6, "--method", "interval", "--no-probe", *options, env=environment)
+    assert result.exit_code == 0
+    assert ("Next: 'precisionkit profile' with the same MODEL and --data says which node" in result.stderr) == hinted
+    assert "Next:" not in result.stdout
 
 
 class Refuses:

@@ -26,3 +26,10 @@ def test_defaults_are_those_of_the_library(name, default, commands):
     assert {option.default for option in found.values()} == {default}
     assert {option.show_default for option in found.values()} == {True}
     assert len({option.help for option in found.values()}) == 1
+
+
+def test_only_commands_that_have_a_device_speak_of_it():
+    devices = {name for name, option in options() if option.name == "device"}
+    speaking = {name for name, option in options() if option.name != "device" and "--device" in (option.help or "")}
+    assert speaking
+    assert speaking <= devices
