@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from msgspec.structs import replace as replace_fields
 from safetensors.torch import save_file
 from torch import nn
 
@@ -22,9 +23,11 @@ import precisionkit.batch
 import precisionkit.certify
 from precisionkit.bound import Ladder, interval
 from precisionkit.cli import main
+from precisionkit.cli.certify import _has_more_to_do
 from precisionkit.errors import RefutedError, UsageError
 from precisionkit.models import ZOO, bundled_model, load_model
 from precisionkit.report.schema import published_schema
+from tests import reports
 
 DIGITS = str(bundled_model("digits_cnn"))
 HARD = ("--storage", "bf16", "--accumulate", "bf16")
@@ -338,6 +341,14 @@ def test_what_to_do_next_is_said_to_a_person_alone(options, terminal, hinted):
     assert result.exit_code == 0
     assert ("Next: 'precisionkit profile' with the same MODEL and --data says which node" in result.stderr) == hinted
     assert "Next:" not in result.stdout
+
+
+def test_nothing_is_left_to_do_where_all_is_certified_or_in_fp32_or_not_all_was_done():
+    fp32 = replace_fields(reports.ARITHMETIC, storage="binary32")
+    some, made = [reports.item()], reports.report
+    assert _has_more_to_do(made())
+    for done in (made(some), made(()), made(complete=False), made(arithmetic=fp32)):
+        assert not _has_more_to_do(done)
 
 
 class Refuses:

@@ -86,8 +86,8 @@ def batches_of(report, size=6):
 KEY = {"model": "one", "arithmetic": "fp16"}
 
 
-def test_every_byte_of_a_file_may_be_its_last(tmp_path, whole):
-    """Whatever a kill leaves of a file, what is read of it is what was written, and what is missing is decided again."""
+def test_a_file_may_end_anywhere_by_steps_of_seven_bytes(tmp_path, whole):
+    """Whatever a kill leaves of a file, at every seventh byte, what is read of it is what was written, and what is missing is decided again."""
     made = batches_of(msgspec.json.decode(whole, type=Report))[:3]
     stream = Stream(tmp_path / "r.json", KEY)
     stream.begin(0)

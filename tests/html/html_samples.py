@@ -5,88 +5,50 @@ import random
 from base64 import b64encode
 
 import numpy as np
+from msgspec.structs import replace
 
 from precisionkit.pictures import png
-from precisionkit.report import (
-    VERDICTS,
-    ArithmeticInfo,
-    DataInfo,
-    Environment,
-    Input,
-    ModelInfo,
-    Picture,
-    Profile,
-    Report,
-    Timing,
-    summarise,
-)
+from precisionkit.report import CERTIFIED, VERDICTS, Picture, Profile
 from precisionkit.report.profile import Ladder, NodeProfile
+from tests.reports import ARITHMETIC, DATA, ENVIRONMENT, MODEL, item, report
 
-MODEL = ModelInfo(path="net.pt", sha256="a" * 64, arch="net", parameters=1234)
-ARITHMETIC = ArithmeticInfo(
-    storage="binary16", accumulate="binary32", order="any", fuse="none", reference="fp32/fp32-any", assumptions=("One.", "Two.")
-)
 DOT = b64encode(png(np.arange(48, dtype=np.uint8).reshape(4, 4, 3) * 5)).decode()
 
 
-def item(index, verdict="proved", **changes):
-    flipped, certified = verdict == "flipped", verdict in ("proved", "probable")
-    drawn = random.Random(index)
-    bound = 10 ** drawn.uniform(-1.5, -0.5)
+FLAGS = {
+    "cuda.matmul.allow_fp16_reduced_precision_reduction": False,
+    "native": False,
+    "threads": 1,
+    "command": "precisionkit certify net.pt --data digits",
+}
+
+
+def drawn(index, verdict="proved", **changes):
+    """One input whose margin and bound lie somewhere, as its verdict allows."""
+    certified, numbers = verdict in CERTIFIED, random.Random(index)
+    bound = 10 ** numbers.uniform(-1.5, -0.5)
     values = {
-        "index": index,
         "label": index % 10,
-        "prediction_reference": 3,
-        "prediction_half": 5 if flipped else 3,
-        "verdict": verdict,
-        "margin": bound * 10 ** (drawn.uniform(0.1, 2) if certified else drawn.uniform(-2, -0.1)),
+        "margin": bound * 10 ** (numbers.uniform(0.1, 2) if certified else numbers.uniform(-2, -0.1)),
         "bound": None if verdict == "invalid" else bound,
-        "measured_error": bound * 10 ** drawn.uniform(-4, -1),
+        "measured_error": bound * 10 ** numbers.uniform(-4, -1),
         "lower_margin": bound if certified else -bound,
-        "linearised_worst": None,
-        "linearised_random": None,
         "method": "adjoint" if verdict == "probable" else "interval",
         "failure": 5e-7 if verdict == "probable" else 0.0,
         "reason": None if certified else "the bound does not stay below the margin",
     }
-    return Input(**{**values, **changes})
+    return item(index, verdict, **{**values, **changes})
 
 
 def some_inputs(counts):
     """So many inputs of each verdict."""
     verdicts = [verdict for verdict in VERDICTS for _ in range(counts.get(verdict, 0))]
-    return tuple(item(index, verdict) for index, verdict in enumerate(verdicts))
-
-
-def report(inputs, model=MODEL, **changes):
-    values = {
-        "complete": True,
-        "model": model,
-        "data": DataInfo(name="digits", split="test", inputs=len(inputs), sha256="b" * 64),
-        "arithmetic": ARITHMETIC,
-        "method": "auto",
-        "confidence": 1e-6,
-        "summary": summarise(inputs),
-        "timing": Timing(total_s=2.0, reference_s=0.5, half_s=0.5, bound_s=1.0, inputs_per_s=1.5),
-        "environment": Environment(
-            versions={"precisionkit": "0.1.0", "torch": "2"},
-            device="cpu (x86_64)",
-            flags={
-                "cuda.matmul.allow_fp16_reduced_precision_reduction": False,
-                "native": False,
-                "threads": 1,
-                "command": "precisionkit certify net.pt --data digits",
-            },
-        ),
-        "inputs": tuple(inputs),
-    }
-    return Report(**{**values, **changes})
+    return tuple(drawn(index, verdict) for index, verdict in enumerate(verdicts))
 
 
 def profile(count=12, name="conv", **changes):
     nodes = tuple(_node(i, count, name) for i in range(count))
-    data = DataInfo(name="digits", split="test", inputs=5, sha256="b" * 64)
-    values = {"model": MODEL, "data": data, "arithmetic": ARITHMETIC, "inputs": 100, "ladder_inputs": 4, "tightest": 17, "confidence": 1e-6}
+    values = {"model": MODEL, "data": DATA, "arithmetic": ARITHMETIC, "inputs": 100, "ladder_inputs": 4, "tightest": 17, "confidence": 1e-6}
     return Profile(**{**values, "nodes": nodes, **changes})
 
 
@@ -128,8 +90,9 @@ def everything(certified=300):
     """All verdicts, a profile, linearised numbers and pictures."""
     inputs = some_inputs({"proved": certified, "probable": 40, "observed": 12, "flipped": 3, "undecided": 4, "invalid": 2})
     inputs = tuple(
-        item(i.index, i.verdict, linearised_worst=i.bound and i.bound / 9, linearised_random=i.bound and i.bound / 90) for i in inputs
+        drawn(i.index, i.verdict, linearised_worst=i.bound and i.bound / 9, linearised_random=i.bound and i.bound / 90) for i in inputs
     )
-    shown = [i.index for i in inputs if i.verdict not in ("proved", "probable")]
+    shown = [i.index for i in inputs if i.verdict not in CERTIFIED]
     pictures = tuple(Picture(index=index, png=DOT, made="bytes as they are") for index in shown)
-    return report(inputs, profile=profile(), pictures=pictures)
+    environment = replace(ENVIRONMENT, flags=FLAGS)
+    return report(inputs, environment=environment, profile=profile(), pictures=pictures)

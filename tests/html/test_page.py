@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 
 import msgspec
 import pytest
-from html_samples import ARITHMETIC, DOT, everything, item, profile, report, some_inputs
+from html_samples import DOT, drawn, everything, profile, some_inputs
 
 from precisionkit.html import page
 from precisionkit.html.calibration import ratios
@@ -16,6 +16,7 @@ from precisionkit.html.inputs import MOST_CERTIFIED, MOST_PICTURE_CHARACTERS, sh
 from precisionkit.html.summary import widths
 from precisionkit.html.tags import Html, tag
 from precisionkit.report import DataInfo, Environment, ModelInfo, Picture, Report
+from tests.reports import ARITHMETIC, item, report
 
 VOID = {"meta", "img", "input"}
 OPEN_ENDED = {"td", "th", "tr"}  # whose end tags may be left out
@@ -201,7 +202,7 @@ LONG = "the bound does not exclude overflow in the half program at node 'convolu
 @pytest.mark.parametrize("reason", ["the bound does not stay below the margin", LONG])
 def test_ten_thousand_inputs_fit(reason):
     """The worst case: none is certified, so all are drawn and listed, with as many pictures as there is room for."""
-    inputs = [item(i, "observed", reason=reason) for i in range(10_000)]
+    inputs = [drawn(i, "observed", reason=reason) for i in range(10_000)]
     pictures = tuple(Picture(index=i, png="iVBORw0KGgo" + "A" * 5000, made="bytes as they are") for i in range(200))
     start = time.process_time()
     text = page(report(inputs, pictures=pictures))

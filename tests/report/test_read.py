@@ -5,10 +5,10 @@ import re
 
 import msgspec
 import pytest
-from test_report import item, report
 
 from precisionkit.errors import ReportError
 from precisionkit.report import Picture, read_report, with_command, write_json
+from tests.reports import item, report
 
 PNG = "iVBORw0KGgoAAA=="
 
@@ -66,10 +66,10 @@ def test_a_file_that_is_not_there_is_refused(tmp_path):
 
 
 CONTRADICTIONS = {
-    "a verdict was changed": ({"inputs": (item(), item(1), item(2, "flipped", prediction=0, bound=0.5))}, "its summary is not that of its"),
+    "a verdict was changed": ({"inputs": (item(), item(1), item(2, "flipped", bound=0.5))}, "its summary is not that of its"),
     "a bound was changed": ({"inputs": (item(bound=9.0), *report().inputs[1:])}, "its summary is not that of its inputs"),
     "complete": ({"complete": True}, "it is complete but holds 3 of 5 inputs"),
-    "twice": ({"inputs": (item(), *report().inputs[1:2], item(1, "flipped", prediction=0, bound=0.5))}, "an input occurs twice"),
+    "twice": ({"inputs": (item(), *report().inputs[1:2], item(1, "flipped", bound=0.5))}, "an input occurs twice"),
     "picture": ({"pictures": (Picture(index=7, png=PNG, made="m"),)}, "a picture shows none of its inputs"),
 }
 

@@ -17,61 +17,9 @@ import pytest
 from rich.console import Console
 
 from precisionkit.errors import ReportError, UsageError
-from precisionkit.report import (
-    VERDICTS,
-    ArithmeticInfo,
-    DataInfo,
-    Environment,
-    Input,
-    ModelInfo,
-    Report,
-    Timing,
-    check_writable,
-    render,
-    summarise,
-    write_json,
-    write_table,
-)
+from precisionkit.report import VERDICTS, Report, check_writable, render, summarise, write_json, write_table
 from precisionkit.report.schema import Kind, build_schema, published_schema
-
-
-def item(index=0, verdict="proved", label=1, prediction=1, bound=0.25, reason=None, linearised=None):
-    return Input(
-        index=index,
-        label=label,
-        prediction_reference=1,
-        prediction_half=prediction,
-        verdict=verdict,
-        margin=2.0,
-        bound=bound,
-        measured_error=0.125,
-        lower_margin=1.5,
-        linearised_worst=linearised,
-        linearised_random=None,
-        method="interval",
-        failure=0.0,
-        reason=reason,
-    )
-
-
-def report(inputs=None, complete=True):
-    inputs = (
-        (item(), item(1, "observed", bound=None, reason="why"), item(2, "flipped", prediction=0, bound=0.5)) if inputs is None else inputs
-    )
-    return Report(
-        complete=complete,
-        model=ModelInfo(path="m.pt", sha256="a" * 64, arch="net", parameters=1234),
-        data=DataInfo(name="digits", split="test", inputs=5, sha256="b" * 64),
-        arithmetic=ArithmeticInfo(
-            storage="binary16", accumulate="binary32", order="any", fuse="none", reference="fp32/fp32-any", assumptions=("One.", "Two.")
-        ),
-        method="interval",
-        confidence=1e-6,
-        summary=summarise(inputs),
-        timing=Timing(total_s=2.0, reference_s=0.5, half_s=0.5, bound_s=1.0, inputs_per_s=1.5),
-        environment=Environment(versions={"torch": "2"}, device="cpu (x86_64)", flags={"native": False, "threads": 1}),
-        inputs=tuple(inputs),
-    )
+from tests.reports import item, report
 
 
 def as_json(value):
@@ -214,9 +162,9 @@ FULL_DISK = """
 import resource, signal, sys
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 sys.path.insert(0, sys.argv[2])
-from test_report import item, report
 from precisionkit.errors import ReportError
 from precisionkit.report import write_json
+from tests.reports import item, report
 value = report(tuple(item(i) for i in range(2000)))
 resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
 try:
@@ -229,7 +177,7 @@ except ReportError as error:
 def test_a_file_that_does_not_fit_leaves_the_old_one(tmp_path):
     target = tmp_path / "r.json"
     target.write_text("old")
-    command = [sys.executable, "-c", FULL_DISK, str(target), str(Path(__file__).parent)]
+    command = [sys.executable, "-c", FULL_DISK, str(target), str(Path(__file__).parents[2])]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.startswith(
         f"The file '{target}' could not be written (File too large) and nothing of it was left behind; free some space"
