@@ -97,7 +97,7 @@ ACTING = (
         "stream.py",
         'elif not lines.endswith(b"\\n"):',
         "elif False:",
-        f"{_RUNS}::test_every_byte_of_a_file_may_be_its_last",
+        f"{_RUNS}::test_a_file_may_end_anywhere_by_steps_of_seven_bytes",
     ),
     mutant(
         "what is there is decided again by the others",
