@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from precisionkit.errors import UnusableDataError, UsageError
 from precisionkit.evaluate import untraced
 from precisionkit.formats import BFLOAT16, BINARY16
 from precisionkit.guard.half import check_logits, half_of, margins
-from precisionkit.guard.identity import check_same
+from precisionkit.guard.identity import as_written, check_same, check_switches
 from precisionkit.guard.monitor import Monitor, Statistics
 from precisionkit.report.guard import GuardPlan
 
@@ -19,9 +18,9 @@ STORAGE = {"fp16": BINARY16, "bf16": BFLOAT16}
 class GuardedHalf(nn.Module):
     """Half logits where the half margin is above a plan's threshold, binary32 logits of the other rows.
 
-    The module is kept for the rows that fall back, beside a half copy of it, so its weights take one and a half times their memory.  Under
-    ``torch.compile`` the half run and the choice of rows are one graph; the rerun, whose size depends on the data, runs eagerly behind a
-    graph break.
+    The module is kept for the rows that fall back, beside a half copy of it, so its weights take one and a half times their memory.
+    ``torch.compile`` leaves a guarded model as it is, because fused with what stands around it the half run would not be the one that was
+    calibrated; a ``compiled`` one is a graph of its own, inside of a compiled model as well.
 
     Parameters
     ----------
@@ -63,25 +62,32 @@ class GuardedHalf(nn.Module):
         super().train(False)
         return self
 
+    @untraced
     def forward(self, x: Tensor) -> Tensor:
-        """Binary32 logits, (batch, classes); of an accepted row they are the half logits."""
+        """Binary32 logits, (batch, classes); of an accepted row they are the half logits.
+
+        Raises
+        ------
+        UnusableDataError
+            The inputs are not of the plan's kind.
+        UsageError
+            One of torch's switches is not as it was.
+        """
         if tuple(x.shape[1:]) != self.plan.input_shape or x.device.type != self._device:
             raise UnusableDataError(
                 f"The inputs have the shape {tuple(x.shape[1:])} on {x.device.type}, but the plan is for {self.plan.input_shape} on "
                 f"{self._device}: give such inputs, or calibrate for these."
             )
-        logits, falls_back = self.judged(x)
-        settled: Tensor = self._settled(x, logits, falls_back)
-        return settled
+        check_switches(self.plan.flags, x.device)
+        with as_written():
+            return self._settled(x, *self._judged(x))
 
-    def judged(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def _judged(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Half logits as binary32 numbers, and which rows fall back."""
-        with torch.no_grad():
-            logits: Tensor = self.half_run(x)
-            check_logits(logits)
-            return logits.float(), ~(margins(logits) > self.plan.threshold)
+        logits: Tensor = self.half_run(x)
+        check_logits(logits)
+        return logits.float(), ~(margins(logits) > self.plan.threshold)
 
-    @untraced
     def _settled(self, x: Tensor, logits: Tensor, falls_back: Tensor) -> Tensor:
         """Rerun rows, as one batch."""
         fallen_back = falls_back.cpu()
@@ -89,5 +95,4 @@ class GuardedHalf(nn.Module):
         rows = fallen_back.nonzero().squeeze(1).to(x.device)
         if not len(rows):
             return logits
-        with torch.no_grad():
-            return logits.index_copy(0, rows, self.reference(x[rows]).float())
+        return logits.index_copy(0, rows, self.reference(x[rows]).float())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +31,18 @@ class NativeHalf(nn.Module):
         """Half logits of a batch of binary32 inputs, or of tokens."""
         logits: Tensor = self.model(x.to(self._dtype) if x.is_floating_point() else x)
         return logits
+
+
+class CompiledHalf(NativeHalf):
+    """Native kernels in one graph of torch.compile, by inductor; a copy is compiled as well."""
+
+    def __init__(self, model: nn.Module, storage: Format) -> None:
+        super().__init__(model, storage)
+        self.compile()  # in place, so that the names of its tensors stay
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[no-untyped-call]  # torch's own has no types
+        self.compile()  # torch leaves it out of copies, which would run other kernels than those that were calibrated
 
 
 class RoundedHalf(nn.Module):
@@ -80,10 +93,7 @@ def half_of(model: nn.Module, storage: Format, kernels: Kernels, input_shape: tu
     check_reference(model)
     if kernels == "rounded":
         return RoundedHalf(capture(model, input_shape, torch.int64 if tokens else torch.float32), storage)
-    half = NativeHalf(model, storage)
-    if kernels == "compiled":
-        half.compile()  # in place, so that the names of its tensors stay
-    return half
+    return CompiledHalf(model, storage) if kernels == "compiled" else NativeHalf(model, storage)
 
 
 def check_reference(model: nn.Module) -> None:

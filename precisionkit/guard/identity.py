@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import platform
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
@@ -11,13 +14,19 @@ from torch import nn
 from precisionkit.errors import UsageError
 from precisionkit.report.guard import GuardPlan
 
-_SWITCHES = (
-    ("cuda.matmul", "allow_tf32"),
-    ("cudnn", "allow_tf32"),
-    ("cuda.matmul", "allow_fp16_reduced_precision_reduction"),
-    ("cuda.matmul", "allow_bf16_reduced_precision_reduction"),
-    ("cuda.matmul", "allow_fp16_accumulation"),
-)
+_SWITCHES = {
+    "cuda": (
+        ("cuda.matmul", "allow_tf32"),
+        ("cudnn", "allow_tf32"),
+        ("cuda.matmul", "fp32_precision"),
+        ("cudnn.conv", "fp32_precision"),
+        ("cuda.matmul", "allow_fp16_reduced_precision_reduction"),
+        ("cuda.matmul", "allow_bf16_reduced_precision_reduction"),
+        ("cuda.matmul", "allow_fp16_accumulation"),
+    ),
+    "cpu": (("mkldnn.matmul", "fp32_precision"), ("mkldnn.conv", "fp32_precision")),
+}
+"""By the kind of device; torch has some of them since version 2.9."""
 
 
 def network_hash(model: nn.Module) -> str:
@@ -40,12 +49,46 @@ def device_text(device: torch.device) -> str:
     return f"{device.type} ({name})"
 
 
-def switches(device: torch.device) -> dict[str, bool]:
-    """Torch's switches that the kernels of a GPU depend on; none of other devices."""
-    if device.type != "cuda":
-        return {}
-    owners = {"cuda.matmul": torch.backends.cuda.matmul, "cudnn": torch.backends.cudnn}
-    return {f"{owner}.{name}": bool(getattr(owners[owner], name)) for owner, name in _SWITCHES if hasattr(owners[owner], name)}
+def switches(device: torch.device) -> dict[str, bool | str]:
+    """Torch's switches that a device's kernels depend on."""
+    return {f"{owner}.{name}": value for owner, name in _SWITCHES[device.type] if (value := _switch(owner, name)) is not None}
+
+
+def _switch(owner: str, name: str) -> bool | str | None:
+    """A switch; None where this torch has none of the name."""
+    held: Any = torch.backends
+    try:
+        for part in (*owner.split("."), name):
+            held = getattr(held, part)
+    except AttributeError:
+        return None
+    except RuntimeError:  # it was set by its old and by its new name, which torch does not bring together
+        return "mixed"
+    return "ieee" if held == "none" else held if isinstance(held, str) else bool(held)
+
+
+def check_switches(flags: Mapping[str, bool | str], device: torch.device) -> None:
+    """Refuse switches that are not those of a plan; read at every run, as they may be set at any time.
+
+    Raises
+    ------
+    UsageError
+        With the first that differs.
+    """
+    found = switches(device)
+    for name in sorted({*flags, *found}):
+        if flags.get(name) != found.get(name):
+            raise UsageError(
+                f"The plan was made with torch.backends.{name} = {flags.get(name, 'unset')}, but here it is {found.get(name, 'unset')}: "
+                "set it as it was, or calibrate again."
+            )
+
+
+@contextmanager
+def as_written() -> Iterator[None]:
+    """Run a network in the formats that it has, without gradients and whatever ``torch.autocast`` stands around it."""
+    with torch.no_grad(), torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
+        yield
 
 
 def device_of(model: nn.Module) -> torch.device:
@@ -68,9 +111,4 @@ def check_same(plan: GuardPlan, model: nn.Module) -> None:
     device = device_of(model)
     if device_text(device) != plan.device:
         raise UsageError(f"The plan was made on {plan.device}, but the model is on {device_text(device)}: {again} there.")
-    for name, value in switches(device).items():
-        if plan.flags.get(name, value) != value:
-            raise UsageError(
-                f"The plan was made with torch.backends.{name} = {plan.flags[name]}, but here it is {value}: set it as it was, or "
-                "calibrate again."
-            )
+    check_switches(plan.flags, device)

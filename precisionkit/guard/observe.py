@@ -16,7 +16,7 @@ from precisionkit.devices import find_device
 from precisionkit.errors import PrecisionKitError, UnusableDataError
 from precisionkit.graph import Graph
 from precisionkit.guard.half import check_logits, margins
-from precisionkit.guard.identity import device_of
+from precisionkit.guard.identity import as_written, device_of
 from precisionkit.models import LoadedModel
 from precisionkit.report.guard import Score
 from precisionkit.task import captured, check_inputs
@@ -63,7 +63,7 @@ class Case:
                 raise UnusableDataError(
                     f"Input {first} has the shape {tuple(x.shape[1:])}, but the first had {self.input_shape}: make them equal."
                 )
-            with torch.no_grad():
+            with as_written():
                 parts.append(observed(half(x), self.module(x), score))
             self.advance(min(first + self.batch_size, total), total)
         return Observed(*(np.concatenate([getattr(p, name) for p in parts]) for name in ("margins", "scores", "half", "reference")))

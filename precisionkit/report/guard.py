@@ -33,7 +33,7 @@ class GuardPlan(_Record, frozen=True, kw_only=True):
         Format of the half run, and how it is made: ``native``, the device's half kernels; ``rounded``, binary32 kernels with one
         rounding an operator; ``compiled``, native kernels in one graph of torch.compile.
     device, flags : str, mapping
-        Where it was calibrated, and torch's switches that the kernels of a GPU depend on.
+        Where it was calibrated, and torch's switches that its kernels depend on.
     input_shape, tokens : tuple of int, bool
         Shape of one input, and whether it holds integer tokens.
     weights : str
@@ -60,7 +60,7 @@ class GuardPlan(_Record, frozen=True, kw_only=True):
     storage: Literal["fp16", "bf16"]
     kernels: Kernels
     device: str
-    flags: dict[str, bool]
+    flags: dict[str, bool | str]
     input_shape: tuple[Positive, ...]
     tokens: bool
     weights: Sha256

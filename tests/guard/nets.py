@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from precisionkit.guard import GuardPlan
-from precisionkit.guard.identity import device_text, network_hash
+from precisionkit.guard.identity import device_text, network_hash, switches
 from precisionkit.report import DataInfo, ModelInfo
 
 
@@ -24,7 +24,7 @@ def plan_for(model, **changes):
         "storage": "fp16",
         "kernels": "native",
         "device": device_text(torch.device("cpu")),
-        "flags": {},
+        "flags": switches(torch.device("cpu")),
         "input_shape": (4,),
         "tokens": False,
         "weights": network_hash(model),

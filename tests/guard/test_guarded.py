@@ -11,7 +11,7 @@ from torch import nn
 
 from precisionkit.errors import PrecisionKitError, UnusableDataError, UnusableModelError, UsageError
 from precisionkit.formats import BFLOAT16, BINARY16
-from precisionkit.guard import DriftWarning, GuardedHalf
+from precisionkit.guard import DriftWarning, GuardedHalf, identity
 from precisionkit.guard.half import half_of, margins
 from precisionkit.guard.observe import scores
 from tests.guard.nets import inputs, net, plan_for
@@ -182,26 +182,41 @@ def test_it_compiles_and_predicts_the_same(backend):
     assert 0 < guarded.statistics.fallen_back < 64
 
 
-def test_the_half_run_and_the_choice_of_rows_are_one_graph():
+class Scaled(nn.Module):
+    """Its last operators are pointwise, so inductor fuses them with what follows."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.scale = net(), nn.Parameter(torch.tensor([3.3, 3.2997, 3.3003]), requires_grad=False)
+
+    def forward(self, x):
+        return torch.tanh(40 * self.body(x)) * self.scale
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="there is no C++ compiler")
+def test_torch_compile_around_a_guard_leaves_the_half_run_the_one_that_was_calibrated():
     torch._dynamo.reset()
-    graphs = []
-
-    def backend(module, _):
-        graphs.append([str(node.target) for node in module.graph.nodes if node.op.startswith("call")])
-        return module.forward
-
-    model = net()
-    torch.compile(GuardedHalf(model, plan_for(model)), backend=backend)(inputs())
-    assert len(graphs) == 1
-    assert sum("linear" in target for target in graphs[0]) == 2
-    assert any("topk" in target for target in graphs[0])
+    torch._dynamo.utils.counters.clear()
+    model, x = Scaled().eval(), inputs(4000)
+    guarded = GuardedHalf(model, plan_for(model, kernels="compiled", threshold=0.0))
+    with torch.no_grad():
+        half = guarded.half_run(x)
+        assert not torch.equal(half, half_of(model, BINARY16, "native", (4,), tokens=False)(x))
+    ties = margins(half) == 0
+    assert half.dtype == torch.float16
+    assert ties.sum() > 5
+    for run in (guarded, torch.compile(guarded), copy.deepcopy(guarded)):
+        found = run(x)
+        assert torch.equal(found[~ties], half[~ties].float())
+        assert torch.equal(found[ties], model(x[ties]))
+    assert guarded.statistics.fallen_back == 2 * int(ties.sum())
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="there is no C++ compiler")
 def test_a_plan_can_be_for_the_compiled_half_run():
     """By inductor, which leaves out roundings between fused operators, inside of a compiled model as well."""
     torch._dynamo.reset()
-    torch._dynamo.utils.counters.clear()
     model, x = net(), inputs()
     expected = GuardedHalf(model, plan_for(model))(x)
     guarded = GuardedHalf(model, plan_for(model, kernels="compiled"))
@@ -209,15 +224,71 @@ def test_a_plan_can_be_for_the_compiled_half_run():
         found = run(x)
         assert float((found - expected).abs().max()) < 0.01
         assert torch.equal(found.argmax(1), expected.argmax(1))
-    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 2
     assert 0 < guarded.statistics.fallen_back < guarded.statistics.rows == 128
 
 
-def test_a_rounded_plan_compiles_with_its_half_run_outside_of_graphs():
+@pytest.mark.parametrize("kernels", ["native", "rounded"])
+def test_torch_compile_changes_no_number_of_a_guard(kernels):
+    torch._dynamo.reset()
+    graphs = []
+
+    def backend(module, _):
+        graphs.append(module)
+        return module.forward
+
+    model, x = net(), inputs()
+    guarded = GuardedHalf(model, plan_for(model, kernels=kernels))
+    assert torch.equal(torch.compile(guarded, backend=backend)(x), guarded(x))
+    assert graphs == []
+
+
+@pytest.mark.parametrize("kernels", ["native", "rounded"])
+@pytest.mark.parametrize("compiled", [False, True])
+def test_autocast_changes_neither_run(kernels, compiled):
     torch._dynamo.reset()
     model, x = net(), inputs()
-    guarded = GuardedHalf(model, plan_for(model, kernels="rounded"))
-    assert torch.equal(torch.compile(guarded, backend="eager")(x), guarded(x))
+    guarded = GuardedHalf(model, plan_for(model, kernels=kernels))
+    expected = guarded(x)
+    run = torch.compile(guarded, backend="eager") if compiled else guarded
+    with torch.autocast("cpu", torch.bfloat16):
+        assert not torch.equal(model(x).float(), expected)
+        found = run(x)
+    assert torch.equal(found, expected)
+    fallen_back = guarded.statistics.fallen_back
+    assert fallen_back > 0
+    assert fallen_back % 2 == 0
+
+
+@pytest.mark.skipif(not hasattr(torch.backends.mkldnn, "matmul"), reason="this torch has no such switch")
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_switch_that_is_set_later_is_refused(compiled):
+    torch._dynamo.reset()
+    model = net()
+    guarded = GuardedHalf(model, plan_for(model))
+    run = torch.compile(guarded, backend="eager") if compiled else guarded
+    run(inputs())
+    said = (
+        r"^The plan was made with torch\.backends\.mkldnn\.matmul\.fp32_precision = ieee, but here it is bf16: set it as it was, or calib"
+    )
+    before = torch.backends.mkldnn.matmul.fp32_precision
+    try:
+        torch.backends.mkldnn.matmul.fp32_precision = "bf16"
+        with pytest.raises(UsageError, match=said):
+            run(inputs())
+        with pytest.raises(UsageError, match=said):
+            GuardedHalf(model, guarded.plan)
+    finally:
+        torch.backends.mkldnn.matmul.fp32_precision = before
+    run(inputs())
+
+
+def test_a_flag_that_a_plan_lacks_is_refused(monkeypatch):
+    model = net()
+    monkeypatch.setitem(identity._SWITCHES, "cpu", (("cudnn", "allow_tf32"),))
+    with pytest.raises(
+        UsageError, match=r"^The plan was made with torch\.backends\.cudnn\.allow_tf32 = unset, but here it is (True|False): set"
+    ):
+        GuardedHalf(model, plan_for(model, flags={}))
 
 
 def watched(low, high, window=10):
