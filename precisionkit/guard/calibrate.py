@@ -16,7 +16,7 @@ from precisionkit.devices import find_device
 from precisionkit.errors import UnusableDataError, UsageError
 from precisionkit.guard.guarded import STORAGE, GuardedHalf
 from precisionkit.guard.half import half_of
-from precisionkit.guard.identity import check_same, device_text, network_hash, switches
+from precisionkit.guard.identity import device_text, network_hash, switches
 from precisionkit.guard.observe import Case, Observed, case_of
 from precisionkit.guard.rates import expected_counts, plain_limits, rate_limits
 from precisionkit.guard.threshold import check_probability, choose, inputs_needed, upper_limit
@@ -104,6 +104,7 @@ def calibrate(
         weights=network_hash(case.module),
         model=model_info(model),
         data=data_info(data),
+        preprocess=case.preprocess,
         score=settings.score,
         threshold=threshold,
         risk=settings.risk,
@@ -132,13 +133,14 @@ def try_plan(
     Raises
     ------
     PrecisionKitError
-        The plan belongs to another network or to these very inputs; or of the kind that says what is unusable or unsupported.
+        The plan belongs to another network or preprocessing, or to these very inputs; or of the kind that says what is unusable or
+        unsupported.
     """
     if data.sha256 == plan.data.sha256:
         raise UnusableDataError("The plan was calibrated on these very inputs, which tell nothing new of it: give others, as by --skip.")
     device = plan.device.split(" ")[0]
     case = case_of(model, data, device, batch_size, on_progress, needs_graph=False)
-    check_same(plan, case.module)
+    case.check_preprocess(plan.preprocess)
     guarded = GuardedHalf(case.module, plan)
     found = case.observe(guarded.half_run, plan.score)
     n, accepted = len(found.margins), found.margins > plan.threshold

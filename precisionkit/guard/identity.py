@@ -6,10 +6,13 @@ import hashlib
 import platform
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from enum import Enum
+from functools import partial
+from types import BuiltinFunctionType, FunctionType
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from precisionkit.errors import UsageError
 from precisionkit.report.guard import GuardPlan
@@ -30,17 +33,85 @@ _SWITCHES = {
 
 
 def network_hash(model: nn.Module) -> str:
-    """SHA-256 of a network's tensors, with their names, and of the names and types of its modules.
+    """SHA-256 of a network: its tensors, and the names, types and settings of its modules; of an imported file its steps.
 
-    What a ``forward`` does beside its modules is code, which no hash of numbers tells.
+    Settings are what a module shows of itself, and its public attributes that are tensors, numbers, names or functions.  What a ``forward``
+    does beside them is code, which no hash of values tells.
     """
     digest = hashlib.sha256()
     for name, part in model.named_modules():
-        digest.update(f"module {name} {type(part).__name__}\n".encode())
+        digest.update(f"module {name} {_name(type(part))} {part.extra_repr()} {_program(part)}\n".encode())
+        for key, value in _settings(part).items():
+            digest.update(f"setting {key} {_described(value)}\n".encode())
     for name, tensor in (*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)):
-        digest.update(f"tensor {name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        digest.update(f"tensor {name} {_described(tensor)}\n".encode())
     return digest.hexdigest()
+
+
+def tensors_of(model: nn.Module) -> Iterator[Tensor]:
+    """Parameters, buffers, and tensors that are plain attributes."""
+    yield from model.parameters()
+    yield from model.buffers()
+    for part in model.modules():
+        yield from (value for value in _settings(part).values() if isinstance(value, Tensor))
+
+
+_OF_ALL = frozenset(vars(nn.Module()))
+"""Attributes that every module has: its mode, hooks, and what holds its tensors and parts."""
+_PLACES = frozenset({"name_or_path"})
+"""Where transformers read a model from, which is no setting of it."""
+_SETTINGS = (Tensor, bool, int, float, complex, str, tuple, list, torch.dtype, FunctionType, BuiltinFunctionType, partial)
+
+
+def _settings(part: nn.Module) -> dict[str, Any]:
+    """Attributes of a module that its results may depend on: all of one that was imported from a file, else public ones."""
+    own = {name: value for name, value in sorted(vars(part).items()) if name not in _OF_ALL}
+    if _is_ours(part):
+        return own
+    public = ((name, value) for name, value in own.items() if not name.startswith("_") and name not in _PLACES)
+    return {name: value for name, value in public if isinstance(value, _SETTINGS)}
+
+
+def _program(part: nn.Module) -> str:
+    """The code and the constants of a traced or a scripted module; empty for others."""
+    if isinstance(part, torch.fx.GraphModule):
+        return part.code
+    if isinstance(part, torch.jit.ScriptModule) and hasattr(part, "forward"):
+        code, constants = part.code_with_constants
+        return f"{code} {_described(constants.const_mapping)}"
+    return ""
+
+
+def _described(value: object) -> str:
+    """A value as text that is the same for equal values and in every process."""
+    if isinstance(value, Tensor):
+        stored = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+        return f"{tuple(value.shape)} {value.dtype} {hashlib.sha256(stored).hexdigest()}"
+    if isinstance(value, (bool, int, float, complex, str, bytes, torch.dtype, type(None))):
+        return repr(value)
+    if isinstance(value, (tuple, list)):
+        return f"({', '.join(map(_described, value))})"
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{key}: {_described(value[key])}' for key in sorted(value, key=str))}}}"
+    if isinstance(value, partial):
+        return f"partial{_described((value.func, value.args, value.keywords))}"
+    if isinstance(value, Enum):
+        return str(value)
+    if _is_ours(value) and not isinstance(value, nn.Module) and hasattr(value, "__dict__"):
+        return f"{_name(type(value))} {_described(vars(value))}"
+    return _name(value if callable(value) else type(value))
+
+
+def _is_ours(value: object) -> bool:
+    """Whether it is a part of an imported file, or of a network of the zoo."""
+    return type(value).__module__.startswith("precisionkit.models.")
+
+
+def _name(value: object) -> str:
+    """Qualified name of a class, function or operator."""
+    if isinstance(value, torch._ops.OpOverload):
+        return str(value)
+    return f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', type(value).__qualname__)}"
 
 
 def device_text(device: torch.device) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,11 +14,12 @@ from torch import Tensor, nn
 
 from precisionkit.data import Dataset
 from precisionkit.devices import find_device
-from precisionkit.errors import PrecisionKitError, UnusableDataError
+from precisionkit.errors import PrecisionKitError, UnusableDataError, UsageError
 from precisionkit.graph import Graph
 from precisionkit.guard.half import check_logits, margins
 from precisionkit.guard.identity import as_written, device_of
 from precisionkit.models import LoadedModel
+from precisionkit.models.preprocess import to_record
 from precisionkit.report.guard import Score
 from precisionkit.task import captured, check_inputs
 
@@ -48,6 +50,26 @@ class Case:
     input_shape: tuple[int, ...]
     batch_size: int
     advance: Callable[[int, int], None]
+
+    @property
+    def preprocess(self) -> dict[str, Any] | None:
+        """How its images become inputs, as plain data; None where they are inputs already."""
+        return to_record(self.model.preprocess) if self.data.images.dtype in (np.uint8, object) else None
+
+    def check_preprocess(self, recorded: Mapping[str, Any] | None) -> None:
+        """Refuse images that become inputs in another way than those of a plan.
+
+        Raises
+        ------
+        UsageError
+            With the first difference.
+        """
+        for name, value in (self.preprocess or {}).items():
+            if recorded is not None and recorded.get(name) != value:
+                raise UsageError(
+                    f"The plan was calibrated on images with the preprocessing {name} = {recorded.get(name)}, but here it is {value}: "
+                    "preprocess them as it was, or calibrate again."
+                )
 
     def inputs(self, first: int) -> Tensor:
         """One preprocessed batch on the device."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from rich.console import Group, RenderableType
@@ -37,9 +37,11 @@ class GuardPlan(_Record, frozen=True, kw_only=True):
     input_shape, tokens : tuple of int, bool
         Shape of one input, and whether it holds integer tokens.
     weights : str
-        SHA-256 of the network: its tensors, and the names and types of its modules.
+        SHA-256 of the network: its tensors, and the names, types and settings of its modules, or its steps.
     model, data : ModelInfo, DataInfo
         Of the calibration.
+    preprocess : mapping or None
+        How images became inputs; null where the data were inputs already.
     score : str
         What the threshold bounds: ``error``, by how much the half run can favour a class; ``disagreement``, half margins of rows that
         disagree.
@@ -66,6 +68,7 @@ class GuardPlan(_Record, frozen=True, kw_only=True):
     weights: Sha256
     model: ModelInfo
     data: DataInfo
+    preprocess: dict[str, Any] | None
     score: Score
     threshold: Size
     risk: Chance

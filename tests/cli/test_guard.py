@@ -86,6 +86,10 @@ REFUSED = [
         ("--limit", 300, "--try", "PLAN"),
         "The plan was calibrated on these very inputs, which tell nothing new of it: give others, as by --skip.",
     ),
+    (
+        ("--skip", 300, "--normalize", "0.9/0.1", "--try", "PLAN"),
+        "The plan was calibrated on images with the preprocessing mean = None, but here it is [0.9]: preprocess them as it was, or calibrate",
+    ),
     (("--try", "missing.json"), "The plan 'missing.json' cannot be read (No such file or directory): give what"),
     (("--device", "mps"), "Unknown device 'mps': give cpu or cuda."),
     (("--json", "r.json", "--out", "r.json"), "--out would overwrite the file of --json; choose another name."),

@@ -30,6 +30,7 @@ def plan_for(model, **changes):
         "weights": network_hash(model),
         "model": ModelInfo(path="m", sha256="a" * 64, arch="net", parameters=1),
         "data": DataInfo(name="d", split="all", inputs=5000, sha256="b" * 64),
+        "preprocess": None,
         "score": "error",
         "threshold": 0.1,
         "risk": 1e-3,
