@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -50,7 +51,9 @@ class RoundedHalf(nn.Module):
 
     def __init__(self, graph: Graph, storage: Format) -> None:
         super().__init__()
-        self._graph, self._arithmetic = graph, parse_arithmetic("fp16" if storage.name == "binary16" else "bf16")
+        nodes = tuple(replace(node, attributes=dict(node.attributes)) for node in graph.nodes)  # that can be pickled
+        self._graph = replace(graph, nodes=nodes, constants=dict(graph.constants))
+        self._arithmetic = parse_arithmetic("fp16" if storage.name == "binary16" else "bf16")
         self._programs: dict[torch.device, Program] = {}
         self._on(torch.device("cpu"))
 

@@ -48,12 +48,35 @@ def network_hash(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def tensors_of(model: nn.Module) -> Iterator[Tensor]:
-    """Parameters, buffers, and tensors that are plain attributes."""
-    yield from model.parameters()
-    yield from model.buffers()
-    for part in model.modules():
-        yield from (value for value in _settings(part).values() if isinstance(value, Tensor))
+class Seal:
+    """What a module consisted of, so that a later change is seen in passing: the same parts in evaluation mode, the same tensors unwritten.
+
+    Torch counts what is written into a tensor, but not through its ``.data``, nor into one that was made in inference mode.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model, self._parts = model, tuple(model.modules())
+        self._tensors = [(place, name, tensor, _state(tensor)) for part in self._parts for place, name, tensor in _held(part)]
+
+    @property
+    def whole(self) -> bool:
+        """Whether nothing has changed."""
+        parts = tuple(self._model.modules())
+        if len(parts) != len(self._parts) or any(a is not b or a.training for a, b in zip(parts, self._parts, strict=True)):
+            return False
+        return all(place.get(name) is value and _state(value) == state for place, name, value, state in self._tensors)
+
+
+def _held(part: nn.Module) -> Iterator[tuple[Mapping[str, Any], str, Tensor]]:
+    """Tensors of a module, by where they are kept; private attributes, which a run may change, are left out."""
+    public = {name for name in vars(part) if not name.startswith("_")}
+    for place, names in ((part._parameters, part._parameters), (part._buffers, part._buffers), (vars(part), public)):
+        yield from ((place, name, value) for name in names if isinstance(value := place[name], Tensor))
+
+
+def _state(tensor: Tensor) -> tuple[int, int]:
+    """Where a tensor's numbers lie, and how often they were written."""
+    return tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version
 
 
 _OF_ALL = frozenset(vars(nn.Module()))

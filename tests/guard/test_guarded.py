@@ -1,6 +1,7 @@
 """The guarded model: which rows are whose, what is refused, what is counted and told, and that it compiles."""
 
 import copy
+import pickle
 import shutil
 import threading
 import warnings
@@ -155,7 +156,7 @@ def test_one_changed_weight_or_activation_is_another_network():
 def test_other_inputs_and_training_are_refused():
     model = net()
     guarded = GuardedHalf(model, plan_for(model))
-    with pytest.raises(UnusableDataError, match=r"^The inputs have the shape \(5,\) on cpu, but the plan is for \(4,\) on cpu: give such"):
+    with pytest.raises(UnusableDataError, match=r"^The inputs have the shape \(5,\) and the type torch\.float32 on cpu, but"):
         guarded(torch.zeros(2, 5))
     with pytest.raises(UsageError, match=r"^A guarded model only predicts"):
         guarded.train()
@@ -355,3 +356,106 @@ def test_bfloat16_holds_what_binary16_cannot():
     model = net()
     model[0].weight.fill_(1e6)
     half_of(model, BFLOAT16, "native", (4,), tokens=False)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64, torch.int64])
+def test_inputs_of_another_type_are_refused(dtype):
+    model = net()
+    said = rf"^The inputs have the shape \(4,\) and the type {dtype} on cpu, but the plan is for \(4,\) and torch\.float32 on cpu: give such inp"
+    with pytest.raises(UnusableDataError, match=said):
+        GuardedHalf(model, plan_for(model))(inputs().to(dtype))
+
+
+class Constant(nn.Module):
+    """A tensor that is no buffer, and one that only keeps what was."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.scale, self._last = net(), torch.ones(3), torch.zeros(1)
+
+    def forward(self, x):
+        self._last = x
+        return self.body(x) * self.scale.to(x.dtype)
+
+
+CHANGES = {
+    "a weight of the network": lambda g: g.reference.body[0].weight.mul_(-1),
+    "a weight of the half copy": lambda g: g.half_run.model.body[0].weight.mul_(-1),
+    "a plain tensor": lambda g: g.reference.scale.mul_(2),
+    "another plain tensor": lambda g: setattr(g.reference, "scale", torch.ones(3)),
+    "other memory": lambda g: setattr(g.reference.body[0].weight, "data", torch.zeros(8, 4)),
+    "another parameter": lambda g: setattr(g.reference.body[0], "bias", nn.Parameter(torch.zeros(8), requires_grad=False)),
+    "another part": lambda g: g.reference.body.__setitem__(1, nn.GELU().eval()),
+    "one part more": lambda g: g.reference.body.append(nn.Identity().eval()),
+    "training": lambda g: g.reference.train(),
+    "training of a part": lambda g: g.reference.body[1].train(),
+    "a state": lambda g: g.load_state_dict({name: torch.zeros_like(value) for name, value in g.state_dict().items()}),
+    "an assigned state": lambda g: g.load_state_dict({n: torch.zeros_like(v) for n, v in g.state_dict().items()}, assign=True),
+    "formats of a part": lambda g: g.reference.double(),
+}
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_guarded_model_that_was_changed_refuses_to_run_and_to_be_copied(change, compiled):
+    torch._dynamo.reset()
+    model = Constant().eval()
+    guarded = GuardedHalf(model, plan_for(model))
+    run = torch.compile(guarded, backend="eager") if compiled else guarded
+    run(inputs())
+    CHANGES[change](guarded)
+    said = r"^The guarded model was changed after it was made \(weights, parts or mode\), but its threshold holds for what was calibrated: load"
+    for use in (lambda: run(inputs()), lambda: copy.deepcopy(guarded), lambda: guarded.to("cpu")):
+        with pytest.raises(UsageError, match=said):
+            use()
+
+
+@pytest.mark.parametrize("kernels", ["native", "rounded"])
+@pytest.mark.parametrize("move", ["half", "bfloat16", "double"])
+def test_formats_stay(kernels, move):
+    model = net()
+    guarded = GuardedHalf(model, plan_for(model, kernels=kernels))
+    expected = guarded(inputs())
+    said = r"^A guarded model keeps its formats and stays on cpu \(.*\), but a tensor of torch\.float\d+ would become one of torch\.b?float\d+ on"
+    with pytest.raises(UsageError, match=said):
+        getattr(guarded, move)()
+    assert torch.equal(guarded(inputs()), expected)
+
+
+def test_devices_stay_and_moving_to_the_same_one_is_nothing():
+    model = net()
+    guarded = GuardedHalf(model, plan_for(model))
+    with pytest.raises(
+        UsageError, match=r"^A guarded model keeps its formats and stays on cpu \(.*\), but .* on meta \(.*\): calibrate for that"
+    ):
+        guarded.to("meta")
+    expected = guarded(inputs())
+    assert torch.equal(guarded.cpu()(inputs()), expected)
+    assert torch.equal(guarded.share_memory()(inputs()), expected)
+
+
+def test_a_function_of_the_weights_is_another_network():
+    model = net()
+    guarded = GuardedHalf(model, plan_for(model))
+    with pytest.raises(UsageError, match=r"^The plan belongs to a network with the hash"):
+        guarded._apply(lambda t: t + 1)
+
+
+@pytest.mark.parametrize("kernels", ["native", "rounded"])
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda guarded: pickle.loads(pickle.dumps(guarded))])
+def test_copies_run_alike_and_refuse_changes_of_their_own(kernels, copied):
+    model = net()
+    guarded = GuardedHalf(model, plan_for(model, kernels=kernels))
+    other = copied(guarded)
+    assert torch.equal(other(inputs()), guarded(inputs()))
+    other.reference[0].weight.mul_(-1)
+    with pytest.raises(UsageError, match=r"^The guarded model was changed"):
+        other(inputs())
+    guarded(inputs())
+
+
+def test_a_model_that_was_made_in_inference_mode_runs():
+    with torch.inference_mode():
+        model = net()
+    guarded = GuardedHalf(model, plan_for(model))
+    assert torch.equal(guarded(inputs()), GuardedHalf(net(), plan_for(net()))(inputs()))
