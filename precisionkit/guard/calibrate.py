@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 
 from precisionkit.data import Dataset
 from precisionkit.devices import find_device
-from precisionkit.errors import UnusableDataError, UsageError
+from precisionkit.errors import UsageError
 from precisionkit.guard.guarded import STORAGE, GuardedHalf
 from precisionkit.guard.half import half_of
 from precisionkit.guard.identity import device_text, network_hash, switches
 from precisionkit.guard.observe import Case, Observed, case_of
 from precisionkit.guard.rates import expected_counts, plain_limits, rate_limits
+from precisionkit.guard.rows import written
 from precisionkit.guard.threshold import check_probability, choose, inputs_needed, upper_limit
 from precisionkit.guard.timing import time_runs
 from precisionkit.models import LoadedModel
@@ -105,6 +106,7 @@ def calibrate(
         model=model_info(model),
         data=data_info(data),
         preprocess=case.preprocess,
+        rows=written(found.rows),
         score=settings.score,
         threshold=threshold,
         risk=settings.risk,
@@ -133,16 +135,14 @@ def try_plan(
     Raises
     ------
     PrecisionKitError
-        The plan belongs to another network or preprocessing, or to these very inputs; or of the kind that says what is unusable or
+        The plan belongs to another network or preprocessing, or to some of these very inputs; or of the kind that says what is unusable or
         unsupported.
     """
-    if data.sha256 == plan.data.sha256:
-        raise UnusableDataError("The plan was calibrated on these very inputs, which tell nothing new of it: give others, as by --skip.")
     device = plan.device.split(" ")[0]
     case = case_of(model, data, device, batch_size, on_progress, needs_graph=False)
     case.check_preprocess(plan.preprocess)
     guarded = GuardedHalf(case.module, plan)
-    found = case.observe(guarded.half_run, plan.score)
+    found = case.observe(guarded.half_run, plan.score, plan.rows)
     n, accepted = len(found.margins), found.margins > plan.threshold
     risk = min(1.0, upper_limit(int((accepted & found.disagree).sum()), n, 1 - plan.confidence))
     return _report(case, guarded, found, risk, plain_limits(n - int(accepted.sum()), n, plan.confidence))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from precisionkit.errors import PrecisionKitError, UnusableDataError, UsageError
 from precisionkit.graph import Graph
 from precisionkit.guard.half import check_logits, margins
 from precisionkit.guard.identity import as_written, device_of
+from precisionkit.guard.rows import check_new, read, row_hashes
 from precisionkit.models import LoadedModel
 from precisionkit.models.preprocess import to_record
 from precisionkit.report.guard import Score
@@ -26,12 +27,13 @@ from precisionkit.task import captured, check_inputs
 
 @dataclass(frozen=True)
 class Observed:
-    """Of every row: half margin, score, and the predictions of both runs."""
+    """Of every row: half margin, score, the predictions of both runs, and the hash of the input."""
 
     margins: NDArray[np.float64]
     scores: NDArray[np.float64]
     half: NDArray[np.int64]
     reference: NDArray[np.int64]
+    rows: NDArray[np.uint64]
 
     @property
     def disagree(self) -> NDArray[np.bool_]:
@@ -73,22 +75,27 @@ class Case:
 
     def inputs(self, first: int) -> Tensor:
         """One preprocessed batch on the device."""
-        images = self.model.preprocess(self.data.images[first : first + self.batch_size], first)
-        return images.to(device_of(self.module))
+        return self._preprocessed(first).to(device_of(self.module))
 
-    def observe(self, half: nn.Module, score: Score) -> Observed:
-        """Run both on everything."""
+    def _preprocessed(self, first: int) -> Tensor:
+        return self.model.preprocess(self.data.images[first : first + self.batch_size], first)
+
+    def observe(self, half: nn.Module, score: Score, calibrated: str = "") -> Observed:
+        """Run both on everything; refuse inputs that a plan was calibrated on, whose hashes it holds."""
+        seen = read(calibrated)
         total, parts = len(self.data.images), list[Observed]()
         for first in range(0, total, self.batch_size):
-            x = self.inputs(first)
+            x = self._preprocessed(first)
             if tuple(x.shape[1:]) != self.input_shape:
                 raise UnusableDataError(
                     f"Input {first} has the shape {tuple(x.shape[1:])}, but the first had {self.input_shape}: make them equal."
                 )
+            check_new(rows := row_hashes(x), first, seen)
+            x = x.to(device_of(self.module))
             with as_written():
-                parts.append(observed(half(x), self.module(x), score))
+                parts.append(observed(half(x), self.module(x), score, rows))
             self.advance(min(first + self.batch_size, total), total)
-        return Observed(*(np.concatenate([getattr(p, name) for p in parts]) for name in ("margins", "scores", "half", "reference")))
+        return Observed(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(Observed)))
 
 
 def scores(half: Tensor, reference: Tensor, score: Score) -> Tensor:
@@ -110,12 +117,13 @@ def scores(half: Tensor, reference: Tensor, score: Score) -> Tensor:
     return torch.where(margin > 0, torch.maximum(favoured, disagree), 0.0)
 
 
-def observed(half: Tensor, reference: Tensor, score: Score) -> Observed:
+def observed(half: Tensor, reference: Tensor, score: Score, rows: NDArray[np.uint64]) -> Observed:
     """Read what is needed from the logits of a batch."""
     check_logits(half)
     check_logits(reference)
     arrays = (margins(half).double(), scores(half, reference, score), half.argmax(1), reference.argmax(1))
-    return Observed(*(array.cpu().numpy() for array in arrays))
+    margin, scored, h, r = (array.cpu().numpy() for array in arrays)
+    return Observed(margin, scored, h, r, rows)
 
 
 def case_of(

@@ -13,6 +13,7 @@ from torch import nn
 
 from precisionkit.errors import UnusableModelError, UsageError
 from precisionkit.guard.guarded import GuardedHalf
+from precisionkit.guard.rows import read
 from precisionkit.models import LoadedModel
 from precisionkit.report import check_writable, write_file, write_json
 from precisionkit.report.guard import PLAN_SCHEMA, GuardPlan
@@ -77,7 +78,16 @@ def read_plan(path: str | Path) -> GuardPlan:
         raise UsageError(f"The plan '{file}' cannot be read ({error.strerror}): give what 'precisionkit guard --out' wrote.") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"The file '{file}' is no {PLAN_SCHEMA} ({error}): calibrate again with 'precisionkit guard --out'.") from None
-    if plan.allowed >= plan.data.inputs or plan.fallen_back > plan.data.inputs or not plan.expected[0] <= plan.expected[1] <= plan.window:
+    try:
+        rows = len(read(plan.rows))
+    except ValueError as error:
+        raise UsageError(f"The file '{file}' is no {PLAN_SCHEMA} ({error}): calibrate again with 'precisionkit guard --out'.") from None
+    if (
+        rows != plan.data.inputs
+        or plan.allowed >= plan.data.inputs
+        or plan.fallen_back > plan.data.inputs
+        or not plan.expected[0] <= plan.expected[1] <= plan.window
+    ):
         raise UsageError(f"The plan '{file}' contradicts itself, so it was changed: calibrate again with 'precisionkit guard --out'.")
     return plan
 

@@ -42,6 +42,8 @@ class GuardPlan(_Record, frozen=True, kw_only=True):
         Of the calibration.
     preprocess : mapping or None
         How images became inputs; null where the data were inputs already.
+    rows : str
+        The first 8 bytes of the SHA-256 of every input of the calibration, in order of size, as base64.
     score : str
         What the threshold bounds: ``error``, by how much the half run can favour a class; ``disagreement``, half margins of rows that
         disagree.
@@ -69,6 +71,7 @@ class GuardPlan(_Record, frozen=True, kw_only=True):
     model: ModelInfo
     data: DataInfo
     preprocess: dict[str, Any] | None
+    rows: str
     score: Score
     threshold: Size
     risk: Chance

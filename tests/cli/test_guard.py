@@ -3,11 +3,14 @@
 import json
 
 import jsonschema
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from precisionkit.cli import main
+from precisionkit.data import load_dataset
 from precisionkit.guard import load_guarded
+from precisionkit.guard.rows import read, written
 from precisionkit.models import bundled_model, load_model
 from precisionkit.report.schema import published_schema
 
@@ -74,6 +77,22 @@ def test_a_folder_and_bfloat16_by_disagreement(tmp_path):
     assert (tmp_path / "folder" / "weights.safetensors").is_file()
 
 
+def test_inputs_of_the_calibration_are_known_without_their_labels_and_in_another_order(calibrated, tmp_path):
+    digits = load_dataset("digits", limit=310).images
+    np.savez(tmp_path / "images.npz", images=digits[::-1])
+    np.savez(tmp_path / "numbers.npz", images=load_model(DIGITS).preprocess(digits[296:]).numpy())
+    for name, seen, last in (("images", 54, 63), ("numbers", 4, 13)):
+        result = run(DIGITS, "--data", tmp_path / f"{name}.npz", "--try", calibrated[0])
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert f"The plan was calibrated on {seen} of the inputs 0 to {last} of these data, which tell" in words(result.stderr)
+
+
+def test_a_plan_of_46050_inputs_stays_small():
+    hashes = np.random.default_rng(0).integers(0, 2**64, 46_050, dtype=np.uint64)
+    assert len(written(hashes)) < 500_000
+    assert (read(written(hashes)) == np.sort(hashes)).all()
+
+
 REFUSED = [
     (
         ("--limit", 200),
@@ -84,11 +103,15 @@ REFUSED = [
     (("--out", "x.json", "--try", "PLAN"), "--try makes no plan that --out could write: leave out one of them."),
     (
         ("--limit", 300, "--try", "PLAN"),
-        "The plan was calibrated on these very inputs, which tell nothing new of it: give others, as by --skip.",
+        "The plan was calibrated on 64 of the inputs 0 to 63 of these data, which tell nothing new of it: give others, as by --skip.",
     ),
     (
         ("--skip", 300, "--normalize", "0.9/0.1", "--try", "PLAN"),
         "The plan was calibrated on images with the preprocessing mean = None, but here it is [0.9]: preprocess them as it was, or calibrate",
+    ),
+    (
+        ("--skip", 299, "--try", "PLAN"),
+        "The plan was calibrated on 1 of the inputs 0 to 60 of these data, which tell nothing new of it: give others, as by --skip.",
     ),
     (("--try", "missing.json"), "The plan 'missing.json' cannot be read (No such file or directory): give what"),
     (("--device", "mps"), "Unknown device 'mps': give cpu or cuda."),

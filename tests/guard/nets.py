@@ -1,10 +1,12 @@
 """Small networks, and plans made by hand."""
 
+import numpy as np
 import torch
 from torch import nn
 
 from precisionkit.guard import GuardPlan
 from precisionkit.guard.identity import device_text, network_hash, switches
+from precisionkit.guard.rows import written
 from precisionkit.report import DataInfo, ModelInfo
 
 
@@ -31,6 +33,7 @@ def plan_for(model, **changes):
         "model": ModelInfo(path="m", sha256="a" * 64, arch="net", parameters=1),
         "data": DataInfo(name="d", split="all", inputs=5000, sha256="b" * 64),
         "preprocess": None,
+        "rows": written(np.arange(5000, dtype=np.uint64)),
         "score": "error",
         "threshold": 0.1,
         "risk": 1e-3,

@@ -63,6 +63,9 @@ WRONG = {
     "negative threshold": (lambda p: changed(p, threshold=-1.0), r"is no precisionkit\.guard-plan/1"),
     "unknown field": (lambda p: changed(p, extra=1), r"is no precisionkit\.guard-plan/1"),
     "too many": (lambda p: changed(p, fallen_back=5001), r"contradicts itself, so it was changed: calibrate again"),
+    "rows": (lambda p: changed(p, rows="AAAAAAAAAAA="), r"contradicts itself, so it was changed: calibrate again"),
+    "no base64": (lambda p: changed(p, rows="*"), r"is no precisionkit\.guard-plan/1 \(.*\): calibrate again with"),
+    "no hashes": (lambda p: changed(p, rows="AAAA"), r"is no precisionkit\.guard-plan/1 \(.*\): calibrate again with"),
     "interval": (lambda p: changed(p, expected=[5, 4]), r"contradicts itself"),
 }
 
