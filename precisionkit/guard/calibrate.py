@@ -18,7 +18,7 @@ from precisionkit.guard.guarded import STORAGE, GuardedHalf
 from precisionkit.guard.half import half_of
 from precisionkit.guard.identity import device_text, network_hash, switches
 from precisionkit.guard.observe import Case, Observed, case_of
-from precisionkit.guard.rates import expected_counts, plain_limits, rate_limits
+from precisionkit.guard.rates import MOST_ROWS, expected_counts, plain_limits, rate_limits
 from precisionkit.guard.rows import written
 from precisionkit.guard.threshold import check_probability, choose, inputs_needed, upper_limit
 from precisionkit.guard.timing import time_runs
@@ -29,8 +29,6 @@ from precisionkit.task import data_info, holds_tokens, model_info
 
 RISKS = (1e-2, 1e-3, 1e-4, 1e-5)
 """Of which a report says how many inputs they need."""
-MOST_ROWS = 100_000
-"""Of a window."""
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 
 import numpy as np
@@ -29,11 +28,16 @@ def written(hashes: NDArray[np.uint64]) -> str:
 
 
 def read(text: str) -> NDArray[np.uint64]:
-    """What `written` wrote; ValueError for other text."""
+    """What `written` wrote."""
+    return np.frombuffer(base64.b64decode(text, validate=True), _TYPE).astype(np.uint64)
+
+
+def count_of(text: str) -> int | None:
+    """How many hashes a text holds; None where it is not one that `written` wrote."""
     try:
-        return np.frombuffer(base64.b64decode(text, validate=True), _TYPE).astype(np.uint64)
-    except binascii.Error as error:
-        raise ValueError(str(error)) from None
+        return len(read(text))
+    except ValueError:
+        return None
 
 
 def check_new(hashes: NDArray[np.uint64], first: int, calibrated: NDArray[np.uint64]) -> None:

@@ -13,7 +13,9 @@ from torch import nn
 
 from precisionkit.errors import UnusableModelError, UsageError
 from precisionkit.guard.guarded import GuardedHalf
-from precisionkit.guard.rows import read
+from precisionkit.guard.rates import MOST_ROWS, expected_counts
+from precisionkit.guard.rows import count_of
+from precisionkit.guard.threshold import allowed_scores
 from precisionkit.models import LoadedModel
 from precisionkit.report import check_writable, write_file, write_json
 from precisionkit.report.guard import PLAN_SCHEMA, GuardPlan
@@ -78,18 +80,19 @@ def read_plan(path: str | Path) -> GuardPlan:
         raise UsageError(f"The plan '{file}' cannot be read ({error.strerror}): give what 'precisionkit guard --out' wrote.") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"The file '{file}' is no {PLAN_SCHEMA} ({error}): calibrate again with 'precisionkit guard --out'.") from None
-    try:
-        rows = len(read(plan.rows))
-    except ValueError as error:
-        raise UsageError(f"The file '{file}' is no {PLAN_SCHEMA} ({error}): calibrate again with 'precisionkit guard --out'.") from None
-    if (
-        rows != plan.data.inputs
-        or plan.allowed >= plan.data.inputs
-        or plan.fallen_back > plan.data.inputs
-        or not plan.expected[0] <= plan.expected[1] <= plan.window
-    ):
+    if not _is_consistent(plan):
         raise UsageError(f"The plan '{file}' contradicts itself, so it was changed: calibrate again with 'precisionkit guard --out'.")
     return plan
+
+
+def _is_consistent(plan: GuardPlan) -> bool:
+    """Whether what can be computed of a plan's numbers from its others is what it says."""
+    n = plan.data.inputs
+    if n < 1 or plan.fallen_back > n or plan.window > MOST_ROWS or count_of(plan.rows) != n:
+        return False
+    if plan.allowed != allowed_scores(n, plan.risk, plan.confidence):
+        return False
+    return plan.expected == expected_counts(plan.fallen_back, n, plan.allowed, plan.window, plan.false_alarm)
 
 
 def load_guarded(path: str | Path, model: LoadedModel | nn.Module | Callable[[], nn.Module]) -> GuardedHalf:

@@ -41,7 +41,7 @@ def plan_for(model, **changes):
         "allowed": 0,
         "fallen_back": 50,
         "window": 1000,
-        "expected": (0, 1000),
+        "expected": (0, 41),
         "false_alarm": 1e-6,
     }
     return GuardPlan(**fields | changes)

@@ -199,7 +199,7 @@ def test_torch_compile_around_a_guard_leaves_the_half_run_the_one_that_was_calib
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
     model, x = Scaled().eval(), inputs(4000)
-    guarded = GuardedHalf(model, plan_for(model, kernels="compiled", threshold=0.0))
+    guarded = GuardedHalf(model, plan_for(model, kernels="compiled", threshold=0.0, expected=(0, 1000)))
     with torch.no_grad():
         half = guarded.half_run(x)
         assert not torch.equal(half, half_of(model, BINARY16, "native", (4,), tokens=False)(x))
