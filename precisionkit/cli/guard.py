@@ -90,7 +90,7 @@ _PROBABILITY = click.FloatRange(0, 1, min_open=True, max_open=True)
 @click.option("--device", metavar="NAME", help="cpu or cuda; a threshold holds for the device that it is calibrated on [default: cpu].")
 @click.option("--window", type=click.IntRange(1, 100_000), metavar="N", help="Count fall-backs by N rows at run time [default: 1000].")
 @click.option("--false-alarm", type=_PROBABILITY, metavar="P", help="Largest probability of a false alarm in a window [default: 1e-6].")
-@click.option("--batch-size", type=click.IntRange(min=1), metavar="N", help="[default: 64]")
+@click.option("--batch-size", type=click.IntRange(min=1), metavar="N", help="[default: 64; of --try that of the plan]")
 @click.option(
     "--try",
     "plan",
@@ -173,4 +173,4 @@ def _tried(source: Source, request: _Request, talk: Console) -> tuple[GuardRepor
     find_torch_device(plan.device.split(" ")[0])
     model, data = source.load()
     with memory_errors(), progress(talk, "trying", quiet=request.quiet) as advance:
-        return try_plan(model, data, plan, request.batch_size or 64, advance), None
+        return try_plan(model, data, plan, request.batch_size, advance), None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -16,7 +17,7 @@ from precisionkit.devices import find_device
 from precisionkit.errors import UsageError
 from precisionkit.guard.guarded import STORAGE, GuardedHalf
 from precisionkit.guard.half import half_of
-from precisionkit.guard.identity import device_text, network_hash, switches
+from precisionkit.guard.identity import built, device_text, network_hash, switches
 from precisionkit.guard.observe import Case, Observed, case_of
 from precisionkit.guard.rates import MOST_ROWS, expected_counts, plain_limits, rate_limits
 from precisionkit.guard.rows import written
@@ -98,6 +99,8 @@ def calibrate(
         kernels=kernels,
         device=device_text(device),
         flags=switches(device),
+        batch_size=settings.batch_size,
+        built=built(device),
         input_shape=case.input_shape,
         tokens=holds_tokens(data),
         weights=network_hash(case.module),
@@ -125,10 +128,15 @@ def try_plan(
     model: LoadedModel,
     data: Dataset,
     plan: GuardPlan,
-    batch_size: int = 64,
+    batch_size: int | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> GuardReport:
     """Count what a plan does on inputs that it was not calibrated on.
+
+    Parameters
+    ----------
+    batch_size : int or None
+        None takes that of the calibration; others are warned of, because sums may come in another order.
 
     Raises
     ------
@@ -137,7 +145,14 @@ def try_plan(
         unsupported.
     """
     device = plan.device.split(" ")[0]
-    case = case_of(model, data, device, batch_size, on_progress, needs_graph=False)
+    rows = batch_size or plan.batch_size
+    if rows != plan.batch_size:
+        warnings.warn(
+            f"The plan was calibrated in batches of {plan.batch_size:,}, not of {rows:,}, which may be summed in another order: the trial "
+            "is about these batches; leave --batch-size out to have the plan's.",
+            stacklevel=2,
+        )
+    case = case_of(model, data, device, rows, on_progress, needs_graph=False)
     case.check_preprocess(plan.preprocess)
     guarded = GuardedHalf(case.module, plan)
     found = case.observe(guarded.half_run, plan.score, plan.rows)

@@ -122,6 +122,7 @@ class GuardedHalf(nn.Module):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # type: ignore[no-untyped-call]
+        check_same(self.plan, self.reference)  # a pickle may have come from another device
         self._seal = Seal(self)
 
     def _judged(self, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from enum import Enum
@@ -143,6 +144,25 @@ def device_text(device: torch.device) -> str:
     return f"{device.type} ({name})"
 
 
+def built(device: torch.device) -> dict[str, str]:
+    """What a device's kernels are chosen by, beside the device: the version of torch, and the CPU's instructions or the GPU's libraries."""
+    made = {"torch": str(torch.__version__).split("+")[0]}
+    if device.type == "cpu":
+        return made | {"instructions": torch.backends.cpu.get_cpu_capability()}
+    return made | {"cuda": str(torch.version.cuda), "cudnn": str(torch.backends.cudnn.version())}
+
+
+def _warn_of_other_kernels(plan: GuardPlan, device: torch.device) -> None:
+    found = built(device)
+    others = [f"{name} {plan.built.get(name, 'unknown')}, not {value}" for name, value in found.items() if plan.built.get(name) != value]
+    if others:
+        warnings.warn(
+            f"The plan was calibrated with {' and '.join(others)}, whose kernels may sum in another order: the risk of {plan.risk:g} is "
+            "not known to hold here; try the plan on other inputs with --try, or calibrate again.",
+            stacklevel=4,
+        )
+
+
 def switches(device: torch.device) -> dict[str, bool | str]:
     """Torch's switches that a device's kernels depend on."""
     return {f"{owner}.{name}": value for owner, name in _SWITCHES[device.type] if (value := _switch(owner, name)) is not None}
@@ -192,7 +212,7 @@ def device_of(model: nn.Module) -> torch.device:
 
 
 def check_same(plan: GuardPlan, model: nn.Module) -> None:
-    """Refuse a network, a device or switches that a plan was not made for.
+    """Refuse a network, a device or switches that a plan was not made for; warn of other kernels.
 
     Raises
     ------
@@ -206,3 +226,4 @@ def check_same(plan: GuardPlan, model: nn.Module) -> None:
     if device_text(device) != plan.device:
         raise UsageError(f"The plan was made on {plan.device}, but the model is on {device_text(device)}: {again} there.")
     check_switches(plan.flags, device)
+    _warn_of_other_kernels(plan, device)

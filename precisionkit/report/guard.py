@@ -34,6 +34,8 @@ class GuardPlan(_Record, frozen=True, kw_only=True):
         rounding an operator; ``compiled``, native kernels in one graph of torch.compile.
     device, flags : str, mapping
         Where it was calibrated, and torch's switches that its kernels depend on.
+    batch_size, built : int, mapping
+        Rows of a calibration batch, and the versions of torch and of what its kernels come from: kernels are chosen by them.
     input_shape, tokens : tuple of int, bool
         Shape of one input, and whether it holds integer tokens.
     weights : str
@@ -65,6 +67,8 @@ class GuardPlan(_Record, frozen=True, kw_only=True):
     kernels: Kernels
     device: str
     flags: dict[str, bool | str]
+    batch_size: Positive
+    built: dict[str, str]
     input_shape: tuple[Positive, ...]
     tokens: bool
     weights: Sha256

@@ -3,13 +3,14 @@
 import json
 
 import jsonschema
+import msgspec
 import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from precisionkit.cli import main
 from precisionkit.data import load_dataset
-from precisionkit.guard import load_guarded
+from precisionkit.guard import load_guarded, read_plan
 from precisionkit.guard.rows import read, written
 from precisionkit.models import bundled_model, load_model
 from precisionkit.report.schema import published_schema
@@ -66,6 +67,19 @@ def test_a_plan_is_tried_on_inputs_that_were_skipped(calibrated, tmp_path):
     assert (report["purpose"], report["counts"]["inputs"], report["counts"]["accepted_disagreements"]) == ("trial", 60, 0)
     assert report["risk"] == pytest.approx(1 - 0.01 ** (1 / 60))
     assert "of the inputs of this trial is accepted" in words(result.stdout)
+
+
+def test_a_trial_takes_the_batches_of_its_plan_or_warns(calibrated, tmp_path):
+    plan = read_plan(calibrated[0])
+    changed = msgspec.structs.replace(plan, batch_size=7)
+    (tmp_path / "guard.json").write_bytes(msgspec.json.encode(changed))
+    options = (DIGITS, "--data", "digits", "--skip", 300, "--try", tmp_path / "guard.json", "-q", "--json", tmp_path / "r.json")
+    assert run(*options).exit_code == 0
+    assert json.loads((tmp_path / "r.json").read_text())["timing"]["batch_size"] == 7
+    with pytest.warns(
+        UserWarning, match=r"^The plan was calibrated in batches of 7, not of 64, which may be summed in another order: the t"
+    ):
+        run(*options, "--batch-size", 64)
 
 
 def test_a_folder_and_bfloat16_by_disagreement(tmp_path):

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from precisionkit.guard import GuardPlan
-from precisionkit.guard.identity import device_text, network_hash, switches
+from precisionkit.guard.identity import built, device_text, network_hash, switches
 from precisionkit.guard.rows import written
 from precisionkit.report import DataInfo, ModelInfo
 
@@ -27,6 +27,8 @@ def plan_for(model, **changes):
         "kernels": "native",
         "device": device_text(torch.device("cpu")),
         "flags": switches(torch.device("cpu")),
+        "batch_size": 64,
+        "built": built(torch.device("cpu")),
         "input_shape": (4,),
         "tokens": False,
         "weights": network_hash(model),

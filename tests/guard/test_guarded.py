@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import re
 import shutil
 import threading
 import warnings
@@ -459,3 +460,15 @@ def test_a_model_that_was_made_in_inference_mode_runs():
         model = net()
     guarded = GuardedHalf(model, plan_for(model))
     assert torch.equal(guarded(inputs()), GuardedHalf(net(), plan_for(net()))(inputs()))
+
+
+def test_other_kernels_are_warned_of():
+    model = net()
+    plan = plan_for(model, built={"torch": "2.0", "instructions": torch.backends.cpu.get_cpu_capability()})
+    said = rf"^The plan was calibrated with torch 2\.0, not {re.escape(torch.__version__.split('+')[0])}, whose kernels may sum in another order: the risk of 0\.001 is"
+    with pytest.warns(UserWarning, match=said):
+        GuardedHalf(model, plan)
+    with pytest.warns(
+        UserWarning, match=r"^The plan was calibrated with torch 2\.0, not .* and instructions unknown, not [A-Z0-9]+, whose ker"
+    ):
+        GuardedHalf(model, plan_for(model, built={"torch": "2.0"}))
