@@ -21,7 +21,7 @@ from precisionkit.guard.identity import built, device_text, network_hash, switch
 from precisionkit.guard.observe import Case, Observed, case_of
 from precisionkit.guard.rates import MOST_ROWS, expected_counts, plain_limits, rate_limits
 from precisionkit.guard.rows import written
-from precisionkit.guard.threshold import check_probability, choose, inputs_needed, upper_limit
+from precisionkit.guard.threshold import check_probability, check_risk, choose, inputs_needed, upper_limit
 from precisionkit.guard.timing import time_runs
 from precisionkit.models import LoadedModel
 from precisionkit.report import Environment
@@ -162,12 +162,8 @@ def try_plan(
 
 
 def _check(settings: Settings) -> None:
-    for value, name in (
-        (settings.risk, "risk"),
-        (settings.confidence, "confidence"),
-        (settings.false_alarm, "probability of a false alarm"),
-    ):
-        check_probability(value, name)
+    check_risk(settings.risk, settings.confidence)
+    check_probability(settings.false_alarm, "probability of a false alarm")
     if settings.storage not in STORAGE:
         raise UsageError(f"A guard runs in fp16 or bf16, not in '{settings.storage}': choose one of them.")
     if not 1 <= settings.window <= MOST_ROWS:

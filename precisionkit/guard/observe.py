@@ -27,18 +27,14 @@ from precisionkit.task import captured, check_inputs
 
 @dataclass(frozen=True)
 class Observed:
-    """Of every row: half margin, score, the predictions of both runs, and the hash of the input."""
+    """Of every row: half margin, score, the predictions of both runs, whether they disagree, and the hash of the input."""
 
     margins: NDArray[np.float64]
     scores: NDArray[np.float64]
     half: NDArray[np.int64]
     reference: NDArray[np.int64]
+    disagree: NDArray[np.bool_]
     rows: NDArray[np.uint64]
-
-    @property
-    def disagree(self) -> NDArray[np.bool_]:
-        """Rows that the two runs predict differently."""
-        return np.asarray(self.half != self.reference)
 
 
 @dataclass(frozen=True)
@@ -104,12 +100,12 @@ def scores(half: Tensor, reference: Tensor, score: Score) -> Tensor:
     ``disagreement``: the half margin of a row that disagrees, else 0.  ``error``: by how much the half run favours its own prediction over
     another class more than the reference run does, ``max over j of (h_c - h_j) - (r_c - r_j)``; a row that disagrees has ``r_j >= r_c``
     for some j, and so a margin of at most that.  Rows that no threshold accepts have 0; rows whose reference logits
-    are not finite, infinity.
+    are not finite disagree, by infinity.
     """
     margin = margins(half).double()
     h, r = half.double(), reference.double()
     c = h.argmax(1)
-    disagree = torch.where(c != r.argmax(1), margin, 0.0)
+    disagree = torch.where(disagreements(half, reference), margin, 0.0)
     if score == "disagreement":
         return disagree
     favoured = ((h.gather(1, c[:, None]) - h) - (r.gather(1, c[:, None]) - r)).amax(1)
@@ -117,13 +113,18 @@ def scores(half: Tensor, reference: Tensor, score: Score) -> Tensor:
     return torch.where(margin > 0, torch.maximum(favoured, disagree), 0.0)
 
 
+def disagreements(half: Tensor, reference: Tensor) -> Tensor:
+    """Rows that the two runs predict differently; logits of a reference run that are not finite agree with no finite ones."""
+    return (half.argmax(1) != reference.argmax(1)) | (half.isfinite().all(1) & ~reference.isfinite().all(1))
+
+
 def observed(half: Tensor, reference: Tensor, score: Score, rows: NDArray[np.uint64]) -> Observed:
     """Read what is needed from the logits of a batch."""
     check_logits(half)
     check_logits(reference)
-    arrays = (margins(half).double(), scores(half, reference, score), half.argmax(1), reference.argmax(1))
-    margin, scored, h, r = (array.cpu().numpy() for array in arrays)
-    return Observed(margin, scored, h, r, rows)
+    margin, scored = margins(half).double().cpu().numpy(), scores(half, reference, score).cpu().numpy()
+    h, r, disagree = (array.cpu().numpy() for array in (half.argmax(1), reference.argmax(1), disagreements(half, reference)))
+    return Observed(margin, scored, h, r, disagree, rows)
 
 
 def case_of(

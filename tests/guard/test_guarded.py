@@ -15,7 +15,7 @@ from precisionkit.errors import PrecisionKitError, UnusableDataError, UnusableMo
 from precisionkit.formats import BFLOAT16, BINARY16
 from precisionkit.guard import DriftWarning, GuardedHalf, identity
 from precisionkit.guard.half import half_of, margins
-from precisionkit.guard.observe import scores
+from precisionkit.guard.observe import disagreements, scores
 from tests.guard.nets import inputs, net, plan_for
 
 
@@ -96,6 +96,15 @@ def test_every_row_that_a_threshold_accepts_and_that_disagrees_has_a_larger_scor
     e = scores(h, r, "error")[5]
     c = int(h[5].argmax())
     assert float(e) == max((h[5, c].double() - h[5, j].double()) - (r[5, c].double() - r[5, j].double()) for j in range(4))
+
+
+@pytest.mark.parametrize("wrong", [torch.nan, torch.inf, -torch.inf])
+def test_reference_logits_that_are_not_finite_agree_with_none(wrong):
+    h = torch.tensor([[3.0, 1.0, 0.0]] * 3 + [[torch.inf, 1.0, 0.0]]).half()
+    r = torch.tensor([[wrong, 1.0, 0.0], [3.0, wrong, 0.0], [3.0, 1.0, 0.0], [wrong, 1.0, 0.0]])
+    assert disagreements(h, r).tolist()[:3] == [True, True, False]
+    assert scores(h, r, "disagreement").tolist() == [2.0, 2.0, 0.0, 0.0]
+    assert scores(h, r, "error").tolist() == [torch.inf, torch.inf, 0.0, 0.0]
 
 
 def test_a_softmax_at_the_end_is_rounded_like_the_rest():
