@@ -139,14 +139,18 @@ def _check(source: Source, request: _Request) -> None:
     device = find_torch_device(request.device or "cpu")
     if request.kernels == "rounded" and device == "cuda":
         raise UsageError("--kernels rounded makes the half run from fp32 kernels, which saves nothing on a GPU: leave it out.")
-    check_outputs({"--json": request.json_file}, source.files)
-    if request.out is not None:
-        if request.out.suffix == ".json":
-            check_outputs({"--json": request.json_file, "--out": request.out}, source.files)
-        else:
-            from precisionkit.guard.save import check_target
+    _check_files(source, request)
 
-            check_target(request.out)
+
+def _check_files(source: Source, request: _Request) -> None:
+    """Refuse to write what could not be written, and over what is read or written as well."""
+    from precisionkit.guard.save import check_target, files_of
+
+    read = () if request.plan is None else files_of(request.plan)
+    if request.out is not None:
+        check_target(request.out)
+    for written in (None,) if request.out is None else files_of(request.out):
+        check_outputs({"--json": request.json_file, "--out": written}, (*source.files, *read))
 
 
 def _settings(request: _Request) -> Settings:

@@ -55,14 +55,14 @@ def save_guarded(guarded: GuardedHalf, path: str | Path) -> tuple[Path, ...]:
 
 def check_target(path: Path) -> None:
     """Refuse, before a long run, what `save_guarded` could not write."""
-    if path.suffix == ".json":
-        check_writable(path)
-    elif path.exists() and not path.is_dir():
+    if path.suffix != ".json" and path.exists() and not path.is_dir():
         raise UsageError(f"'{path}' is a file, but a guarded model is a FOLDER, and a plan a file that ends in .json: choose another name.")
-    elif path.is_dir():
-        check_writable(path / PLAN)
-    else:
-        check_writable(path)
+    check_writable(files_of(path)[0] if path.is_dir() else path)
+
+
+def files_of(path: Path) -> tuple[Path, ...]:
+    """The files of a plan, or of the folder of a guarded model."""
+    return (path / PLAN, path / WEIGHTS) if path.is_dir() else (path,)
 
 
 def read_plan(path: str | Path) -> GuardPlan:
@@ -73,7 +73,7 @@ def read_plan(path: str | Path) -> GuardPlan:
     UsageError
         There is none, or it is damaged.
     """
-    file = Path(path) / PLAN if Path(path).is_dir() else Path(path)
+    file = files_of(Path(path))[0]
     try:
         plan = msgspec.json.decode(file.read_bytes(), type=GuardPlan)
     except OSError as error:

@@ -1,6 +1,7 @@
 """The command: calibrate on the bundled network, try the plan on other inputs, and what is refused as one sentence."""
 
 import json
+import shutil
 
 import jsonschema
 import msgspec
@@ -144,6 +145,31 @@ def test_what_cannot_be_done_is_one_sentence(options, said, calibrated, tmp_path
     (line,) = result.stderr.splitlines()
     assert line.removeprefix("Error: ").startswith(said)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("kind", ["plan", "folder", "weights"])
+def test_a_report_replaces_nothing_that_is_read(kind, calibrated, tmp_path):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for name in ("guard.json", "weights.safetensors"):
+        shutil.copy(calibrated[0], folder / name)
+    plan, target = {
+        "plan": (folder / "guard.json", folder / "guard.json"),
+        "folder": (folder, folder / "guard.json"),
+        "weights": (folder, folder / "weights.safetensors"),
+    }[kind]
+    before = target.read_bytes()
+    result = run(DIGITS, "--data", "digits", "--skip", 300, "--try", plan, "--json", target)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert words(result.stderr) == f"Error: --json would overwrite '{target}', which is read; choose another name."
+    assert target.read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["guard.json", "weights.safetensors"])
+def test_a_report_is_no_file_of_the_folder(name, tmp_path):
+    result = run(DIGITS, "--data", "digits", "--risk", 0.02, "--json", tmp_path / name, "--out", tmp_path)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert words(result.stderr) == "Error: --out would overwrite the file of --json; choose another name."
 
 
 def test_the_plan_of_another_network_is_refused(calibrated, tmp_path):
