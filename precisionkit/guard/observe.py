@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from precisionkit.data import Dataset
 from precisionkit.devices import find_device
-from precisionkit.errors import PrecisionKitError, UnusableDataError, UsageError
+from precisionkit.errors import UnsupportedOperatorError, UnusableDataError, UnusableModelError, UsageError
 from precisionkit.graph import Graph
 from precisionkit.guard.half import check_logits, margins
 from precisionkit.guard.identity import as_written, device_of
@@ -22,7 +22,7 @@ from precisionkit.guard.rows import check_new, read, row_hashes
 from precisionkit.models import LoadedModel
 from precisionkit.models.preprocess import to_record
 from precisionkit.report.guard import Score
-from precisionkit.task import captured, check_inputs
+from precisionkit.task import captured, check_inputs, check_labels
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,10 @@ class Case:
             check_new(rows := row_hashes(x), first, seen)
             x = x.to(device_of(self.module))
             with as_written():
-                parts.append(observed(half(x), self.module(x), score, rows))
+                logits = half(x), self.module(x)
+            parts.append(observed(*logits, score, rows))
+            if not first:
+                check_labels(self.data, logits[0].shape[1])
             self.advance(min(first + self.batch_size, total), total)
         return Observed(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(Observed)))
 
@@ -143,7 +146,7 @@ def _graph(model: LoadedModel, data: Dataset, shape: tuple[int, ...], *, needed:
     """The captured network; None where it cannot be captured and is not needed."""
     try:
         return captured(model, data, shape)
-    except PrecisionKitError:
+    except (UnsupportedOperatorError, UnusableModelError):
         if needed:
             raise
         return None
