@@ -27,7 +27,7 @@ from precisionkit.errors import UsageError
 from precisionkit.report import GuardReport, check_outputs, render_guard, write_json
 
 if TYPE_CHECKING:
-    from precisionkit.guard import GuardedHalf, Settings
+    from precisionkit.guard import GuardedHalf
 
 _EXIT_CODES = """\b
 Exit codes:
@@ -43,7 +43,7 @@ class _Request:
 
     risk: float | None
     confidence: float | None
-    storage: str | None
+    storage: Literal["fp16", "bf16"] | None
     score: Literal["error", "disagreement"] | None
     kernels: Literal["native", "rounded", "compiled"] | None
     device: str | None
@@ -58,8 +58,10 @@ class _Request:
     @property
     def chosen(self) -> dict[str, Any]:
         """Settings of a calibration that were given."""
-        names = ("risk", "confidence", "storage", "score", "kernels", "device", "window", "false_alarm")
-        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        from precisionkit.guard import Settings
+
+        names = (field.name for field in dataclasses.fields(Settings))
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
 
 
 _PROBABILITY = click.FloatRange(0, 1, min_open=True, max_open=True)
@@ -134,7 +136,7 @@ def _check(source: Source, request: _Request) -> None:
     if request.plan is not None:
         if request.out is not None:
             raise UsageError("--try makes no plan that --out could write: leave out one of them.")
-        for name in request.chosen:
+        for name in (name for name in request.chosen if name != "batch_size"):
             raise UsageError(f"--try takes --{name.replace('_', '-')} from the plan: leave it out, or calibrate without --try.")
     device = find_torch_device(request.device or "cpu")
     if request.kernels == "rounded" and device == "cuda":
@@ -153,19 +155,12 @@ def _check_files(source: Source, request: _Request) -> None:
         check_outputs({"--json": request.json_file, "--out": written}, (*source.files, *read))
 
 
-def _settings(request: _Request) -> Settings:
-    from precisionkit.guard import Settings
-
-    chosen = request.chosen | ({} if request.batch_size is None else {"batch_size": request.batch_size})
-    return Settings(**chosen)
-
-
 def _calibrated(source: Source, request: _Request, talk: Console) -> tuple[GuardReport, GuardedHalf | None]:
-    from precisionkit.guard import calibrate
+    from precisionkit.guard import Settings, calibrate
 
     model, data = source.load()
     with memory_errors(), progress(talk, "calibrating", quiet=request.quiet) as advance:
-        made, report = calibrate(model, data, _settings(request), advance)
+        made, report = calibrate(model, data, Settings(**request.chosen), advance)
     return report, made
 
 
@@ -174,7 +169,7 @@ def _tried(source: Source, request: _Request, talk: Console) -> tuple[GuardRepor
 
     assert request.plan is not None
     plan = read_plan(request.plan)
-    find_torch_device(plan.device.split(" ")[0])
+    find_torch_device(plan.device_type)
     model, data = source.load()
     with memory_errors(), progress(talk, "trying", quiet=request.quiet) as advance:
         return try_plan(model, data, plan, request.batch_size, advance), None

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
+from typing import get_args
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from precisionkit.data import Dataset
 from precisionkit.devices import find_device
 from precisionkit.errors import UsageError
-from precisionkit.guard.guarded import STORAGE, GuardedHalf
+from precisionkit.guard.guarded import GuardedHalf
 from precisionkit.guard.half import half_of
 from precisionkit.guard.identity import built, device_text, network_hash, switches
 from precisionkit.guard.observe import Case, Observed, case_of
@@ -25,7 +26,7 @@ from precisionkit.guard.threshold import check_probability, check_risk, choose, 
 from precisionkit.guard.timing import time_runs
 from precisionkit.models import LoadedModel
 from precisionkit.report import Environment
-from precisionkit.report.guard import GuardCounts, GuardPlan, GuardReport, Interval, Kernels, Score
+from precisionkit.report.guard import GuardCounts, GuardPlan, GuardReport, Interval, Kernels, Score, Storage
 from precisionkit.task import data_info, holds_tokens, model_info
 
 RISKS = (1e-2, 1e-3, 1e-4, 1e-5)
@@ -55,7 +56,7 @@ class Settings:
 
     risk: float = 1e-3
     confidence: float = 0.99
-    storage: str = "fp16"
+    storage: Storage = "fp16"
     score: Score = "error"
     kernels: Kernels | None = None
     device: str = "cpu"
@@ -88,14 +89,14 @@ def calibrate(
     choose(np.zeros(len(data.images)), settings.risk, settings.confidence)  # too few are refused before the runs
     kernels: Kernels = settings.kernels or ("rounded" if settings.device == "cpu" else "native")
     case = case_of(model, data, settings.device, settings.batch_size, on_progress, needs_graph=kernels == "rounded")
-    half = half_of(case.module, STORAGE[settings.storage], kernels, case.input_shape, tokens=holds_tokens(data))
+    half = half_of(case.module, settings.storage, kernels, case.input_shape, tokens=holds_tokens(data), graph=case.graph)
     found = case.observe(half, settings.score)
     threshold, allowed = choose(found.scores, settings.risk, settings.confidence)
     n, fallen_back = len(found.margins), int((found.margins <= threshold).sum())
     device = find_device(settings.device)
     plan = GuardPlan(
         version=version("precisionkit"),
-        storage="fp16" if settings.storage == "fp16" else "bf16",
+        storage=settings.storage,
         kernels=kernels,
         device=device_text(device),
         flags=switches(device),
@@ -144,7 +145,6 @@ def try_plan(
         The plan belongs to another network or preprocessing, or to some of these very inputs; or of the kind that says what is unusable or
         unsupported.
     """
-    device = plan.device.split(" ")[0]
     rows = batch_size or plan.batch_size
     if rows != plan.batch_size:
         warnings.warn(
@@ -152,7 +152,7 @@ def try_plan(
             "is about these batches; leave --batch-size out to have the plan's.",
             stacklevel=2,
         )
-    case = case_of(model, data, device, rows, on_progress, needs_graph=False)
+    case = case_of(model, data, plan.device_type, rows, on_progress, needs_graph=False)
     case.check_preprocess(plan.preprocess)
     guarded = GuardedHalf(case.module, plan)
     found = case.observe(guarded.half_run, plan.score, plan.rows)
@@ -164,7 +164,7 @@ def try_plan(
 def _check(settings: Settings) -> None:
     check_risk(settings.risk, settings.confidence)
     check_probability(settings.false_alarm, "probability of a false alarm")
-    if settings.storage not in STORAGE:
+    if settings.storage not in get_args(Storage):
         raise UsageError(f"A guard runs in fp16 or bf16, not in '{settings.storage}': choose one of them.")
     if not 1 <= settings.window <= MOST_ROWS:
         raise UsageError(f"A window of {settings.window:,} rows cannot be watched: choose 1 to {MOST_ROWS:,}.")

@@ -10,13 +10,10 @@ from torch import Tensor, nn
 
 from precisionkit.errors import UnusableDataError, UsageError
 from precisionkit.evaluate import untraced
-from precisionkit.formats import BFLOAT16, BINARY16
 from precisionkit.guard.half import check_logits, half_of, margins
 from precisionkit.guard.identity import Seal, as_written, check_same, check_switches, device_text
 from precisionkit.guard.monitor import Monitor, Statistics
 from precisionkit.report.guard import GuardPlan
-
-STORAGE = {"fp16": BINARY16, "bf16": BFLOAT16}
 
 
 class GuardedHalf(nn.Module):
@@ -44,10 +41,9 @@ class GuardedHalf(nn.Module):
         super().__init__()
         check_same(plan, model)
         self.plan = plan
-        self.half_run = half or half_of(model, STORAGE[plan.storage], plan.kernels, plan.input_shape, tokens=plan.tokens)
+        self.half_run = half or half_of(model, plan.storage, plan.kernels, plan.input_shape, tokens=plan.tokens)
         self.reference = model
         self._monitor = Monitor(plan)
-        self._device = plan.device.split(" ")[0]
         super().train(False)
         self._seal = Seal(self)
 
@@ -86,10 +82,10 @@ class GuardedHalf(nn.Module):
 
     def _check_inputs(self, x: Tensor) -> None:
         plan, wanted = self.plan, torch.int64 if self.plan.tokens else torch.float32
-        if tuple(x.shape[1:]) != plan.input_shape or x.device.type != self._device or x.dtype != wanted:
+        if tuple(x.shape[1:]) != plan.input_shape or x.device.type != plan.device_type or x.dtype != wanted:
             raise UnusableDataError(
                 f"The inputs have the shape {tuple(x.shape[1:])} and the type {x.dtype} on {x.device.type}, but the plan is for "
-                f"{plan.input_shape} and {wanted} on {self._device}: give such inputs, or calibrate for these."
+                f"{plan.input_shape} and {wanted} on {plan.device_type}: give such inputs, or calibrate for these."
             )
 
     def _check_whole(self) -> None:

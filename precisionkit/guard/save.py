@@ -113,14 +113,13 @@ def load_guarded(path: str | Path, model: LoadedModel | nn.Module | Callable[[],
         The folder's weights are damaged, or do not fit the network.
     """
     plan = read_plan(path)
-    if isinstance(model, LoadedModel):
-        return GuardedHalf(model.module, plan)
-    if isinstance(model, nn.Module):
-        return GuardedHalf(model, plan)
-    built = model()
+    given = model.module if isinstance(model, LoadedModel) else model
+    if isinstance(given, nn.Module):
+        return GuardedHalf(given, plan)
+    built = given()
     if Path(path).is_dir():
         _fill(built, Path(path) / WEIGHTS)
-    device = torch.device(plan.device.split(" ")[0])
+    device = torch.device(plan.device_type)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UsageError(f"The plan was made on {plan.device}, and torch can use no GPU here: calibrate again on this device.")
     return GuardedHalf(built.to(device).eval().requires_grad_(False), plan)

@@ -15,6 +15,7 @@ from precisionkit.report.records import Environment
 GUARD_SCHEMA: Literal["precisionkit.guard/1"] = "precisionkit.guard/1"
 PLAN_SCHEMA: Literal["precisionkit.guard-plan/1"] = "precisionkit.guard-plan/1"
 
+Storage = Literal["fp16", "bf16"]
 Kernels = Literal["native", "rounded", "compiled"]
 Score = Literal["error", "disagreement"]
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
@@ -63,7 +64,7 @@ class GuardPlan(_Record, frozen=True, kw_only=True):
 
     schema: Literal["precisionkit.guard-plan/1"] = PLAN_SCHEMA
     version: str
-    storage: Literal["fp16", "bf16"]
+    storage: Storage
     kernels: Kernels
     device: str
     flags: dict[str, bool | str]
@@ -85,6 +86,11 @@ class GuardPlan(_Record, frozen=True, kw_only=True):
     window: Positive
     expected: tuple[Count, Count]
     false_alarm: Chance
+
+    @property
+    def device_type(self) -> str:
+        """The kind of device: ``cpu`` or ``cuda``."""
+        return self.device.split(" ")[0]
 
 
 class GuardCounts(_Record, frozen=True, kw_only=True):

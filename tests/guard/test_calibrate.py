@@ -7,9 +7,11 @@ import pytest
 import torch
 from torch import nn
 
+from precisionkit import task
+from precisionkit.capture import capture
 from precisionkit.data import load_dataset
 from precisionkit.errors import UnusableModelError
-from precisionkit.guard import Settings, calibrate, try_plan
+from precisionkit.guard import Settings, calibrate, half, try_plan
 from precisionkit.models import LoadedModel, Preprocess
 from tests.guard.nets import inputs, net
 
@@ -56,6 +58,28 @@ def test_a_network_that_cannot_be_captured_is_calibrated_and_tried_by_native_ker
     assert (report.multiplications, report.purpose, report.counts.inputs) == (None, "calibration", 100)
     report = try_plan(model, dataset(tmp_path, labels=0, seed=2), guarded.plan)
     assert (report.multiplications, report.purpose, report.counts.correct_half) == (None, "trial", None)
+
+
+def test_a_network_is_captured_once(tmp_path, monkeypatch):
+    captures = []
+
+    def counted(*arguments):
+        captures.append(arguments)
+        return capture(*arguments)
+
+    for module in (task, half):
+        monkeypatch.setattr(module, "capture", counted)
+    calibrate(loaded(net()), dataset(tmp_path), SETTINGS["rounded"])
+    assert len(captures) == 1
+
+
+def test_weights_that_are_no_numbers_are_refused(tmp_path):
+    model = net()
+    model[0].weight[0, 0] = torch.inf
+    with pytest.raises(
+        UnusableModelError, match=r"^The tensor '0\.weight' holds the value inf, beyond 65504, the largest number of binary16; "
+    ):
+        calibrate(loaded(model), dataset(tmp_path), SETTINGS["native"])
 
 
 def test_autocast_changes_no_calibration(tmp_path):

@@ -12,7 +12,6 @@ import torch
 from torch import nn
 
 from precisionkit.errors import PrecisionKitError, UnusableDataError, UnusableModelError, UsageError
-from precisionkit.formats import BFLOAT16, BINARY16
 from precisionkit.guard import DriftWarning, GuardedHalf, identity
 from precisionkit.guard.half import half_of, margins
 from precisionkit.guard.observe import disagreements, scores
@@ -109,7 +108,7 @@ def test_reference_logits_that_are_not_finite_agree_with_none(wrong):
 
 def test_a_softmax_at_the_end_is_rounded_like_the_rest():
     model = nn.Sequential(nn.Linear(4, 3), nn.Softmax(1)).eval().requires_grad_(False)
-    rounded, native = (half_of(model, BINARY16, kernels, (4,), tokens=False)(inputs()).float() for kernels in ("rounded", "native"))
+    rounded, native = (half_of(model, "fp16", kernels, (4,), tokens=False)(inputs()).float() for kernels in ("rounded", "native"))
     assert float((rounded - native).abs().max()) < 2.0**-10
     assert torch.equal(rounded, rounded.half().float())
 
@@ -136,7 +135,7 @@ REFUSED = {
     "too large": (
         lambda m: m[0].weight.fill_(1e6),
         {},
-        "The tensor '0.weight' holds the value 1e+06, beyond 65504, the largest number of binary16; the half run",
+        "The tensor '0.weight' holds the value 1e+06, beyond 65504, the largest number of binary16; the half program cannot",
     ),
     "other weights": (lambda m: m, {"weights": "c" * 64}, "The plan belongs to a network with the hash cccccccccccc, but this one has "),
     "other device": (lambda m: m, {"device": "cuda (NVIDIA H100)"}, "The plan was made on cuda (NVIDIA H100), but the model is on cpu ("),
@@ -212,7 +211,7 @@ def test_torch_compile_around_a_guard_leaves_the_half_run_the_one_that_was_calib
     guarded = GuardedHalf(model, plan_for(model, kernels="compiled", threshold=0.0, expected=(0, 1000)))
     with torch.no_grad():
         half = guarded.half_run(x)
-        assert not torch.equal(half, half_of(model, BINARY16, "native", (4,), tokens=False)(x))
+        assert not torch.equal(half, half_of(model, "fp16", "native", (4,), tokens=False)(x))
     ties = margins(half) == 0
     assert half.dtype == torch.float16
     assert ties.sum() > 5
@@ -365,7 +364,7 @@ def test_threads_share_the_counts_and_a_copy_has_its_own():
 def test_bfloat16_holds_what_binary16_cannot():
     model = net()
     model[0].weight.fill_(1e6)
-    half_of(model, BFLOAT16, "native", (4,), tokens=False)
+    half_of(model, "bf16", "native", (4,), tokens=False)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64, torch.int64])
