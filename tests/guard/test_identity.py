@@ -11,8 +11,10 @@ from onnx import helper, numpy_helper
 from torch import nn
 from torch.nn import functional
 
+from precisionkit.guard import GuardedHalf
 from precisionkit.guard.identity import network_hash
 from precisionkit.models import bundled_model, load_model
+from tests.guard.nets import plan_for
 
 
 def built(slope=0.01, eps=1e-5, stride=1, dilation=1, pad=0, mode="zeros", size=2, approximate="none"):
@@ -147,6 +149,13 @@ def exported(path, slope):
 def test_exported_programs_that_differ_in_a_step_are_told_apart(tmp_path):
     one, other = (exported(tmp_path / f"{slope}.pt2", slope) for slope in (0.1, 0.2))
     assert network_hash(one) == network_hash(load_model(tmp_path / "0.1.pt2").module) != network_hash(other)
+
+
+def test_an_exported_program_can_be_guarded(tmp_path):
+    module = exported(tmp_path / "a.pt2", 0.1)
+    assert not any(part.training for part in module.modules())
+    guarded = GuardedHalf(module, plan_for(module))
+    assert float((guarded(torch.ones(2, 4)) - module(torch.ones(2, 4))).abs().max()) < 0.01
 
 
 def test_a_bundled_network_has_one_hash():
