@@ -41,7 +41,8 @@ def network_hash(model: nn.Module) -> str:
     """
     digest = hashlib.sha256()
     for name, part in model.named_modules():
-        digest.update(f"module {name} {_name(type(part))} {part.extra_repr()} {_program(part)}\n".encode())
+        code = part.code if isinstance(part, torch.fx.GraphModule) else ""
+        digest.update(f"module {name} {_name(type(part))} {part.extra_repr()} {code}\n".encode())
         for key, value in _settings(part).items():
             digest.update(f"setting {key} {_described(value)}\n".encode())
     for name, tensor in (*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)):
@@ -96,16 +97,6 @@ def _settings(part: nn.Module) -> dict[str, Any]:
     return {name: value for name, value in public if isinstance(value, _SETTINGS)}
 
 
-def _program(part: nn.Module) -> str:
-    """The code and the constants of a traced or a scripted module; empty for others."""
-    if isinstance(part, torch.fx.GraphModule):
-        return part.code
-    if isinstance(part, torch.jit.ScriptModule) and hasattr(part, "forward"):
-        code, constants = part.code_with_constants
-        return f"{code} {_described(constants.const_mapping)}"
-    return ""
-
-
 def _described(value: object) -> str:
     """A value as text that is the same for equal values and in every process."""
     if isinstance(value, Tensor):
@@ -115,6 +106,8 @@ def _described(value: object) -> str:
         return repr(value)
     if isinstance(value, (tuple, list)):
         return f"({', '.join(map(_described, value))})"
+    if isinstance(value, (set, frozenset)):
+        return f"{{{', '.join(sorted(map(_described, value)))}}}"
     if isinstance(value, Mapping):
         return f"{{{', '.join(f'{key}: {_described(value[key])}' for key in sorted(value, key=str))}}}"
     if isinstance(value, partial):
