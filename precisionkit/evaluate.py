@@ -92,14 +92,7 @@ class Program:
             name: store(value.to(device), BINARY32 if name in wide else arithmetic.storage) for name, value in graph.constants.items()
         }
         for name, value in constants.items():
-            given = graph.constants[name].to(value.device)
-            if not (value.isfinite() | (given == -torch.inf)).all():  # masks hold minus infinity on purpose
-                worst = float(given[given != -torch.inf].abs().max())
-                limit = arithmetic.storage
-                raise UnusableModelError(
-                    f"The tensor '{name}' holds the value {worst:g}, beyond {limit.max:g}, the largest number of {limit.name}; "
-                    "the half program cannot be built: choose --storage bf16 or rescale the layer."
-                )
+            check_stored(name, graph.constants[name].to(value.device), value, arithmetic.storage)
         return cls(graph, arithmetic, constants, wide, keep.sums - wide)
 
     def inputs(self, images: Tensor, first_index: int = 0) -> Tensor:
@@ -137,6 +130,22 @@ class Run:
 
     logits: Tensor
     finite: Tensor
+
+
+def check_stored(name: str, given: Tensor, stored: Tensor, storage: Format) -> None:
+    """Refuse a tensor of a network that a storage format cannot hold.
+
+    Raises
+    ------
+    UnusableModelError
+        A number lies beyond the range of the format.
+    """
+    if not (stored.isfinite() | (given == -torch.inf)).all():  # masks hold minus infinity on purpose
+        worst = float(given[given != -torch.inf].abs().max())
+        raise UnusableModelError(
+            f"The tensor '{name}' holds the value {worst:g}, beyond {storage.max:g}, the largest number of {storage.name}; "
+            "the half program cannot be built: choose --storage bf16 or rescale the layer."
+        )
 
 
 def untraced(function: Callable[P, T]) -> Callable[P, T]:

@@ -42,7 +42,7 @@ def captured(model: LoadedModel, data: Dataset, shape: tuple[int, ...]) -> Graph
             f"The data set '{data.name}' gives inputs of shape {given}, but the model '{model.arch}' takes {wanted}; "
             "use the model with the data set that it was trained for."
         ) from error
-    _check_labels(data, graph)
+    check_labels(data, graph.classes)
     return graph
 
 
@@ -82,14 +82,21 @@ def describe_weights(model: LoadedModel) -> dict[str, str]:
     return {"weights": f"{model.stored} in the file, converted to binary32"} if model.stored else {}
 
 
-def _check_labels(data: Dataset, graph: Graph) -> None:
+def check_labels(data: Dataset, classes: int) -> None:
+    """Check that a data set has no other classes than a network.
+
+    Raises
+    ------
+    UnusableModelError
+        It has.
+    """
     if data.labels is None or not len(data.labels):
         return
     largest, smallest = int(data.labels.max()), int(data.labels.min())
-    if largest >= graph.classes or smallest < 0:
-        label = largest if largest >= graph.classes else smallest
+    if largest >= classes or smallest < 0:
+        label = largest if largest >= classes else smallest
         raise UnusableModelError(
-            f"The data set '{data.name}' has the label {label}, but the model has {graph.classes} classes, 0 to {graph.classes - 1}; "
+            f"The data set '{data.name}' has the label {label}, but the model has {classes} classes, 0 to {classes - 1}; "
             "use the model with the data set that it was trained for."
         )
 

@@ -27,7 +27,7 @@ from precisionkit.errors import UsageError
 from precisionkit.report import GuardReport, check_outputs, render_guard, write_json
 
 if TYPE_CHECKING:
-    from precisionkit.guard import GuardedHalf, Settings
+    from precisionkit.guard import GuardedHalf
 
 _EXIT_CODES = """\b
 Exit codes:
@@ -43,7 +43,7 @@ class _Request:
 
     risk: float | None
     confidence: float | None
-    storage: str | None
+    storage: Literal["fp16", "bf16"] | None
     score: Literal["error", "disagreement"] | None
     kernels: Literal["native", "rounded", "compiled"] | None
     device: str | None
@@ -58,8 +58,10 @@ class _Request:
     @property
     def chosen(self) -> dict[str, Any]:
         """Settings of a calibration that were given."""
-        names = ("risk", "confidence", "storage", "score", "kernels", "device", "window", "false_alarm")
-        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        from precisionkit.guard import Settings
+
+        names = (field.name for field in dataclasses.fields(Settings))
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
 
 
 _PROBABILITY = click.FloatRange(0, 1, min_open=True, max_open=True)
@@ -90,7 +92,7 @@ _PROBABILITY = click.FloatRange(0, 1, min_open=True, max_open=True)
 @click.option("--device", metavar="NAME", help="cpu or cuda; a threshold holds for the device that it is calibrated on [default: cpu].")
 @click.option("--window", type=click.IntRange(1, 100_000), metavar="N", help="Count fall-backs by N rows at run time [default: 1000].")
 @click.option("--false-alarm", type=_PROBABILITY, metavar="P", help="Largest probability of a false alarm in a window [default: 1e-6].")
-@click.option("--batch-size", type=click.IntRange(min=1), metavar="N", help="[default: 64]")
+@click.option("--batch-size", type=click.IntRange(min=1), metavar="N", help="[default: 64; of --try that of the plan]")
 @click.option(
     "--try",
     "plan",
@@ -134,34 +136,31 @@ def _check(source: Source, request: _Request) -> None:
     if request.plan is not None:
         if request.out is not None:
             raise UsageError("--try makes no plan that --out could write: leave out one of them.")
-        for name in request.chosen:
+        for name in (name for name in request.chosen if name != "batch_size"):
             raise UsageError(f"--try takes --{name.replace('_', '-')} from the plan: leave it out, or calibrate without --try.")
     device = find_torch_device(request.device or "cpu")
     if request.kernels == "rounded" and device == "cuda":
         raise UsageError("--kernels rounded makes the half run from fp32 kernels, which saves nothing on a GPU: leave it out.")
-    check_outputs({"--json": request.json_file}, source.files)
+    _check_files(source, request)
+
+
+def _check_files(source: Source, request: _Request) -> None:
+    """Refuse to write what could not be written, and over what is read or written as well."""
+    from precisionkit.guard.save import check_target, files_of
+
+    read = () if request.plan is None else files_of(request.plan)
     if request.out is not None:
-        if request.out.suffix == ".json":
-            check_outputs({"--json": request.json_file, "--out": request.out}, source.files)
-        else:
-            from precisionkit.guard.save import check_target
-
-            check_target(request.out)
-
-
-def _settings(request: _Request) -> Settings:
-    from precisionkit.guard import Settings
-
-    chosen = request.chosen | ({} if request.batch_size is None else {"batch_size": request.batch_size})
-    return Settings(**chosen)
+        check_target(request.out)
+    for written in (None,) if request.out is None else files_of(request.out):
+        check_outputs({"--json": request.json_file, "--out": written}, (*source.files, *read))
 
 
 def _calibrated(source: Source, request: _Request, talk: Console) -> tuple[GuardReport, GuardedHalf | None]:
-    from precisionkit.guard import calibrate
+    from precisionkit.guard import Settings, calibrate
 
     model, data = source.load()
     with memory_errors(), progress(talk, "calibrating", quiet=request.quiet) as advance:
-        made, report = calibrate(model, data, _settings(request), advance)
+        made, report = calibrate(model, data, Settings(**request.chosen), advance)
     return report, made
 
 
@@ -170,7 +169,7 @@ def _tried(source: Source, request: _Request, talk: Console) -> tuple[GuardRepor
 
     assert request.plan is not None
     plan = read_plan(request.plan)
-    find_torch_device(plan.device.split(" ")[0])
+    find_torch_device(plan.device_type)
     model, data = source.load()
     with memory_errors(), progress(talk, "trying", quiet=request.quiet) as advance:
-        return try_plan(model, data, plan, request.batch_size or 64, advance), None
+        return try_plan(model, data, plan, request.batch_size, advance), None

@@ -13,7 +13,7 @@ from rich.console import Console
 from precisionkit.cli.shared import OK, Source, access_options, guarded, memory_errors, model_options, show, taken, tell_written
 from precisionkit.errors import UnsupportedOperatorError, UnusableModelError, UsageError
 from precisionkit.figures import check_figure, network_figure
-from precisionkit.report import InspectReport, check_writable, render_inspection, write_json
+from precisionkit.report import InspectReport, check_outputs, render_inspection, write_json
 
 UNSUPPORTED = 1
 
@@ -55,9 +55,7 @@ def _inspect(source: Source, request: _Request, talk: Console) -> int:
         raise UsageError("--input-shape and --data both say the shape of inputs; leave out one of them.")
     if request.picture is not None:
         check_figure(request.picture, "matplotlib", "fast_sugiyama")
-    for path in (request.json_file, request.picture):
-        if path is not None:
-            check_writable(path)
+    check_outputs({"--json": request.json_file, "--picture": request.picture}, source.files)
     report = _look(source, request)
     show(render_inspection(report))
     if request.json_file is not None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import platform
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
+from typing import get_args
 
 import numpy as np
 import torch
@@ -13,23 +15,22 @@ from numpy.typing import NDArray
 
 from precisionkit.data import Dataset
 from precisionkit.devices import find_device
-from precisionkit.errors import UnusableDataError, UsageError
-from precisionkit.guard.guarded import STORAGE, GuardedHalf
+from precisionkit.errors import UsageError
+from precisionkit.guard.guarded import GuardedHalf
 from precisionkit.guard.half import half_of
-from precisionkit.guard.identity import check_same, device_text, network_hash, switches
+from precisionkit.guard.identity import built, device_text, network_hash, switches
 from precisionkit.guard.observe import Case, Observed, case_of
-from precisionkit.guard.rates import expected_counts, plain_limits, rate_limits
-from precisionkit.guard.threshold import check_probability, choose, inputs_needed, upper_limit
+from precisionkit.guard.rates import MOST_ROWS, expected_counts, plain_limits, rate_limits
+from precisionkit.guard.rows import written
+from precisionkit.guard.threshold import check_probability, check_risk, choose, inputs_needed, upper_limit
 from precisionkit.guard.timing import time_runs
 from precisionkit.models import LoadedModel
 from precisionkit.report import Environment
-from precisionkit.report.guard import GuardCounts, GuardPlan, GuardReport, Interval, Kernels, Score
+from precisionkit.report.guard import GuardCounts, GuardPlan, GuardReport, Interval, Kernels, Score, Storage
 from precisionkit.task import data_info, holds_tokens, model_info
 
 RISKS = (1e-2, 1e-3, 1e-4, 1e-5)
 """Of which a report says how many inputs they need."""
-MOST_ROWS = 100_000
-"""Of a window."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class Settings:
 
     risk: float = 1e-3
     confidence: float = 0.99
-    storage: str = "fp16"
+    storage: Storage = "fp16"
     score: Score = "error"
     kernels: Kernels | None = None
     device: str = "cpu"
@@ -88,22 +89,26 @@ def calibrate(
     choose(np.zeros(len(data.images)), settings.risk, settings.confidence)  # too few are refused before the runs
     kernels: Kernels = settings.kernels or ("rounded" if settings.device == "cpu" else "native")
     case = case_of(model, data, settings.device, settings.batch_size, on_progress, needs_graph=kernels == "rounded")
-    half = half_of(case.module, STORAGE[settings.storage], kernels, case.input_shape, tokens=holds_tokens(data))
+    half = half_of(case.module, settings.storage, kernels, case.input_shape, tokens=holds_tokens(data), graph=case.graph)
     found = case.observe(half, settings.score)
     threshold, allowed = choose(found.scores, settings.risk, settings.confidence)
     n, fallen_back = len(found.margins), int((found.margins <= threshold).sum())
     device = find_device(settings.device)
     plan = GuardPlan(
         version=version("precisionkit"),
-        storage="fp16" if settings.storage == "fp16" else "bf16",
+        storage=settings.storage,
         kernels=kernels,
         device=device_text(device),
         flags=switches(device),
+        batch_size=settings.batch_size,
+        built=built(device),
         input_shape=case.input_shape,
         tokens=holds_tokens(data),
         weights=network_hash(case.module),
         model=model_info(model),
         data=data_info(data),
+        preprocess=case.preprocess,
+        rows=written(found.rows),
         score=settings.score,
         threshold=threshold,
         risk=settings.risk,
@@ -124,36 +129,42 @@ def try_plan(
     model: LoadedModel,
     data: Dataset,
     plan: GuardPlan,
-    batch_size: int = 64,
+    batch_size: int | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> GuardReport:
     """Count what a plan does on inputs that it was not calibrated on.
 
+    Parameters
+    ----------
+    batch_size : int or None
+        None takes that of the calibration; others are warned of, because sums may come in another order.
+
     Raises
     ------
     PrecisionKitError
-        The plan belongs to another network or to these very inputs; or of the kind that says what is unusable or unsupported.
+        The plan belongs to another network or preprocessing, or to some of these very inputs; or of the kind that says what is unusable or
+        unsupported.
     """
-    if data.sha256 == plan.data.sha256:
-        raise UnusableDataError("The plan was calibrated on these very inputs, which tell nothing new of it: give others, as by --skip.")
-    device = plan.device.split(" ")[0]
-    case = case_of(model, data, device, batch_size, on_progress, needs_graph=False)
-    check_same(plan, case.module)
+    rows = batch_size or plan.batch_size
+    if rows != plan.batch_size:
+        warnings.warn(
+            f"The plan was calibrated in batches of {plan.batch_size:,}, not of {rows:,}, which may be summed in another order: the trial "
+            "is about these batches; leave --batch-size out to have the plan's.",
+            stacklevel=2,
+        )
+    case = case_of(model, data, plan.device_type, rows, on_progress, needs_graph=False)
+    case.check_preprocess(plan.preprocess)
     guarded = GuardedHalf(case.module, plan)
-    found = case.observe(guarded.half_run, plan.score)
+    found = case.observe(guarded.half_run, plan.score, plan.rows)
     n, accepted = len(found.margins), found.margins > plan.threshold
     risk = min(1.0, upper_limit(int((accepted & found.disagree).sum()), n, 1 - plan.confidence))
     return _report(case, guarded, found, risk, plain_limits(n - int(accepted.sum()), n, plan.confidence))
 
 
 def _check(settings: Settings) -> None:
-    for value, name in (
-        (settings.risk, "risk"),
-        (settings.confidence, "confidence"),
-        (settings.false_alarm, "probability of a false alarm"),
-    ):
-        check_probability(value, name)
-    if settings.storage not in STORAGE:
+    check_risk(settings.risk, settings.confidence)
+    check_probability(settings.false_alarm, "probability of a false alarm")
+    if settings.storage not in get_args(Storage):
         raise UsageError(f"A guard runs in fp16 or bf16, not in '{settings.storage}': choose one of them.")
     if not 1 <= settings.window <= MOST_ROWS:
         raise UsageError(f"A window of {settings.window:,} rows cannot be watched: choose 1 to {MOST_ROWS:,}.")

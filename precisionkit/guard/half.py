@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,21 +13,23 @@ from torch import Tensor, nn
 from precisionkit.arithmetic import parse_arithmetic
 from precisionkit.capture import capture
 from precisionkit.errors import UnusableModelError, UsageError
-from precisionkit.evaluate import Program, execute, untraced
-from precisionkit.formats import Format
+from precisionkit.evaluate import Program, check_stored, execute, untraced
 from precisionkit.graph import Graph
 from precisionkit.ops._store import DTYPES, store
-from precisionkit.report.guard import Kernels
+from precisionkit.report.guard import Kernels, Storage
 
 
 class NativeHalf(nn.Module):
     """A copy of a module with half weights, run by the device's half kernels."""
 
-    def __init__(self, model: nn.Module, storage: Format) -> None:
+    def __init__(self, model: nn.Module, storage: Storage) -> None:
         super().__init__()
-        self._dtype = DTYPES[storage]
+        held = parse_arithmetic(storage).storage
+        self._dtype = DTYPES[held]
         self.model = copy.deepcopy(model).to(self._dtype).eval().requires_grad_(False)
-        _check_range(model, self.model, storage)
+        stored = dict(_tensors(self.model))
+        for name, given in _tensors(model):
+            check_stored(name, given, stored[name], held)
 
     def forward(self, x: Tensor) -> Tensor:
         """Half logits of a batch of binary32 inputs, or of tokens."""
@@ -32,12 +37,26 @@ class NativeHalf(nn.Module):
         return logits
 
 
+class CompiledHalf(NativeHalf):
+    """Native kernels in one graph of torch.compile, by inductor; a copy is compiled as well."""
+
+    def __init__(self, model: nn.Module, storage: Storage) -> None:
+        super().__init__(model, storage)
+        self.compile()  # in place, so that the names of its tensors stay
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[no-untyped-call]  # torch's own has no types
+        self.compile()  # torch leaves it out of copies, which would run other kernels than those that were calibrated
+
+
 class RoundedHalf(nn.Module):
     """The captured network, run by binary32 kernels with one rounding an operator; numbers of the format carried in binary32."""
 
-    def __init__(self, graph: Graph, storage: Format) -> None:
+    def __init__(self, graph: Graph, storage: Storage) -> None:
         super().__init__()
-        self._graph, self._arithmetic = graph, parse_arithmetic("fp16" if storage.name == "binary16" else "bf16")
+        nodes = tuple(replace(node, attributes=dict(node.attributes)) for node in graph.nodes)  # that can be pickled
+        self._graph = replace(graph, nodes=nodes, constants=dict(graph.constants))
+        self._arithmetic = parse_arithmetic(storage)
         self._programs: dict[torch.device, Program] = {}
         self._on(torch.device("cpu"))
 
@@ -56,21 +75,25 @@ class RoundedHalf(nn.Module):
         return logits
 
 
-def half_of(model: nn.Module, storage: Format, kernels: Kernels, input_shape: tuple[int, ...], *, tokens: bool) -> nn.Module:
+def half_of(
+    model: nn.Module, storage: Storage, kernels: Kernels, input_shape: tuple[int, ...], *, tokens: bool, graph: Graph | None = None
+) -> nn.Module:
     """Build the half run of a module.
 
     Parameters
     ----------
     model : nn.Module
         Binary32, in evaluation mode; it is left as it is.
-    storage : Format
-        binary16 or bfloat16.
+    storage : str
+        ``fp16`` or ``bf16``.
     kernels : str
         ``native``, ``rounded`` or ``compiled``.
     input_shape : tuple of int
         Without the batch.
     tokens : bool
         Whether inputs are integer tokens.
+    graph : Graph or None
+        The captured network, where it is there already.
 
     Raises
     ------
@@ -79,31 +102,22 @@ def half_of(model: nn.Module, storage: Format, kernels: Kernels, input_shape: tu
     """
     check_reference(model)
     if kernels == "rounded":
-        return RoundedHalf(capture(model, input_shape, torch.int64 if tokens else torch.float32), storage)
-    half = NativeHalf(model, storage)
-    if kernels == "compiled":
-        half.compile()  # in place, so that the names of its tensors stay
-    return half
+        return RoundedHalf(graph or capture(model, input_shape, torch.int64 if tokens else torch.float32), storage)
+    return CompiledHalf(model, storage) if kernels == "compiled" else NativeHalf(model, storage)
 
 
 def check_reference(model: nn.Module) -> None:
     """Refuse a module that is not a binary32 module in evaluation mode."""
     if any(part.training for part in model.modules()):
         raise UsageError("The model is in training mode, in which dropout and batch normalisation act otherwise: call model.eval() first.")
-    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+    for name, tensor in _tensors(model):
         if tensor.is_floating_point() and tensor.dtype != torch.float32:
             raise UsageError(f"The tensor '{name}' is {tensor.dtype}, but a guard compares with a float32 model: give model.float().")
 
 
-def _check_range(model: nn.Module, half: nn.Module, storage: Format) -> None:
-    given = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    for name, rounded in (*half.named_parameters(), *half.named_buffers()):
-        value = given[name]
-        if rounded.is_floating_point() and bool((rounded.isinf() & value.isfinite()).any()):
-            raise UnusableModelError(
-                f"The tensor '{name}' holds the value {float(value[value.isfinite()].abs().max()):g}, beyond {storage.max:g}, the largest "
-                f"number of {storage.name}; the half run cannot be built: choose --storage bf16 or rescale the layer."
-            )
+def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    yield from model.named_parameters()
+    yield from model.named_buffers()
 
 
 def margins(logits: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import warnings
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -98,5 +98,5 @@ class Monitor:
             "calibrate again on inputs of today."
         )
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Monitor:
-        return Monitor(self._plan)  # a copy of a model has counted nothing, and a lock cannot be copied
+    def __reduce__(self) -> tuple[type[Monitor], tuple[GuardPlan]]:
+        return Monitor, (self._plan,)  # a copy of a model has counted nothing, and a lock cannot be copied

@@ -12,6 +12,9 @@ import numpy as np
 
 from precisionkit.guard.threshold import distributions, lower_limit, upper_limit
 
+MOST_ROWS = 100_000
+"""Of a window."""
+
 
 def rate_limits(fallen_back: int, n: int, allowed: int, confidence: float) -> tuple[float, float]:
     """Limits of the fall-back rate of new inputs, after the threshold was chosen from the same n rows.

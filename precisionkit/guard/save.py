@@ -13,6 +13,9 @@ from torch import nn
 
 from precisionkit.errors import UnusableModelError, UsageError
 from precisionkit.guard.guarded import GuardedHalf
+from precisionkit.guard.rates import MOST_ROWS, expected_counts
+from precisionkit.guard.rows import count_of
+from precisionkit.guard.threshold import allowed_scores
 from precisionkit.models import LoadedModel
 from precisionkit.report import check_writable, write_file, write_json
 from precisionkit.report.guard import PLAN_SCHEMA, GuardPlan
@@ -52,14 +55,14 @@ def save_guarded(guarded: GuardedHalf, path: str | Path) -> tuple[Path, ...]:
 
 def check_target(path: Path) -> None:
     """Refuse, before a long run, what `save_guarded` could not write."""
-    if path.suffix == ".json":
-        check_writable(path)
-    elif path.exists() and not path.is_dir():
+    if path.suffix != ".json" and path.exists() and not path.is_dir():
         raise UsageError(f"'{path}' is a file, but a guarded model is a FOLDER, and a plan a file that ends in .json: choose another name.")
-    elif path.is_dir():
-        check_writable(path / PLAN)
-    else:
-        check_writable(path)
+    check_writable(files_of(path)[0] if path.is_dir() else path)
+
+
+def files_of(path: Path) -> tuple[Path, ...]:
+    """The files of a plan, or of the folder of a guarded model."""
+    return (path / PLAN, path / WEIGHTS) if path.is_dir() else (path,)
 
 
 def read_plan(path: str | Path) -> GuardPlan:
@@ -70,16 +73,26 @@ def read_plan(path: str | Path) -> GuardPlan:
     UsageError
         There is none, or it is damaged.
     """
-    file = Path(path) / PLAN if Path(path).is_dir() else Path(path)
+    file = files_of(Path(path))[0]
     try:
         plan = msgspec.json.decode(file.read_bytes(), type=GuardPlan)
     except OSError as error:
         raise UsageError(f"The plan '{file}' cannot be read ({error.strerror}): give what 'precisionkit guard --out' wrote.") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"The file '{file}' is no {PLAN_SCHEMA} ({error}): calibrate again with 'precisionkit guard --out'.") from None
-    if plan.allowed >= plan.data.inputs or plan.fallen_back > plan.data.inputs or not plan.expected[0] <= plan.expected[1] <= plan.window:
+    if not _is_consistent(plan):
         raise UsageError(f"The plan '{file}' contradicts itself, so it was changed: calibrate again with 'precisionkit guard --out'.")
     return plan
+
+
+def _is_consistent(plan: GuardPlan) -> bool:
+    """Whether what can be computed of a plan's numbers from its others is what it says."""
+    n = plan.data.inputs
+    if n < 1 or plan.fallen_back > n or plan.window > MOST_ROWS or count_of(plan.rows) != n:
+        return False
+    if plan.allowed != allowed_scores(n, plan.risk, plan.confidence):
+        return False
+    return plan.expected == expected_counts(plan.fallen_back, n, plan.allowed, plan.window, plan.false_alarm)
 
 
 def load_guarded(path: str | Path, model: LoadedModel | nn.Module | Callable[[], nn.Module]) -> GuardedHalf:
@@ -100,14 +113,13 @@ def load_guarded(path: str | Path, model: LoadedModel | nn.Module | Callable[[],
         The folder's weights are damaged, or do not fit the network.
     """
     plan = read_plan(path)
-    if isinstance(model, LoadedModel):
-        return GuardedHalf(model.module, plan)
-    if isinstance(model, nn.Module):
-        return GuardedHalf(model, plan)
-    built = model()
+    given = model.module if isinstance(model, LoadedModel) else model
+    if isinstance(given, nn.Module):
+        return GuardedHalf(given, plan)
+    built = given()
     if Path(path).is_dir():
         _fill(built, Path(path) / WEIGHTS)
-    device = torch.device(plan.device.split(" ")[0])
+    device = torch.device(plan.device_type)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UsageError(f"The plan was made on {plan.device}, and torch can use no GPU here: calibrate again on this device.")
     return GuardedHalf(built.to(device).eval().requires_grad_(False), plan)

@@ -17,6 +17,7 @@ No threshold is tested, so none has to be corrected for; k depends on n, risk an
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,8 @@ from precisionkit.errors import UnusableDataError, UsageError
 if TYPE_CHECKING:
     from types import ModuleType
 
+LEAST_RISK = 1e-12
+"""For smaller ones there are no inputs, and doubles could not count them."""
 _CARE = 1e-9
 """Relative: more than the errors of scipy's distribution functions."""
 
@@ -54,6 +57,23 @@ def check_probability(value: float, name: str) -> None:
         raise UsageError(f"The {name} is {value:g}, but it is a probability: give one between 0 and 1.")
 
 
+def check_risk(risk: float, confidence: float) -> None:
+    """Refuse what are no probabilities, or a risk that no number of inputs would prove.
+
+    Raises
+    ------
+    UsageError
+        It is one.
+    """
+    check_probability(risk, "risk")
+    check_probability(confidence, "confidence")
+    if risk < LEAST_RISK:
+        raise UsageError(
+            f"The risk is {risk:g}, but there are no {1 / LEAST_RISK:g} inputs, which it takes to prove less than {LEAST_RISK:g}: give a "
+            "larger one."
+        )
+
+
 def proves(n: int, risk: float, confidence: float, allowed: int) -> bool:
     """Whether the (allowed + 1)-th largest of n scores proves the risk: ``P(Bin(n, risk) <= allowed) <= 1 - confidence``."""
     return 0 <= allowed < n and float(distributions().binom.cdf(allowed, n, risk)) * (1 + _CARE) <= _failure(confidence)
@@ -62,8 +82,7 @@ def proves(n: int, risk: float, confidence: float, allowed: int) -> bool:
 @lru_cache(maxsize=64)
 def allowed_scores(n: int, risk: float, confidence: float) -> int | None:
     """Largest number of scores above the threshold with which n scores prove a risk; None where none do."""
-    check_probability(risk, "risk")
-    check_probability(confidence, "confidence")
+    check_risk(risk, confidence)
     if not proves(n, risk, confidence, 0):
         return None
     low, high = 0, n  # proves(low), not proves(high): all n rows allowed is refused
@@ -75,17 +94,14 @@ def allowed_scores(n: int, risk: float, confidence: float) -> int | None:
 
 def inputs_needed(risk: float, confidence: float) -> int:
     """Least number of inputs that proves a risk: the least n with ``(1 - risk)**n <= 1 - confidence``."""
-    check_probability(risk, "risk")
-    check_probability(confidence, "confidence")
-    n = max(1, math.floor(math.log(_failure(confidence)) / math.log1p(-risk)) - 1)
-    while not proves(n, risk, confidence, 0):
-        n += 1
-    return n
+    check_risk(risk, confidence)
+    most = 2 + math.ceil((math.log(_failure(confidence)) - 2 * _CARE) / math.log1p(-risk))
+    return 1 + bisect_left(range(1, most), True, key=lambda n: proves(n, risk, confidence, 0))
 
 
 def provable_risk(n: int, confidence: float) -> float:
     """Least risk that n inputs prove, rounded upwards to three digits."""
-    exact = -math.expm1(math.log(_failure(confidence)) / n)
+    exact = -math.expm1((math.log(_failure(confidence)) - _CARE) / n)
     unit = 10.0 ** (math.floor(math.log10(exact)) - 2)
     return float(f"{math.ceil(exact / unit * (1 + 1e-9)) * unit:.3g}")
 
@@ -110,18 +126,19 @@ def choose(scores: NDArray[np.float64], risk: float, confidence: float) -> tuple
             f"It takes {inputs_needed(risk, confidence):,} calibration inputs to prove a risk of {risk:g} with confidence {confidence:g}, "
             f"and these are {n:,}, which prove {_proved(n, confidence)}: give more inputs, or a larger --risk."
         )
-    found = max(0.0, float(np.partition(scores, n - 1 - allowed)[n - 1 - allowed]))
+    found = rounded_up(max(0.0, float(np.partition(scores, n - 1 - allowed)[n - 1 - allowed])))
     if not math.isfinite(found):
         raise UnusableDataError(
-            f"The fp32 logits of more than {allowed:,} calibration inputs are not finite, so there is nothing to compare with: mend the "
-            "model or the data."
+            f"The fp32 logits of more than {allowed:,} calibration inputs are not finite, or differ by more than binary32 holds, so there "
+            "is nothing to compare with: mend the model or the data."
         )
-    return rounded_up(found), allowed
+    return found, allowed
 
 
 def rounded_up(value: float) -> float:
     """The least binary32 number that is not smaller: margins are such numbers."""
-    near = np.float32(value)
+    with np.errstate(over="ignore"):  # to infinity, which is not smaller
+        near = np.float32(value)
     return float(near if float(near) >= value else np.nextafter(near, np.float32(np.inf)))
 
 
@@ -130,8 +147,7 @@ def _failure(confidence: float) -> float:
 
 
 def _proved(n: int, confidence: float) -> str:
-    risk = provable_risk(n, confidence)
-    return f"a risk of {risk:g}" if risk < 1 else "none"
+    return f"a risk of {risk:g}" if n and (risk := provable_risk(n, confidence)) < 1 else "none"
 
 
 def upper_limit(count: int, n: int, failure: float) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from rich.console import Group, RenderableType
@@ -15,6 +15,7 @@ from precisionkit.report.records import Environment
 GUARD_SCHEMA: Literal["precisionkit.guard/1"] = "precisionkit.guard/1"
 PLAN_SCHEMA: Literal["precisionkit.guard-plan/1"] = "precisionkit.guard-plan/1"
 
+Storage = Literal["fp16", "bf16"]
 Kernels = Literal["native", "rounded", "compiled"]
 Score = Literal["error", "disagreement"]
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
@@ -33,13 +34,19 @@ class GuardPlan(_Record, frozen=True, kw_only=True):
         Format of the half run, and how it is made: ``native``, the device's half kernels; ``rounded``, binary32 kernels with one
         rounding an operator; ``compiled``, native kernels in one graph of torch.compile.
     device, flags : str, mapping
-        Where it was calibrated, and torch's switches that the kernels of a GPU depend on.
+        Where it was calibrated, and torch's switches that its kernels depend on.
+    batch_size, built : int, mapping
+        Rows of a calibration batch, and the versions of torch and of what its kernels come from: kernels are chosen by them.
     input_shape, tokens : tuple of int, bool
         Shape of one input, and whether it holds integer tokens.
     weights : str
-        SHA-256 of the network: its tensors, and the names and types of its modules.
+        SHA-256 of the network: its tensors, and the names, types and settings of its modules, or its steps.
     model, data : ModelInfo, DataInfo
         Of the calibration.
+    preprocess : mapping or None
+        How images became inputs; null where the data were inputs already.
+    rows : str
+        The first 8 bytes of the SHA-256 of every input of the calibration, in order of size, as base64.
     score : str
         What the threshold bounds: ``error``, by how much the half run can favour a class; ``disagreement``, half margins of rows that
         disagree.
@@ -57,15 +64,19 @@ class GuardPlan(_Record, frozen=True, kw_only=True):
 
     schema: Literal["precisionkit.guard-plan/1"] = PLAN_SCHEMA
     version: str
-    storage: Literal["fp16", "bf16"]
+    storage: Storage
     kernels: Kernels
     device: str
-    flags: dict[str, bool]
+    flags: dict[str, bool | str]
+    batch_size: Positive
+    built: dict[str, str]
     input_shape: tuple[Positive, ...]
     tokens: bool
     weights: Sha256
     model: ModelInfo
     data: DataInfo
+    preprocess: dict[str, Any] | None
+    rows: str
     score: Score
     threshold: Size
     risk: Chance
@@ -75,6 +86,11 @@ class GuardPlan(_Record, frozen=True, kw_only=True):
     window: Positive
     expected: tuple[Count, Count]
     false_alarm: Chance
+
+    @property
+    def device_type(self) -> str:
+        """The kind of device: ``cpu`` or ``cuda``."""
+        return self.device.split(" ")[0]
 
 
 class GuardCounts(_Record, frozen=True, kw_only=True):

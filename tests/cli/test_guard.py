@@ -1,13 +1,18 @@
 """The command: calibrate on the bundled network, try the plan on other inputs, and what is refused as one sentence."""
 
 import json
+import shutil
 
 import jsonschema
+import msgspec
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from precisionkit.cli import main
-from precisionkit.guard import load_guarded
+from precisionkit.data import load_dataset
+from precisionkit.guard import load_guarded, read_plan
+from precisionkit.guard.rows import read, written
 from precisionkit.models import bundled_model, load_model
 from precisionkit.report.schema import published_schema
 
@@ -65,6 +70,19 @@ def test_a_plan_is_tried_on_inputs_that_were_skipped(calibrated, tmp_path):
     assert "of the inputs of this trial is accepted" in words(result.stdout)
 
 
+def test_a_trial_takes_the_batches_of_its_plan_or_warns(calibrated, tmp_path):
+    plan = read_plan(calibrated[0])
+    changed = msgspec.structs.replace(plan, batch_size=7)
+    (tmp_path / "guard.json").write_bytes(msgspec.json.encode(changed))
+    options = (DIGITS, "--data", "digits", "--skip", 300, "--try", tmp_path / "guard.json", "-q", "--json", tmp_path / "r.json")
+    assert run(*options).exit_code == 0
+    assert json.loads((tmp_path / "r.json").read_text())["timing"]["batch_size"] == 7
+    with pytest.warns(
+        UserWarning, match=r"^The plan was calibrated in batches of 7, not of 64, which may be summed in another order: the t"
+    ):
+        run(*options, "--batch-size", 64)
+
+
 def test_a_folder_and_bfloat16_by_disagreement(tmp_path):
     options = ("--risk", 0.05, "--storage", "bf16", "--score", "disagreement", "--kernels", "native", "--out", tmp_path / "folder", "-q")
     assert run(DIGITS, "--data", "digits", "--limit", 200, *options).exit_code == 0
@@ -72,6 +90,22 @@ def test_a_folder_and_bfloat16_by_disagreement(tmp_path):
     plan = guarded.plan
     assert (plan.storage, plan.score, plan.kernels, plan.allowed, plan.input_shape) == ("bf16", "disagreement", "native", 3, (1, 8, 8))
     assert (tmp_path / "folder" / "weights.safetensors").is_file()
+
+
+def test_inputs_of_the_calibration_are_known_without_their_labels_and_in_another_order(calibrated, tmp_path):
+    digits = load_dataset("digits", limit=310).images
+    np.savez(tmp_path / "images.npz", images=digits[::-1])
+    np.savez(tmp_path / "numbers.npz", images=load_model(DIGITS).preprocess(digits[296:]).numpy())
+    for name, seen, last in (("images", 54, 63), ("numbers", 4, 13)):
+        result = run(DIGITS, "--data", tmp_path / f"{name}.npz", "--try", calibrated[0])
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert f"The plan was calibrated on {seen} of the inputs 0 to {last} of these data, which tell" in words(result.stderr)
+
+
+def test_a_plan_of_46050_inputs_stays_small():
+    hashes = np.random.default_rng(0).integers(0, 2**64, 46_050, dtype=np.uint64)
+    assert len(written(hashes)) < 500_000
+    assert (read(written(hashes)) == np.sort(hashes)).all()
 
 
 REFUSED = [
@@ -84,7 +118,15 @@ REFUSED = [
     (("--out", "x.json", "--try", "PLAN"), "--try makes no plan that --out could write: leave out one of them."),
     (
         ("--limit", 300, "--try", "PLAN"),
-        "The plan was calibrated on these very inputs, which tell nothing new of it: give others, as by --skip.",
+        "The plan was calibrated on 64 of the inputs 0 to 63 of these data, which tell nothing new of it: give others, as by --skip.",
+    ),
+    (
+        ("--skip", 300, "--normalize", "0.9/0.1", "--try", "PLAN"),
+        "The plan was calibrated on images with the preprocessing mean = None, but here it is [0.9]: preprocess them as it was, or calibrate",
+    ),
+    (
+        ("--skip", 299, "--try", "PLAN"),
+        "The plan was calibrated on 1 of the inputs 0 to 60 of these data, which tell nothing new of it: give others, as by --skip.",
     ),
     (("--try", "missing.json"), "The plan 'missing.json' cannot be read (No such file or directory): give what"),
     (("--device", "mps"), "Unknown device 'mps': give cpu or cuda."),
@@ -103,6 +145,31 @@ def test_what_cannot_be_done_is_one_sentence(options, said, calibrated, tmp_path
     (line,) = result.stderr.splitlines()
     assert line.removeprefix("Error: ").startswith(said)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("kind", ["plan", "folder", "weights"])
+def test_a_report_replaces_nothing_that_is_read(kind, calibrated, tmp_path):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for name in ("guard.json", "weights.safetensors"):
+        shutil.copy(calibrated[0], folder / name)
+    plan, target = {
+        "plan": (folder / "guard.json", folder / "guard.json"),
+        "folder": (folder, folder / "guard.json"),
+        "weights": (folder, folder / "weights.safetensors"),
+    }[kind]
+    before = target.read_bytes()
+    result = run(DIGITS, "--data", "digits", "--skip", 300, "--try", plan, "--json", target)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert words(result.stderr) == f"Error: --json would overwrite '{target}', which is read; choose another name."
+    assert target.read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["guard.json", "weights.safetensors"])
+def test_a_report_is_no_file_of_the_folder(name, tmp_path):
+    result = run(DIGITS, "--data", "digits", "--risk", 0.02, "--json", tmp_path / name, "--out", tmp_path)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert words(result.stderr) == "Error: --out would overwrite the file of --json; choose another name."
 
 
 def test_the_plan_of_another_network_is_refused(calibrated, tmp_path):

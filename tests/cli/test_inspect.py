@@ -313,3 +313,21 @@ def test_files_that_are_damaged_have_no_table(tmp_path):
     (tmp_path / "net.onnx").write_bytes(b"not ONNX")
     result = run(tmp_path / "net.onnx")
     assert (result.exit_code, result.stdout) == (2, "")
+
+
+@pytest.mark.parametrize("option", ["--json", "--picture"])
+def test_the_model_is_not_replaced(option, tmp_path):
+    model = tmp_path / "model.svg"
+    content = bundled_model("digits_cnn").read_bytes()
+    model.write_bytes(content)
+    result = CliRunner().invoke(main, ["inspect", str(model), option, str(model)], catch_exceptions=False)
+    assert result.exit_code == 2
+    assert " ".join(result.stderr.split()) == f"Error: {option} would overwrite '{model}', which is read; choose another name."
+    assert model.read_bytes() == content
+
+
+def test_two_outputs_are_two_files(tmp_path):
+    target = str(tmp_path / "both.svg")
+    result = CliRunner().invoke(main, ["inspect", DIGITS, "--json", target, "--picture", target], catch_exceptions=False)
+    assert result.exit_code == 2
+    assert result.stderr == "Error: --picture would overwrite the file of --json; choose another name.\n"

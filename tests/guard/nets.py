@@ -1,10 +1,12 @@
 """Small networks, and plans made by hand."""
 
+import numpy as np
 import torch
 from torch import nn
 
 from precisionkit.guard import GuardPlan
-from precisionkit.guard.identity import device_text, network_hash
+from precisionkit.guard.identity import built, device_text, network_hash, switches
+from precisionkit.guard.rows import written
 from precisionkit.report import DataInfo, ModelInfo
 
 
@@ -24,12 +26,16 @@ def plan_for(model, **changes):
         "storage": "fp16",
         "kernels": "native",
         "device": device_text(torch.device("cpu")),
-        "flags": {},
+        "flags": switches(torch.device("cpu")),
+        "batch_size": 64,
+        "built": built(torch.device("cpu")),
         "input_shape": (4,),
         "tokens": False,
         "weights": network_hash(model),
         "model": ModelInfo(path="m", sha256="a" * 64, arch="net", parameters=1),
         "data": DataInfo(name="d", split="all", inputs=5000, sha256="b" * 64),
+        "preprocess": None,
+        "rows": written(np.arange(5000, dtype=np.uint64)),
         "score": "error",
         "threshold": 0.1,
         "risk": 1e-3,
@@ -37,7 +43,7 @@ def plan_for(model, **changes):
         "allowed": 0,
         "fallen_back": 50,
         "window": 1000,
-        "expected": (0, 1000),
+        "expected": (0, 41),
         "false_alarm": 1e-6,
     }
     return GuardPlan(**fields | changes)

@@ -63,6 +63,21 @@ WRONG = {
     "negative threshold": (lambda p: changed(p, threshold=-1.0), r"is no precisionkit\.guard-plan/1"),
     "unknown field": (lambda p: changed(p, extra=1), r"is no precisionkit\.guard-plan/1"),
     "too many": (lambda p: changed(p, fallen_back=5001), r"contradicts itself, so it was changed: calibrate again"),
+    "rows": (lambda p: changed(p, rows="AAAAAAAAAAA="), r"contradicts itself, so it was changed: calibrate again"),
+    "no base64": (lambda p: changed(p, rows="*"), r"contradicts itself, so it was changed"),
+    "no hashes": (lambda p: changed(p, rows="AAAA"), r"contradicts itself, so it was changed"),
+    "risk": (lambda p: changed(p, risk=1e-9), r"contradicts itself, so it was changed"),
+    "confidence": (lambda p: changed(p, confidence=0.9999999), r"contradicts itself, so it was changed"),
+    "allowed": (lambda p: changed(p, allowed=4000), r"contradicts itself, so it was changed"),
+    "false alarm": (lambda p: changed(p, false_alarm=1e-300), r"contradicts itself, so it was changed"),
+    "expected": (lambda p: changed(p, expected=[0, 1000]), r"contradicts itself, so it was changed"),
+    "window": (lambda p: changed(p, window=500), r"contradicts itself, so it was changed"),
+    "endless window": (lambda p: changed(p, window=10**9), r"contradicts itself, so it was changed"),
+    "fall-backs": (lambda p: changed(p, fallen_back=500), r"contradicts itself, so it was changed"),
+    "no flags": (
+        lambda p: changed(p, flags={}),
+        r"^The plan was made with torch\.backends\.[a-z.0-9_]* = unset, but here it is .*: set it as it was",
+    ),
     "interval": (lambda p: changed(p, expected=[5, 4]), r"contradicts itself"),
 }
 

@@ -98,9 +98,10 @@ def test_without_a_score_only_ties_fall_back():
 
 def test_a_threshold_is_rounded_upwards():
     assert rounded_up(0.5) == 0.5
-    assert rounded_up(0.1) == float(np.nextafter(np.float32(0.1), 1)) or rounded_up(0.1) == float(np.float32(0.1))
-    for value in np.random.default_rng(0).random(1000):
-        assert 0 <= rounded_up(value) - value <= 2.0**-23
+    assert rounded_up(1e39) == math.inf
+    for value in (0.1, *np.random.default_rng(0).random(1000)):
+        result = rounded_up(value)
+        assert float(np.float32(result)) == result >= value > float(np.nextafter(np.float32(result), np.float32(-np.inf)))
 
 
 REFUSED = [
@@ -109,6 +110,15 @@ REFUSED = [
         "It takes 4,603 calibration inputs to prove a risk of 0.001 with confidence 0.99, and these are 4,602, which prove a risk of 0.00101: ",
     ),
     ((np.zeros(1), 1e-3, 0.99), "and these are 1, which prove a risk of 0.991: "),
+    (
+        (np.zeros(0), 1e-3, 0.99),
+        "It takes 4,603 calibration inputs to prove a risk of 0.001 with confidence 0.99, and these are 0, which prove none: ",
+    ),
+    ((np.zeros(1), 1e-10, 1e-17), "and these are 1, which prove a risk of 1e-09: "),
+    (
+        (np.full(4603, 3.5e38), 1e-3, 0.99),
+        "The fp32 logits of more than 0 calibration inputs are not finite, or differ by more than binary32 holds",
+    ),
     ((np.full(4603, np.inf), 1e-3, 0.99), "The fp32 logits of more than 0 calibration inputs are not finite"),
 ]
 
@@ -175,3 +185,19 @@ def test_rates_and_windows_are_not_vacuous():
     assert expected_counts(0, 10, 9 - 1, 5, 0.5)[0] == 0
     assert plain_limits(0, 10, 0.9) == (0.0, pytest.approx(1 - 0.05 ** (1 / 10)))
     assert plain_limits(10, 10, 0.9)[1] == 1.0
+
+
+@pytest.mark.parametrize("risk", [9e-13, 1e-17, 1e-20, 5e-324])
+def test_a_risk_that_no_inputs_prove_is_refused_at_once(risk):
+    said = rf"^The risk is {risk:g}, but there are no 1e\+12 inputs, which it takes to prove less than 1e-12: give a larger one\.$"
+    for use in (lambda: inputs_needed(risk, 0.99), lambda: choose(np.zeros(10), risk, 0.99)):
+        with pytest.raises(UsageError, match=said):
+            use()
+
+
+def test_the_least_risk_is_counted():
+    needed = inputs_needed(1e-12, 0.99)
+    assert proves(needed, 1e-12, 0.99, 0)
+    assert not proves(needed - 1, 1e-12, 0.99, 0)
+    assert needed == pytest.approx(math.log(0.01) / -1e-12, rel=1e-9)
+    assert inputs_needed(0.999999, 0.5) == inputs_needed(0.5, 1e-17) == 1

@@ -138,7 +138,7 @@ def _place(root: nn.Module, name: str, tensor: Tensor, where: str) -> None:
     try:
         for part in path:
             if part not in root._modules:
-                root.add_module(part, nn.Module())
+                root.add_module(part, nn.Module().eval())  # as the program itself, whose mode is fixed
             child = root._modules[part]
             assert child is not None
             root = child
