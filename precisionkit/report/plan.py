@@ -107,7 +107,9 @@ class Plan(_Record, frozen=True, kw_only=True):
         Patterns for ModelOpt's AutoCast, each for one node of an ONNX file.
     node_block_list : tuple of str
         Names of the same nodes, for the float16 converters of ONNX Runtime and onnxconverter-common; not of those whose sums alone are
-        kept, which they cannot do.
+        kept, which they cannot do.  All that are kept otherwise, with all that they were merged from in the file, or none.
+    about_names : str
+        Of which file they are, or why there are none; empty where nothing is to be said.
     """
 
     schema: Literal["precisionkit.plan/1"] = PLAN_SCHEMA
@@ -129,6 +131,7 @@ class Plan(_Record, frozen=True, kw_only=True):
     fp32: Cost
     nodes_to_exclude: tuple[str, ...]
     node_block_list: tuple[str, ...]
+    about_names: str
 
 
 def render_plan(plan: Plan) -> RenderableType:
@@ -145,6 +148,7 @@ def render_plan(plan: Plan) -> RenderableType:
         Text(),
         _costs(plan),
         *([Text(_options(plan))] if plan.nodes else []),
+        *([Text(plan.about_names)] if plan.about_names else []),
         Text(_conclusion(plan), style="bold"),
     )
 

@@ -16,7 +16,7 @@ from precisionkit.report import Input
 from precisionkit.report.plan import LISTED, Certified, Level, Plan, Uncertified
 from precisionkit.task import arithmetic_info, captured, data_info, holds_tokens, model_info
 from precisionkit.tune.cost import cost_of, kept_nodes
-from precisionkit.tune.names import onnx_names, patterns
+from precisionkit.tune.names import converter_names, patterns
 from precisionkit.tune.search import search
 from precisionkit.tune.trials import Trials
 
@@ -72,7 +72,7 @@ def make_plan(
     trials = Trials(model, data, graph, arithmetic, wanted.at, wanted.effort, wanted.confidence)
     found = search(trials, wanted.target, tell)
     nodes = kept_nodes(graph, found.keep)
-    names = onnx_names(model.module, [node for node in nodes if node.name not in found.keep.sums])  # converters know no sums alone
+    named = converter_names(model.module, graph, found.keep)
     probable = any(one.verdict == "probable" for one in found.after.values())
     return Plan(
         model=model_info(model),
@@ -91,8 +91,9 @@ def make_plan(
         half=cost_of(Program.of(graph, arithmetic)),
         kept=cost_of(Program.of(graph, arithmetic, keep=found.keep)),
         fp32=cost_of(Program.of(graph, REFERENCE)),
-        nodes_to_exclude=patterns(names),
-        node_block_list=names,
+        nodes_to_exclude=patterns(named.names),
+        node_block_list=named.names,
+        about_names=named.about,
     )
 
 

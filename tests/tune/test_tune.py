@@ -4,7 +4,6 @@ import copy
 import dataclasses
 import json
 import pickle
-import re
 
 import jsonschema
 import msgspec
@@ -28,7 +27,6 @@ from precisionkit.models import bundled_model, load_model
 from precisionkit.report.plan import Plan, render_plan
 from precisionkit.report.schema import published_schema
 from precisionkit.tune import Wanted, make_plan
-from precisionkit.tune.names import onnx_names, patterns
 from precisionkit.tune.search import needed_of
 from precisionkit.tune.trials import Remembering
 from precisionkit.tune.values import Value, family, shares_of, values_of
@@ -269,33 +267,6 @@ def test_a_file_that_is_no_plan_is_refused(tmp_path, content, message):
         (tmp_path / "plan.json").write_bytes(content)
     with pytest.raises(ReportError, match=message):
         precisionkit.apply(nn.Linear(2, 2), tmp_path / "plan.json")
-
-
-def exported(module, path):
-    onnx = pytest.importorskip("onnx")
-    pytest.importorskip("onnxscript")
-    torch.onnx.export(module, (torch.zeros(2, 1, 8, 8),), dynamo=True, verbose=False).save(str(path))
-    return onnx.load(str(path))
-
-
-@pytest.mark.filterwarnings("ignore")
-def test_names_are_those_of_the_onnx_file(digits, tmp_path):
-    from precisionkit.tune.cost import kept_nodes
-
-    file = exported(digits[0].module, tmp_path / "net.onnx")
-    own = {node.name for node in file.graph.node}
-    loaded = load_model(tmp_path / "net.onnx")
-    graph = capture(loaded.module, (1, 8, 8))
-    everything = kept_nodes(graph, Keep.of(node.name for node in graph.nodes if node.record.stores))
-    names = onnx_names(loaded.module, everything)
-    assert set(names) == own
-    direct = onnx_names(digits[0].module, kept_nodes(capture(digits[0].module, (1, 8, 8)), Keep.of(["conv2d_1", "linear"])))
-    assert {"node_conv2d_1", "node_linear"} <= set(direct) <= own | {f"node_{NORM}"}
-
-
-def test_patterns_match_one_name_alone():
-    (pattern,) = patterns(["/layer1.0/conv"])
-    assert all(re.search(pattern, name) is None for name in ("/layer1x0/conv", "/layer1.0/conv2", "a/layer1.0/conv"))
 
 
 def test_the_command_writes_a_plan(tmp_path):

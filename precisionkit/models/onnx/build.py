@@ -84,6 +84,7 @@ class _Builder:
         self._steps: list[Step] = []
         self._constants: dict[str, Tensor] = {}
         self._statistics: set[str] = set()
+        self._no_steps: dict[str, Node] = {}
         self._names = {source.input, *source.constants, *(name for node in source.nodes for name in node.outputs)}
         self._made_of: dict[str, Tensor] = {}
         self._may_fold = _FOLDED + 4 * sum(tensor.numel() for tensor in source.constants.values())
@@ -96,6 +97,7 @@ class _Builder:
             for name, value in zip(node.outputs, self._results(use), strict=False):
                 if name:
                     self._values[name] = value
+                    self._note(node, name, value)
         except Refused as reason:
             raise UnsupportedOperatorError(f"{self._where} cannot be imported: {node} {reason}.", node.name) from None
         except _MISFITS as error:
@@ -103,6 +105,11 @@ class _Builder:
             raise UnusableModelError(
                 f"{self._where} does not fit together: {node} cannot take its operands ({reason_}); {_way_out(self.fixed)}."
             ) from error
+
+    def _note(self, node: Node, name: str, value: Value) -> None:
+        """Keep in mind which node made a value, if no step did; only numbers have a format that matters."""
+        if value.dtype.is_floating_point and not (self._steps and name in self._steps[-1].outputs):
+            self._no_steps[name] = node
 
     def _results(self, use: Use) -> Sequence[Value]:
         node, operands = use.node, use.operands
@@ -217,6 +224,8 @@ class _Builder:
             constants=kept,
             statistics=frozenset(self._statistics.intersection(kept)),
             shapes={name: value.shape for name, value in self._values.items()},
+            no_steps=self._no_steps,
+            end=self._source.output,
         )
 
 

@@ -28,6 +28,8 @@ class Node:
         Names of values; empty where an optional one is left out.
     attributes : mapping
         Python numbers, strings, tuples of them, or tensors.
+    own : str
+        The name by which the file tells it from every other node; empty where it has none.
     """
 
     kind: str
@@ -35,6 +37,7 @@ class Node:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     attributes: Mapping[str, object]
+    own: str = ""
 
     def __str__(self) -> str:
         return f"the node {shown(self.name)!r} ({shown(self.kind)})"

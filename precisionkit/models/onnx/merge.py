@@ -67,7 +67,8 @@ def _applied(program: Program, find: Callable[[_View], Iterator[_Merged]]) -> Pr
         if steps & (dropped | replaced.keys()):
             continue
         dropped |= {id(step) for step in found.inner}
-        replaced[id(found.last)] = found.step
+        merged = tuple(node for step in (*found.inner, found.last) for node in step.nodes if node.outputs != found.step.node.outputs)
+        replaced[id(found.last)] = dataclasses.replace(found.step, merged=merged)
         constants |= found.constants
     kept = tuple(replaced.get(id(step), step) for step in program.steps if id(step) not in dropped)
     return dataclasses.replace(program, steps=kept, constants=constants)

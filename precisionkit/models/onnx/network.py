@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,6 +31,8 @@ class Step:
         Names of the results.
     options : mapping
         Keyword arguments; every `Size` in them is replaced by its number for the batch at hand.
+    merged : tuple of Node
+        Others whose work it does.
     """
 
     node: Node
@@ -38,6 +40,12 @@ class Step:
     operands: tuple[str | float | int | None, ...]
     outputs: tuple[str, ...]
     options: Mapping[str, Any] = field(default_factory=dict)
+    merged: tuple[Node, ...] = ()
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        """All nodes whose work it does, each once."""
+        return tuple({node.outputs: node for node in (*self.merged, self.node)}.values())
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -73,6 +81,10 @@ class Program:
         Those of them that are the means and variances of a batch normalisation.
     shapes : mapping
         Of every value.
+    no_steps : mapping of str to Node
+        Nodes that make constants of constants, or pass on what they read, by the names of what they make.
+    end : str
+        Name of the logits in the file, which such a node may pass on.
     """
 
     steps: tuple[Step, ...]
@@ -83,6 +95,8 @@ class Program:
     constants: Mapping[str, Tensor]
     statistics: frozenset[str]
     shapes: Mapping[str, Dims]
+    no_steps: Mapping[str, Node] = field(default_factory=dict)
+    end: str = ""
 
 
 class _Call(nn.Module):
@@ -112,6 +126,7 @@ class Network(nn.Module):
                 self.register_buffer(self._place(name), tensor)
         self._program, self.steps = program.steps, nn.ModuleList(map(_Call, program.steps))
         self._unused = _last_uses(program.steps, program.output)
+        self._no_steps, self._end = program.no_steps, program.end
         self._input, self._output, self._input_shape = program.input, program.output, program.input_shape
 
     def forward(self, x: Tensor) -> Tensor:
@@ -127,10 +142,30 @@ class Network(nn.Module):
         output: Tensor = values[self._output]
         return output
 
-    @property
-    def names_by_module(self) -> dict[str, str]:
-        """Names of the file's nodes by the paths of the modules that compute them."""
-        return {f"steps.{place}": step.node.name for place, step in enumerate(self._program)}
+    def nodes_of(self, modules: Collection[str], others: Collection[str]) -> tuple[Node, ...]:
+        """Return the file's nodes that do the work of some modules, each once, in the order of the steps.
+
+        With them go nodes that make their constants, and nodes beside them that no module is left of, since they only pass numbers on.
+
+        Parameters
+        ----------
+        modules, others : collection of str
+            Paths of those that are asked for, and of the rest of those that are left.
+        """
+        paths = {id(step): f"steps.{place}" for place, step in enumerate(self._program)}
+        wanted = [step for step in self._program if paths[id(step)] in modules]
+        free = [step for step in self._program if paths[id(step)] not in {*modules, *others}]
+        found = _with_neighbours(wanted, free)
+        nodes = {node.outputs: node for step in self._program if id(step) in found for node in step.nodes}
+        waiting = [name for node in nodes.values() for name in node.inputs]
+        if any(id(step) in found and self._output in step.outputs for step in self._program):
+            waiting.append(self._end)
+        while waiting:
+            node = self._no_steps.get(waiting.pop())
+            if node is not None and node.outputs not in nodes:
+                nodes[node.outputs] = node
+                waiting += node.inputs
+        return tuple(nodes.values())
 
     def _place(self, name: str) -> str:
         place = re.sub(r"\W", "_", name, flags=re.ASCII)[:80] or "constant"
@@ -138,6 +173,25 @@ class Network(nn.Module):
             place = f"{place}_" if place.endswith("_") or not re.search("running_(mean|var)$", place) else f"other_{place}"
         self._places[name] = place
         return place
+
+
+def _with_neighbours(wanted: Iterable[Step], free: Iterable[Step]) -> set[int]:
+    """Identities of steps, and of those free ones that a way through free steps leads to."""
+    readers: dict[str, list[Step]] = {}
+    makers: dict[str, list[Step]] = {}
+    for step in free:
+        for name in step.names:
+            readers.setdefault(name, []).append(step)
+        for name in step.outputs:
+            makers.setdefault(name, []).append(step)
+    waiting, found = list(wanted), set[int]()
+    while waiting:
+        step = waiting.pop()
+        if id(step) not in found:
+            found.add(id(step))
+            waiting += [other for name in step.names for other in makers.get(name, ())]
+            waiting += [other for name in step.outputs for other in readers.get(name, ())]
+    return found
 
 
 def _last_uses(steps: Sequence[Step], output: str) -> tuple[tuple[str, ...], ...]:

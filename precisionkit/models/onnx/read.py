@@ -6,7 +6,8 @@ computed or computed twice, control flow, endless local functions.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -97,13 +98,14 @@ def unpack(data: bytes, path: str, where: str) -> Unpacked:
     if model.graph.sparse_initializer:
         raise UnusableModelError(f"{where} has sparse weights: only dense ones are read, so save a dense network.")
     graph = _inlined(model, where)
+    named = _telling_names(model.graph, graph)
     if len(graph.node) > _MOST_NODES:
         raise UnusableModelError(
             f"{where} has {len(graph.node)} nodes, more than the {_MOST_NODES} that are read: no classifier needs them."
         )
     start, end = _ends(graph, constants, where)
     needed = _needed(graph.node, start.name, end.name, constants, where)
-    return Unpacked(graph, needed, start, end, constants, NodeReader(opset, weights, where), weights.sha256)
+    return Unpacked(graph, needed, start, end, constants, NodeReader(opset, weights, where, named), weights.sha256)
 
 
 def _parse(data: bytes, where: str) -> ModelProto:
@@ -165,6 +167,15 @@ def _inlined(model: ModelProto, where: str) -> GraphProto:
         reason = shown(first_line(error), 120)
         raise UnusableModelError(f"{where} has local functions that cannot be inlined ({reason}): export it again without them.") from None
     return graph
+
+
+def _telling_names(written: GraphProto, inlined: GraphProto) -> frozenset[str]:
+    """Names that one node of the file alone has, and the same node where local functions are inlined."""
+    counts = Counter(node.name for node in written.node)
+    counts |= Counter(node.name for node in inlined.node)  # the larger of the two
+    nodes = {node.name: (node.op_type, node.domain, *node.output) for node in inlined.node}
+    same = (node.name for node in written.node if nodes.get(node.name) == (node.op_type, node.domain, *node.output))
+    return frozenset(name for name in same if name and counts[name] == 1)
 
 
 def _check_functions(model: ModelProto, where: str) -> None:
@@ -266,8 +277,9 @@ def _place(node: NodeProto) -> str:
 class NodeReader:
     """Checks nodes against the definitions of their operators, and turns them into plain data."""
 
-    def __init__(self, opset: int, weights: Weights, where: str) -> None:
+    def __init__(self, opset: int, weights: Weights, where: str, named: Collection[str]) -> None:
         self.opset = opset
+        self._named = named
         self._weights = weights
         self._where = where
 
@@ -286,7 +298,8 @@ class NodeReader:
         self._check(proto, place)
         attributes = {a.name: self._attribute(a, place) for a in proto.attribute}
         name = proto.name or next(filter(None, proto.output), "")
-        return Node(proto.op_type, name, tuple(proto.input), tuple(proto.output), attributes)
+        own = proto.name if proto.name in self._named else ""
+        return Node(proto.op_type, name, tuple(proto.input), tuple(proto.output), attributes, own)
 
     def _check(self, proto: NodeProto, place: str) -> None:
         from onnx import defs
