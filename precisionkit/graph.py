@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from functools import cached_property
 from typing import Any, TypeVar
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from precisionkit.errors import PrecisionKitError, UsageError, first_line
@@ -163,6 +166,48 @@ class Graph:
     def largest(self) -> int:
         """Number of entries of the largest tensor, for one input."""
         return max(math.prod(shape) for shape in (self.input_shape, *(node.shape for node in self.nodes)))
+
+
+def fingerprint(graph: Graph) -> str:
+    """SHA-256 of what a network computes: operators, operands, attributes, the shape of the input, the numbers in its constants.
+
+    It is the same in every process and on every machine.  Names count of nodes that can be kept in binary32 alone; copies, which layouts
+    in memory ask for, source lines and the paths of modules do not.
+    """
+    written = {graph.input: "input"} | {name: content_hash(value) for name, value in graph.constants.items()}
+    for node in graph.nodes:
+        operands = [None if name is None else written[name] for name in node.operands]
+        named = node.record.stores or any(name in graph.constants for name in node.operands)
+        told = _written([node.name if named else None, node.operator, operands, node.attributes, node.shape])
+        written[node.name] = str(operands[0]) if node.operator == "clone" else hashlib.sha256(told.encode()).hexdigest()
+    whole = [written[graph.output], graph.input_shape, graph.tokens, graph.alone, graph.removed]
+    return hashlib.sha256(_written(whole).encode()).hexdigest()
+
+
+def content_hash(tensor: Tensor) -> str:
+    """SHA-256 of a tensor's type, shape and numbers, wherever they lie and in whatever layout."""
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    numbers = (flat.view(torch.int16) if flat.dtype == torch.bfloat16 else flat).numpy()
+    little = np.ascontiguousarray(numbers, dtype=numbers.dtype.newbyteorder("<"))
+    digest = hashlib.sha256(f"{tensor.dtype} {tuple(tensor.shape)}\n".encode())
+    digest.update(little.data if little.size else b"")
+    return digest.hexdigest()
+
+
+def _written(value: object) -> str:
+    """An attribute as text that tells it from every other; of an object of another kind, its type alone."""
+    if isinstance(value, Tensor):
+        return content_hash(value)
+    if isinstance(value, float):
+        return value.hex()  # of every bit, of infinities as well
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{key!r}: {_written(value[key])}' for key in sorted(value))}}}"
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(map(_written, value))}]"
+    if is_dataclass(value):
+        return f"{type(value).__name__}[{', '.join(_written(getattr(value, field.name)) for field in fields(value))}]"
+    plain = value is None or isinstance(value, (bool, int, str, torch.dtype, torch.device, torch.layout, torch.memory_format))
+    return repr(value) if plain else type(value).__name__
 
 
 def interpret(graph: Graph, start: V, constants: Mapping[str, Any], run_node: Callable[[Node, tuple[Any, ...]], V | None]) -> V:

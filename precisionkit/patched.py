@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from precisionkit.arithmetic import parse_arithmetic
 from precisionkit.capture import capture
-from precisionkit.errors import ReportError, UnsupportedArithmeticError, UnusableModelError, UsageError
+from precisionkit.errors import ReportError, UnsupportedArithmeticError, UnusableDataError, UnusableModelError, UsageError
 from precisionkit.evaluate import Program, device_flags, has_fast_run, native_node, untraced
-from precisionkit.graph import Node, interpret
+from precisionkit.graph import Graph, Node, fingerprint, interpret
 from precisionkit.mixed import Keep
 from precisionkit.ops._store import DTYPES
 from precisionkit.report.plan import Plan
@@ -46,20 +46,36 @@ class Patched(nn.Module):
 
         Raises
         ------
+        UnusableDataError
+            The inputs have another shape than those that the plan was made for, or are no numbers where it takes such, or tokens.
         UnsupportedArithmeticError
             On a CPU, whose kernels sum in binary32 in an order of their own, of an arithmetic that sums otherwise.
         """
         program, arithmetic = self._program, self._program.arithmetic
+        self._check_inputs(x)
         if x.device.type == "cpu" and not has_fast_run(arithmetic):
             raise UnsupportedArithmeticError(
                 f"The kernels of this CPU sum in binary32 in an order of their own, which is no run of {arithmetic.name}: move the model "
                 "to a GPU that obeys it, or make a plan for --accumulate fp32 and --order any."
             )
-        start = x.to(DTYPES[program.format_of(program.graph.input)]) if x.is_floating_point() else x
+        start = x if program.graph.tokens else x.to(DTYPES[program.format_of(program.graph.input)])
         constants = {name: getattr(self, place) for name, place in self._places.items()}
         with torch.no_grad(), device_flags(arithmetic):
             logits: Tensor = interpret(program.graph, start, constants, self._node)
         return logits.float()
+
+    def _check_inputs(self, x: Tensor) -> None:
+        graph = self._program.graph
+        if tuple(x.shape[1:]) != graph.input_shape or not x.dim():
+            raise UnusableDataError(
+                f"The batch has the shape {tuple(x.shape)}, but the plan was made for (batch, {', '.join(map(str, graph.input_shape))}): "
+                "give inputs of that shape, or make a plan for these."
+            )
+        if x.is_floating_point() == graph.tokens:
+            raise UnusableDataError(
+                f"The batch is of {str(x.dtype).removeprefix('torch.')}, but the plan was made for "
+                f"{'integer tokens' if graph.tokens else 'numbers in binary32'}: give it those."
+            )
 
     def _node(self, node: Node, operands: tuple[Any, ...]) -> Tensor | None:
         return None if node.record.hidden else native_node(self._program)(node, operands)
@@ -96,19 +112,15 @@ def apply(model: nn.Module, plan: Plan | str | Path) -> Patched:
     UnsupportedArithmeticError
         No kernel that torch calls is a run of the plan's arithmetic: fused, or exact.
     UnusableModelError
-        The model has not the nodes that the plan keeps.
+        It is another network than the plan was made for, or has other weights, or its weights are not of binary32.
     PrecisionKitError
         It cannot be captured.
     """
     plan = plan if isinstance(plan, Plan) else read_plan(plan)
+    _refuse_halves(model)
     graph = capture(model, plan.input_shape, torch.int64 if plan.tokens else torch.float32)
+    _check_network(graph, plan)
     said = plan.arithmetic
-    names = {node.name for node in graph.nodes}
-    if missing := sorted({*said.kept, *said.kept_sums} - names):
-        raise UnusableModelError(
-            f"The plan was made for the model '{plan.model.arch}' and keeps the node '{missing[0]}', which this one has not; make a plan "
-            "for it."
-        )
     arithmetic = parse_arithmetic(said.storage, said.accumulate, said.order, said.fuse)
     if arithmetic.fused or arithmetic.order.is_exact:
         raise UnsupportedArithmeticError(
@@ -116,6 +128,31 @@ def apply(model: nn.Module, plan: Plan | str | Path) -> Patched:
             "with --fuse none and another --order."
         )
     return Patched(Program.of(graph, arithmetic, keep=Keep.of(said.kept, said.kept_sums)))
+
+
+def _refuse_halves(model: nn.Module) -> None:
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if tensor.dtype in (torch.float16, torch.bfloat16):
+            raise UnusableModelError(
+                f"The tensor '{name}' of the model is of {str(tensor.dtype).removeprefix('torch.')}, but a plan is for weights of "
+                "binary32, which it rounds itself: give the model as it was before it was converted."
+            )
+
+
+def _check_network(graph: Graph, plan: Plan) -> None:
+    """Refuse another network, as far as can be told with what differs."""
+    said = plan.arithmetic
+    missing = sorted({*said.kept, *said.kept_sums} - {node.name for node in graph.nodes})
+    if missing:
+        raise UnusableModelError(
+            f"The plan was made for the model '{plan.model.arch}' and keeps the node '{missing[0]}', which this one has not; run tune on "
+            "this one."
+        )
+    if fingerprint(graph) != plan.network:
+        raise UnusableModelError(
+            f"The plan was made for another network than this, or for other weights (it was '{plan.model.arch}' from "
+            f"{plan.model.path}), or captured by another version of torch; run tune on this one."
+        )
 
 
 def read_plan(path: str | Path) -> Plan:

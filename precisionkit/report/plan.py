@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from precisionkit.report.parts import ArithmeticInfo, Count, DataInfo, ModelInfo, _Record
+from precisionkit.report.parts import ArithmeticInfo, Count, DataInfo, ModelInfo, Sha256, _Record
 
 PLAN_SCHEMA: Literal["precisionkit.plan/1"] = "precisionkit.plan/1"
 
@@ -89,6 +89,8 @@ class Plan(_Record, frozen=True, kw_only=True):
         Of `probable` verdicts.
     reached : bool
         Whether the target was reached, by the certification that was made in the end.
+    network : str
+        Hash of the captured network, its weights included, which the plan is for.
     input_shape : tuple of int
         Of one input.
     tokens : bool
@@ -115,6 +117,7 @@ class Plan(_Record, frozen=True, kw_only=True):
     schema: Literal["precisionkit.plan/1"] = PLAN_SCHEMA
     model: ModelInfo
     data: DataInfo
+    network: Sha256
     input_shape: tuple[int, ...]
     tokens: bool
     arithmetic: ArithmeticInfo

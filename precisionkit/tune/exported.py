@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,13 +10,13 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from precisionkit.capture import capture
 from precisionkit.capture.calm import as_written, silent_failure
 from precisionkit.capture.export import batch_of
 from precisionkit.errors import PrecisionKitError, first_line
-from precisionkit.graph import Graph
+from precisionkit.graph import Graph, content_hash
 from precisionkit.mixed import can_keep
 from precisionkit.models.files import read_model_file
 from precisionkit.models.onnx import open_onnx
@@ -142,13 +141,8 @@ def _roundings(graph: Graph) -> dict[str, _Rounding]:
         sources = tuple(behind[name] for name in names if name in behind)
         if can_keep(graph, node):
             behind[node.name] = frozenset([len(found)])
-            weights = tuple(_hash(graph.constants[name]) for name in names if name in graph.constants)
+            weights = tuple(content_hash(graph.constants[name]) for name in names if name in graph.constants)
             found[node.name] = _Rounding(node.operator, node.shape, sources, weights)
         else:
             behind[node.name] = frozenset[int]().union(*sources)
     return found
-
-
-def _hash(tensor: Tensor) -> str:
-    content = tensor.detach().cpu().contiguous()
-    return f"{tuple(content.shape)} {hashlib.sha256(content.numpy().tobytes()).hexdigest()}"

@@ -11,6 +11,7 @@ from precisionkit.bound import CONFIDENCE, EFFORT
 from precisionkit.data import Dataset
 from precisionkit.errors import UsageError
 from precisionkit.evaluate import Program
+from precisionkit.graph import fingerprint
 from precisionkit.models import LoadedModel
 from precisionkit.report import Input
 from precisionkit.report.plan import LISTED, Certified, Level, Plan, Uncertified
@@ -77,6 +78,7 @@ def make_plan(
     return Plan(
         model=model_info(model),
         data=data_info(data),
+        network=fingerprint(graph),
         input_shape=graph.input_shape,
         tokens=holds_tokens(data),
         arithmetic=arithmetic_info(arithmetic, graph, probable=probable, keep=found.keep),

@@ -20,7 +20,7 @@ from precisionkit.capture import capture
 from precisionkit.certify import Settings, certify
 from precisionkit.cli import main
 from precisionkit.data import load_dataset
-from precisionkit.errors import ReportError, UnsupportedArithmeticError, UnusableModelError, UsageError
+from precisionkit.errors import ReportError, UnsupportedArithmeticError, UnusableDataError, UnusableModelError, UsageError
 from precisionkit.evaluate import Program, execute
 from precisionkit.mixed import Keep
 from precisionkit.models import bundled_model, load_model
@@ -253,6 +253,38 @@ def test_the_formats_of_a_patched_model_are_not_changed():
         assert torch.equal(patched(images), expected)
     assert torch.equal(copy.deepcopy(patched)(images), expected)
     assert torch.equal(pickle.loads(pickle.dumps(patched)).to("cpu")(images), expected)
+
+
+def test_a_plan_for_another_network_is_refused(digits):
+    """One that keeps nothing names no node that could be missing."""
+    model = digits[0].module
+    plan = make_plan(*digits, parse_arithmetic("fp16"), Wanted(target=50, at="proved"))
+    assert plan.nodes == ()
+    other, bent = copy.deepcopy(model), copy.deepcopy(model)
+    with torch.no_grad():
+        other.fc.bias[3] += 2.0**-20
+    bent.fc = nn.Sequential(bent.fc, nn.Identity(), nn.Tanh())
+    for wrong in (other, bent):
+        with pytest.raises(
+            UnusableModelError, match=r"for another network than this, or for other weights \(it was .*; run tune on this one"
+        ):
+            precisionkit.apply(wrong, plan)
+    half = copy.deepcopy(model).half()
+    with pytest.raises(UnusableModelError, match="is of float16, but a plan is for weights of binary32, which it rounds itself: give the"):
+        precisionkit.apply(half, plan)
+    wrapped = copy.deepcopy(model).to(memory_format=torch.channels_last).train()
+    assert isinstance(precisionkit.apply(wrapped, plan), nn.Module)
+
+
+@pytest.mark.parametrize("shape", [(2, 1, 9, 8), (2, 3, 8, 8), (8, 8), ()])
+def test_inputs_of_another_shape_are_refused(shape):
+    with pytest.raises(UnusableDataError, match=r"but the plan was made for \(batch, 1, 8, 8\): give inputs of that shape, or make a plan"):
+        patched_with()(torch.zeros(shape))
+
+
+def test_inputs_that_are_no_numbers_are_refused():
+    with pytest.raises(UnusableDataError, match=r"The batch is of uint8, but the plan was made for numbers in binary32: give it those"):
+        patched_with()(torch.zeros(2, 1, 8, 8, dtype=torch.uint8))
 
 
 def test_a_plan_for_another_model_is_refused(short_sums):

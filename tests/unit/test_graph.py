@@ -1,4 +1,10 @@
-"""What a fused kernel stores."""
+"""What a fused kernel stores, and hashes of graphs."""
+
+import copy
+import os
+import subprocess
+import sys
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -7,6 +13,7 @@ from torch import nn
 from precisionkit.arithmetic import parse_arithmetic
 from precisionkit.capture import capture
 from precisionkit.errors import UnsupportedArithmeticError
+from precisionkit.graph import Graph, Node, content_hash, fingerprint
 from precisionkit.models import ZOO
 
 
@@ -58,3 +65,103 @@ def test_what_is_fused_is_said():
     assert fused.name == "fp16/fp32-any-fused"
     assert "not folded" in fused.assumptions[0]
     assert not any("before it adds its bias" in sentence for sentence in fused.assumptions)
+
+
+@dataclass(frozen=True)
+class Places:
+    first: torch.Tensor
+
+
+ATTRIBUTES = {
+    "eps": 1e-5,
+    "bound": float("inf"),
+    "dims": (1, 2),
+    "dtype": torch.float32,
+    "format": torch.channels_last,
+    "how": "mean",
+    "index": torch.arange(3),
+    "keep": True,
+    "places": (Places(torch.arange(4)),),
+    "size": None,
+}
+
+
+def by_hand(**changes):
+    """A graph that no exporter names."""
+    nodes = (
+        Node("linear", "linear", ("x", "w", None), {}, (3,), "net.py:3", "fc"),
+        Node("add", "add", ("linear", "b"), ATTRIBUTES | changes, (3,), ""),
+    )
+    return Graph(nodes, {"w": torch.arange(6.0).reshape(3, 2), "b": torch.tensor(-torch.inf)}, "x", (2,), "add")
+
+
+def test_a_fingerprint_is_the_same_everywhere():
+    assert fingerprint(by_hand()) == "4c8345e8672326389f14e1a85285fcba2a666ab94ca3a9f9d0a976bd7442088c"
+    code = "import sys; sys.path.insert(0, 'tests/unit'); from test_graph import *; print(fingerprint(by_hand()))"
+    environment = os.environ | {"PYTHONHASHSEED": "7", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    found = subprocess.run([sys.executable, "-c", code], env=environment, check=True, capture_output=True, text=True)
+    assert found.stdout.strip() == fingerprint(by_hand())
+
+
+CHANGES = {
+    "eps": 1e-5 + 2.0**-60,
+    "bound": -float("inf"),
+    "dims": (2, 1),
+    "dtype": torch.float16,
+    "format": torch.contiguous_format,
+    "how": "sum",
+    "index": torch.arange(3, dtype=torch.int32),
+    "keep": 1,
+    "places": (Places(torch.arange(4).reshape(2, 2)),),
+    "size": "None",
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_every_attribute_counts(name):
+    assert fingerprint(by_hand(**{name: CHANGES[name]})) != fingerprint(by_hand())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"input_shape": (1, 2)},
+        {"output": "linear"},
+        {"removed": ("aten._softmax.default",)},
+        {"alone": True},
+        {"tokens": True},
+        {"constants": {"w": torch.arange(6.0).reshape(3, 2), "b": torch.tensor(torch.inf)}},
+        {"constants": {"w": torch.arange(6.0).reshape(2, 3), "b": torch.tensor(-torch.inf)}},
+        {"nodes": (by_hand().nodes[0], replace(by_hand().nodes[1], name="add_1")), "output": "add_1"},
+        {"nodes": (replace(by_hand().nodes[0], operator="mm"), by_hand().nodes[1])},
+        {"nodes": (by_hand().nodes[0], replace(by_hand().nodes[1], operands=("b", "linear")))},
+    ],
+)
+def test_everything_else_that_is_computed_counts(change):
+    assert fingerprint(replace(by_hand(), **change)) != fingerprint(by_hand())
+
+
+def test_names_of_constants_and_lines_do_not_count():
+    graph = by_hand()
+    renamed = {f"p_{name}": value for name, value in graph.constants.items()}
+    nodes = tuple(
+        replace(node, operands=tuple(f"p_{name}" if name in graph.constants else name for name in node.operands), source="", module="m")
+        for node in graph.nodes
+    )
+    assert fingerprint(replace(graph, nodes=nodes, constants=renamed)) == fingerprint(graph)
+
+
+def test_layouts_and_places_do_not_count_but_one_bit_does():
+    net = Blocks().eval()
+    graph = capture(net, (2, 6, 6))
+    assert fingerprint(capture(copy.deepcopy(net).to(memory_format=torch.channels_last).train(), (2, 6, 6))) == fingerprint(graph)
+    with torch.no_grad():
+        net.norms[2].running_var[1] += 2.0**-23
+    assert fingerprint(capture(net, (2, 6, 6))) != fingerprint(graph)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64, torch.bool, torch.int64])
+def test_tensors_of_every_type_are_hashed(dtype):
+    tensor = torch.tensor([[1, 0, 1], [0, 0, 1]]).to(dtype)
+    assert content_hash(tensor.T.contiguous().T) == content_hash(tensor) != content_hash(tensor.T)
+    assert content_hash(tensor[:0]) != content_hash(tensor[:, :0])
