@@ -3,7 +3,7 @@
 Data flows one way: capture -> graph -> evaluate -> bound -> decide -> report.  A module imports only modules to its left:
 
     checker < theorems < errors < user_code < formats < operations < arithmetic < lemma < report < html < decide < devices < outward <
-    contracts < enclosure < ops < graph < mixed < capture < catalogue < evaluate < patched < reference < truth < probe < bound < custom <
+    contracts < enclosure < ops < graph < mixed < capture < catalogue < evaluate < reference < truth < probe < patched < bound < custom <
     batch < data < models < task < inspection < processes < pictures < stream < certify < profile < tune < certificates < guard <
     experiment < figures < training < reproduce < cli < docs < assertions < pytest_plugin < testing
 
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 __all__ = ["BFLOAT16", "BINARY16", "BINARY32", "BINARY64", "Arithmetic", "Format", "PrecisionKitError", "apply", "parse_arithmetic"]
 
 
-def apply(model: nn.Module, plan: Plan | str | Path) -> Patched:
+def apply(model: nn.Module, plan: Plan | str | Path, *, probe: bool = True) -> Patched:
     """Patch a model as `precisionkit.patched.apply` does: half precision but for what a plan keeps in binary32."""
     from precisionkit import patched
 
-    return patched.apply(model, plan)
+    return patched.apply(model, plan, probe=probe)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from precisionkit.arithmetic import ANY, REFERENCE, Arithmetic, Order
 from precisionkit.errors import UnusableDataError, UnusableModelError, UsageError
-from precisionkit.formats import BINARY32, Format
+from precisionkit.formats import BINARY16, BINARY32, Format
 from precisionkit.graph import Graph, Node, interpret
 from precisionkit.mixed import CAST, NOTHING, Keep, mixed
 from precisionkit.ops import run_rounded
@@ -302,7 +302,7 @@ def device_flags(arithmetic: Arithmetic) -> Iterator[dict[str, bool]]:
 
     No TF32 anywhere, no partial sums rounded to half, binary16 accumulation only where it is asked for.
     """
-    half_sums = arithmetic.accumulate != BINARY32
+    half_sums = arithmetic.accumulate == BINARY16  # sums in binary64 or bfloat16 are no reason to allow them
     wanted = {
         ("cuda.matmul", "allow_tf32"): False,
         ("cudnn", "allow_tf32"): False,

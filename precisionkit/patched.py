@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Self
 
@@ -12,13 +13,15 @@ import msgspec
 import torch
 from torch import Tensor, nn
 
-from precisionkit.arithmetic import parse_arithmetic
+from precisionkit.arithmetic import REFERENCE, Arithmetic, parse_arithmetic
 from precisionkit.capture import capture
 from precisionkit.errors import ReportError, UnsupportedArithmeticError, UnusableDataError, UnusableModelError, UsageError
 from precisionkit.evaluate import Program, device_flags, has_fast_run, native_node, untraced
+from precisionkit.formats import BINARY16, BINARY32
 from precisionkit.graph import Graph, Node, fingerprint, interpret
 from precisionkit.mixed import Keep
 from precisionkit.ops._store import DTYPES
+from precisionkit.probe import contradiction, torch_kernels
 from precisionkit.report.plan import Plan
 
 
@@ -29,10 +32,13 @@ class Patched(nn.Module):
     ----------
     program : Program
         Its constants become buffers of their own formats.
+    probe : bool
+        Try before the first batch on a device whether its kernels obey the arithmetic, and refuse if they do not.
     """
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: Program, *, probe: bool = True) -> None:
         super().__init__()
+        self._probe = probe
         nodes = tuple(replace(node, attributes=dict(node.attributes)) for node in program.graph.nodes)  # that can be pickled
         self._program = replace(program, graph=replace(program.graph, nodes=nodes, constants={}), constants={})
         self._places = {name: f"constant_{place}_{re.sub(r'[^0-9A-Za-z]', '_', name)}" for place, name in enumerate(program.constants)}
@@ -49,7 +55,8 @@ class Patched(nn.Module):
         UnusableDataError
             The inputs have another shape than those that the plan was made for, or are no numbers where it takes such, or tokens.
         UnsupportedArithmeticError
-            On a CPU, whose kernels sum in binary32 in an order of their own, of an arithmetic that sums otherwise.
+            The device's kernels are seen to break the plan's arithmetic, or are those of a CPU, which sum in binary32 in an order of
+            their own, where the arithmetic sums otherwise.
         """
         program, arithmetic = self._program, self._program.arithmetic
         self._check_inputs(x)
@@ -61,8 +68,22 @@ class Patched(nn.Module):
         start = x if program.graph.tokens else x.to(DTYPES[program.format_of(program.graph.input)])
         constants = {name: getattr(self, place) for name, place in self._places.items()}
         with torch.no_grad(), device_flags(arithmetic):
+            if self._probe:
+                self._check_kernels(x.device)
             logits: Tensor = interpret(program.graph, start, constants, self._node)
         return logits.float()
+
+    def _check_kernels(self, device: torch.device) -> None:
+        """Refuse a device whose kernels are seen to break the arithmetic of the plan, or binary32 where some node is kept."""
+        program = self._program
+        for arithmetic in (program.arithmetic, *([REFERENCE] if program.wide else [])):
+            why = _contradiction(str(device), arithmetic)
+            if why is not None:
+                raise UnsupportedArithmeticError(
+                    f"The kernels of {device} do not obey {arithmetic.name}: {why.rstrip('.')}. So what was certified says nothing of "
+                    "them; 'precisionkit probe' tells which arithmetics they do not contradict: make a plan for one of those, with --order "
+                    "and --accumulate. apply(..., probe=False) runs the plan as it is."
+                )
 
     def _check_inputs(self, x: Tensor) -> None:
         graph = self._program.graph
@@ -90,7 +111,13 @@ class Patched(nn.Module):
         return self
 
 
-def apply(model: nn.Module, plan: Plan | str | Path) -> Patched:
+@cache
+def _contradiction(device: str, arithmetic: Arithmetic) -> str | None:
+    """Why the kernels of a device are no run of an arithmetic; asked once, as `certify` asks."""
+    return contradiction(torch_kernels(torch.device(device), arithmetic.storage), arithmetic)
+
+
+def apply(model: nn.Module, plan: Plan | str | Path, *, probe: bool = True) -> Patched:
     """Patch a model: half precision everywhere but where a plan keeps binary32.
 
     Parameters
@@ -99,6 +126,9 @@ def apply(model: nn.Module, plan: Plan | str | Path) -> Patched:
         With binary32 weights, those that the plan was made for.
     plan : Plan or path
         As ``precisionkit tune --json`` writes it.
+    probe : bool
+        Try before the first batch on a device whether its kernels obey the plan's arithmetic, and refuse if they do not, as `certify`
+        does.
 
     Returns
     -------
@@ -110,7 +140,7 @@ def apply(model: nn.Module, plan: Plan | str | Path) -> Patched:
     ReportError
         The file cannot be read, or is no plan.
     UnsupportedArithmeticError
-        No kernel that torch calls is a run of the plan's arithmetic: fused, or exact.
+        No kernel that torch calls is a run of the plan's arithmetic: fused, or with sums that are exact, in binary64 or in bfloat16.
     UnusableModelError
         It is another network than the plan was made for, or has other weights, or its weights are not of binary32.
     PrecisionKitError
@@ -127,7 +157,12 @@ def apply(model: nn.Module, plan: Plan | str | Path) -> Patched:
             f"The plan is for {arithmetic.name}, of which torch's kernels, which store every operator's result, are no runs; make one "
             "with --fuse none and another --order."
         )
-    return Patched(Program.of(graph, arithmetic, keep=Keep.of(said.kept, said.kept_sums)))
+    if arithmetic.accumulate not in (BINARY16, BINARY32):
+        raise UnsupportedArithmeticError(
+            f"The plan is for {arithmetic.name}, but torch's kernels sum in binary32, or in binary16 where that is allowed, and never in "
+            f"{arithmetic.accumulate.name}; make one with --accumulate fp32."
+        )
+    return Patched(Program.of(graph, arithmetic, keep=Keep.of(said.kept, said.kept_sums)), probe=probe)
 
 
 def _refuse_halves(model: nn.Module) -> None:

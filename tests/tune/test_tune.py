@@ -14,6 +14,7 @@ from rich.console import Console
 from torch import nn
 
 import precisionkit
+import precisionkit.patched as patched_module
 from precisionkit.arithmetic import REFERENCE, parse_arithmetic
 from precisionkit.bound.interval import interval
 from precisionkit.capture import capture
@@ -21,7 +22,7 @@ from precisionkit.certify import Settings, certify
 from precisionkit.cli import main
 from precisionkit.data import load_dataset
 from precisionkit.errors import ReportError, UnsupportedArithmeticError, UnusableDataError, UnusableModelError, UsageError
-from precisionkit.evaluate import Program, execute
+from precisionkit.evaluate import Program, device_flags, execute
 from precisionkit.mixed import Keep
 from precisionkit.models import bundled_model, load_model
 from precisionkit.report.plan import Plan, render_plan
@@ -225,10 +226,60 @@ def test_the_patched_model_runs_the_certified_program(digits, short_sums, tmp_pa
     assert torch.equal(compiled(images), patched(images))
 
 
-def patched_with(**changes):
+def patched_with(*, probe=True, **changes):
     model = load_model(DIGITS)
     plan = make_plan(model, load_dataset("digits", limit=5), parse_arithmetic("fp16"), Wanted(at="proved"))
-    return precisionkit.apply(model.module, msgspec.structs.replace(plan, arithmetic=msgspec.structs.replace(plan.arithmetic, **changes)))
+    changed = msgspec.structs.replace(plan, arithmetic=msgspec.structs.replace(plan.arithmetic, **changes))
+    return precisionkit.apply(model.module, changed, probe=probe)
+
+
+@pytest.mark.parametrize(("storage", "accumulate"), [("binary16", "binary64"), ("bfloat16", "bfloat16"), ("bfloat16", "binary64")])
+def test_sums_that_no_kernel_of_torch_makes_are_not_patched(storage, accumulate):
+    with pytest.raises(UnsupportedArithmeticError, match=rf"and never in {accumulate}; make one with --accumulate fp32\."):
+        patched_with(storage=storage, accumulate=accumulate)
+
+
+@pytest.mark.parametrize("order", ["sequential", "splitk:4", "tensorcore:hopper", "any"])
+def test_a_device_that_breaks_the_arithmetic_is_refused(monkeypatch, order):
+    """It is asked within the switches of the plan, once for each arithmetic."""
+    asked = []
+
+    def contradiction(kernels, arithmetic):
+        asked.append((kernels.name, arithmetic.name, torch.get_float32_matmul_precision()))
+        return "256 + 1 - 256: got 0, allowed is 1."
+
+    monkeypatch.setattr(patched_module, "contradiction", contradiction)
+    monkeypatch.setattr(patched_module, "has_fast_run", lambda arithmetic: True)
+    patched_module._contradiction.cache_clear()
+    torch.set_float32_matmul_precision("high")
+    try:
+        for _ in range(2):
+            with pytest.raises(
+                UnsupportedArithmeticError, match=rf"kernels of cpu do not obey fp16/fp32-{order}: 256 \+ 1 - 256: got 0, allowed"
+            ):
+                patched_with(order=order)(torch.zeros(1, 1, 8, 8))
+        assert torch.get_float32_matmul_precision() == "high"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+        patched_module._contradiction.cache_clear()
+    assert asked == [("cpu", f"fp16/fp32-{order}", "highest")]
+
+
+def test_binary32_is_asked_for_where_nodes_are_kept_and_nothing_without_a_probe(monkeypatch):
+    monkeypatch.setattr(patched_module, "_contradiction", lambda device, arithmetic: "it does" if arithmetic == REFERENCE else None)
+    with pytest.raises(UnsupportedArithmeticError, match=r"do not obey fp32/fp32-any: it does\. So what was certified says nothing"):
+        patched_with(kept=("conv2d",))(torch.zeros(1, 1, 8, 8))
+    assert patched_with()(torch.zeros(1, 1, 8, 8)).shape == (1, 10)
+    assert patched_with(probe=False, kept=("conv2d",))(torch.zeros(1, 1, 8, 8)).shape == (1, 10)
+
+
+@pytest.mark.parametrize(
+    ("storage", "accumulate", "allowed"),
+    [("fp16", "fp16", True), ("fp16", "fp32", False), ("fp16", "fp64", False), ("bf16", "bf16", False)],
+)
+def test_sums_in_binary16_are_allowed_where_they_are_asked_for_alone(storage, accumulate, allowed):
+    with device_flags(parse_arithmetic(storage, accumulate)) as flags:
+        assert flags.get("cuda.matmul.allow_fp16_accumulation", allowed) == allowed
 
 
 @pytest.mark.parametrize("changes", [{"fuse": "epilogue"}, {"order": "exact"}])
