@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -20,6 +21,8 @@ from precisionkit.mixed import CAST, NOTHING, Keep, mixed
 from precisionkit.ops import run_rounded
 from precisionkit.ops._store import DTYPES, store
 
+_SWITCHES = threading.RLock()
+"""Held by the thread that has set torch's switches; of the module, since a lock cannot be copied or pickled."""
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -300,7 +303,8 @@ def ieee_binary32() -> Iterator[None]:
 def device_flags(arithmetic: Arithmetic) -> Iterator[dict[str, bool]]:
     """Set torch's switches so that CUDA kernels obey the arithmetic, and restore them; yields what was set.
 
-    No TF32 anywhere, no partial sums rounded to half, binary16 accumulation only where it is asked for.
+    No TF32 anywhere, no partial sums rounded to half, binary16 accumulation only where it is asked for.  The switches are the process's,
+    so a thread waits until no other has set them.
     """
     half_sums = arithmetic.accumulate == BINARY16  # sums in binary64 or bfloat16 are no reason to allow them
     wanted = {
@@ -314,7 +318,7 @@ def device_flags(arithmetic: Arithmetic) -> Iterator[dict[str, bool]]:
     }
     owners = {"cuda.matmul": torch.backends.cuda.matmul, "cudnn": torch.backends.cudnn}
     present = {key: value for key, value in wanted.items() if hasattr(owners[key[0]], key[1])}
-    with ieee_binary32():
+    with _SWITCHES, ieee_binary32():
         before = {key: getattr(owners[key[0]], key[1]) for key in present}
         try:
             for (owner, name), value in present.items():

@@ -2,8 +2,11 @@
 
 import copy
 import dataclasses
+import functools
 import json
 import pickle
+import sys
+import threading
 
 import jsonschema
 import msgspec
@@ -25,6 +28,7 @@ from precisionkit.errors import ReportError, UnsupportedArithmeticError, Unusabl
 from precisionkit.evaluate import Program, device_flags, execute
 from precisionkit.mixed import Keep
 from precisionkit.models import bundled_model, load_model
+from precisionkit.patched import Patched
 from precisionkit.report.plan import Plan, render_plan
 from precisionkit.report.schema import published_schema
 from precisionkit.tune import Wanted, make_plan
@@ -226,9 +230,14 @@ def test_the_patched_model_runs_the_certified_program(digits, short_sums, tmp_pa
     assert torch.equal(compiled(images), patched(images))
 
 
-def patched_with(*, probe=True, **changes):
+@functools.cache
+def small_plan():
     model = load_model(DIGITS)
-    plan = make_plan(model, load_dataset("digits", limit=5), parse_arithmetic("fp16"), Wanted(at="proved"))
+    return model, make_plan(model, load_dataset("digits", limit=5), parse_arithmetic("fp16"), Wanted(at="proved"))
+
+
+def patched_with(*, probe=True, **changes):
+    model, plan = small_plan()
     changed = msgspec.structs.replace(plan, arithmetic=msgspec.structs.replace(plan.arithmetic, **changes))
     return precisionkit.apply(model.module, changed, probe=probe)
 
@@ -280,6 +289,39 @@ def test_binary32_is_asked_for_where_nodes_are_kept_and_nothing_without_a_probe(
 def test_sums_in_binary16_are_allowed_where_they_are_asked_for_alone(storage, accumulate, allowed):
     with device_flags(parse_arithmetic(storage, accumulate)) as flags:
         assert flags.get("cuda.matmul.allow_fp16_accumulation", allowed) == allowed
+
+
+def test_threads_take_turns_with_the_switches_of_torch(monkeypatch):
+    """Who restores while another runs has it run with the user's switches, and the user find the other's."""
+    net = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
+    patched = Patched(Program.of(capture(net, (8,)), parse_arithmetic("fp16"), keep=Keep.of(["linear"])), probe=False)
+    seen, failed, run = set(), [], Patched._node
+
+    def node(self, *given):
+        seen.add(torch.get_float32_matmul_precision())
+        return run(self, *given)
+
+    def work():
+        try:
+            for _ in range(60):
+                patched(torch.zeros(4, 8))
+        except Exception as error:  # a thread's errors are lost
+            failed.append(error)
+
+    monkeypatch.setattr(Patched, "_node", node)
+    interval = sys.getswitchinterval()
+    torch.set_float32_matmul_precision("high")
+    sys.setswitchinterval(1e-5)
+    try:
+        threads = [threading.Thread(target=work) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert (seen, failed, torch.get_float32_matmul_precision()) == ({"highest"}, [], "high")
+    finally:
+        sys.setswitchinterval(interval)
+        torch.set_float32_matmul_precision("highest")
 
 
 @pytest.mark.parametrize("changes", [{"fuse": "epilogue"}, {"order": "exact"}])
