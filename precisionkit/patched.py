@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from precisionkit.arithmetic import REFERENCE, Arithmetic, parse_arithmetic
 from precisionkit.capture import capture
-from precisionkit.errors import ReportError, UnsupportedArithmeticError, UnusableDataError, UnusableModelError, UsageError
+from precisionkit.errors import ReportError, UnsupportedArithmeticError, UnusableDataError, UnusableModelError, UsageError, shown
 from precisionkit.evaluate import Program, device_flags, has_fast_run, native_node, untraced
 from precisionkit.formats import BINARY16, BINARY32
 from precisionkit.graph import Graph, Node, fingerprint, interpret
@@ -23,6 +23,7 @@ from precisionkit.mixed import Keep
 from precisionkit.ops._store import DTYPES
 from precisionkit.probe import contradiction, torch_kernels
 from precisionkit.report.plan import Plan
+from precisionkit.report.read import UNREADABLE
 
 
 class Patched(nn.Module):
@@ -202,5 +203,7 @@ def read_plan(path: str | Path) -> Plan:
         return msgspec.json.decode(Path(path).read_bytes(), type=Plan)
     except OSError as error:
         raise ReportError(f"The plan '{path}' cannot be read: {error.strerror}.") from error
-    except msgspec.DecodeError as error:
-        raise ReportError(f"The file '{path}' is no plan of this version: {error}; write one with 'precisionkit tune --json'.") from error
+    except UNREADABLE as error:
+        raise ReportError(
+            f"The file '{path}' is no plan of this version: {shown(str(error), 200)}; write one with 'precisionkit tune --json'."
+        ) from error

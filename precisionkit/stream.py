@@ -18,6 +18,7 @@ import msgspec
 from precisionkit.errors import ReportError, UsageError
 from precisionkit.processes import ALONE, Processes
 from precisionkit.report import Input
+from precisionkit.report.read import UNREADABLE
 
 
 class Batch(msgspec.Struct, frozen=True, kw_only=True):
@@ -130,14 +131,14 @@ def _key_of(path: Path) -> dict[str, str] | None:
         return None
     try:
         return msgspec.json.decode(first, type=dict[str, str])
-    except msgspec.DecodeError:
+    except UNREADABLE:
         raise UsageError(f"The file '{path}' holds no results of this version: delete it, or choose another name.") from None
 
 
 def _batch(line: bytes) -> Batch | None:
     try:
         return msgspec.json.decode(line, type=Batch)
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return None
 
 

@@ -12,6 +12,8 @@ from precisionkit.report.records import SCHEMA, Report
 from precisionkit.report.summarise import summarise
 
 _KIND, _, _VERSION = SCHEMA.rpartition("/")
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises of bytes that are not the JSON asked for: damaged, no text inside a string, nested too deep."""
 _AGAIN = "write it again with 'precisionkit certify ... --json FILE'"
 
 
@@ -34,7 +36,7 @@ def read_report(path: str | Path) -> Report:
     _check_schema(content, path)
     try:
         report = msgspec.json.decode(content, type=Report)
-    except msgspec.ValidationError as error:
+    except UNREADABLE as error:
         raise ReportError(f"The report '{path}' is not as {SCHEMA} says: {shown(str(error), 200)}; {_AGAIN}.") from error
     for contradiction in contradictions(report):
         raise ReportError(f"The report '{path}' contradicts itself: {contradiction}; it was changed or damaged, so {_AGAIN}.")
@@ -47,7 +49,7 @@ def _check_schema(content: bytes, path: str | Path) -> None:
         schema = msgspec.json.decode(content, type=_Header).schema
     except msgspec.ValidationError:
         schema = None
-    except (msgspec.DecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise ReportError(f"The report '{path}' is damaged, since it is not JSON ({shown(str(error), 100)}); {_AGAIN}.") from error
     if schema == SCHEMA:
         return

@@ -19,6 +19,7 @@ from msgspec.structs import replace
 from precisionkit.errors import ReportError, UnusableDataError
 from precisionkit.processes import join_processes
 from precisionkit.report import write_json
+from precisionkit.report.read import UNREADABLE
 from precisionkit.reproduce.plan import Plan, slug
 from precisionkit.training import DivergedError, Job, Output, Settings, keep_freed_memory, train
 from precisionkit.training.train import MODEL
@@ -112,7 +113,7 @@ def read_result(where: Where, settings: Settings) -> Result | None:
         return None
     try:
         found = msgspec.json.decode(path.read_bytes(), type=Result)
-    except msgspec.DecodeError:
+    except UNREADABLE:
         raise UnusableDataError(f"The file {path} is no result of this version: delete it, or choose another folder with --out.") from None
     parts = _job(settings, where).data
     if (found.settings, found.data, found.test) != (settings, parts.train.sha256, parts.test.sha256):

@@ -14,6 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from precisionkit.cli import main
+from precisionkit.errors import UsageError
 from precisionkit.models import bundled_model
 from precisionkit.report import Report, read_report
 from precisionkit.stream import Batch, Keeping, Stream, forget, run_batches
@@ -148,6 +149,24 @@ def test_two_processes_of_which_one_is_killed_go_on_as_one(tmp_path, whole):
 
 def invoke(*arguments):
     return CliRunner().invoke(main, ["certify", DIGITS, *OPTIONS, "--limit", "12", *map(str, arguments)], catch_exceptions=False)
+
+
+HOSTILE = {"no JSON": b"{", "no text": b'{"model": "\xff"}', "nested": b'{"a": ' * 100_000, "another kind": b"[]"}
+
+
+@pytest.mark.parametrize("line", HOSTILE.values(), ids=HOSTILE)
+def test_a_line_that_cannot_be_read_is_told_or_decided_again(tmp_path, whole, line):
+    path, stream = tmp_path / "r.json.partial-0", Stream(tmp_path / "r.json", KEY)
+    path.write_bytes(line + b"\n")
+    with pytest.raises(UsageError, match="holds no results of this version: delete it, or choose another name"):
+        stream.check(resume=True)
+    batch = batches_of(msgspec.json.decode(whole, type=Report))[0]
+    path.unlink()
+    stream.begin(0)
+    stream.add(0, batch)
+    with path.open("ab") as file:
+        file.write(line.replace(b"model", b"inputs") + b"\n")
+    assert list(stream.read().values()) == [batch]
 
 
 def test_what_is_left_of_a_run_is_not_written_over(tmp_path):

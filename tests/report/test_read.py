@@ -37,6 +37,12 @@ BYTES = {
     "cut off": (b'{"schema": "precisionkit.certify/1", "complete": tr', rf"is damaged, since it is not JSON \(.*\); {AGAIN}"),
     "empty": (b"", "is damaged, since it is not JSON"),
     "nested": (b'{"a":' * 100_000, "is damaged, since it is not JSON"),
+    "no text": (b'{"schema": "\xff"}', rf"is damaged, since it is not JSON \('utf-8' codec .*\); {AGAIN}"),
+    "no text inside": (
+        b'{"schema": "precisionkit.certify/1", "method": "\xff"}',
+        rf"is not as precisionkit\.certify/1 says: 'utf-8' codec .*; {AGAIN}",
+    ),
+    "nested inside": (b'{"schema": "precisionkit.certify/1", "x": ' + b"[" * 100_000, "is damaged, since it is not JSON"),
     "a list": (b"[]", r"is no report of precisionkit; give one that 'precisionkit certify \.\.\. --json FILE' wrote\.$"),
     "no schema": (b'{"a": 1}', "is no report of precisionkit; give one"),
     "newer": (

@@ -94,9 +94,10 @@ def test_results_of_other_settings_are_refused(made, tmp_path):
     plan = dataclasses.replace(PLAN, settings=(changed,), studied=())
     with pytest.raises(UnusableDataError, match="belongs to other settings or data: choose another folder"):
         results(plan, Where(tmp_path, None, None, "cpu"), workers=1)
-    (tmp_path / "runs" / f"{slug(changed)}.json").write_text("{}")
-    with pytest.raises(UnusableDataError, match="is no result of this version"):
-        results(plan, Where(tmp_path, None, None, "cpu"), workers=1)
+    for content in (b"{}", b'{"data": "\xff"}', b'{"settings": ' * 100_000, b'{"x": ' * 100_000):
+        (tmp_path / "runs" / f"{slug(changed)}.json").write_bytes(content)
+        with pytest.raises(UnusableDataError, match="is no result of this version"):
+            results(plan, Where(tmp_path, None, None, "cpu"), workers=1)
 
 
 def test_the_trained_networks_are_studied_and_the_document_written(made):

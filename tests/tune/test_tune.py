@@ -386,8 +386,20 @@ def test_a_plan_for_another_model_is_refused(short_sums):
         precisionkit.apply(load_model(DIGITS).module, plan)
 
 
-@pytest.mark.parametrize(("content", "message"), [(b"{}", "is no plan of this version"), (None, "cannot be read")])
-def test_a_file_that_is_no_plan_is_refused(tmp_path, content, message):
+BYTES = {
+    "empty": (b"", r"is no plan of this version: Input data was truncated; write one with 'precisionkit tune --json'\."),
+    "fields": (b"{}", "is no plan of this version: Object missing required field"),
+    "a report": (b'{"schema": "precisionkit.certify/1"}', r"is no plan of this version: Invalid enum value 'precisionkit.certify/1'"),
+    "no text": (b'{"schema": "\xff"}', r"is no plan of this version: 'utf-8' codec .*; write one with 'precisionkit tune --json'\."),
+    "nested": (b'{"schema": ' + b"[" * 100_000, "is no plan of this version: "),
+    "nested inside": (b'{"x": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "is no plan of this version: "),
+    "hostile": (b'{"\\u001b[31m": 1}', r"is no plan of this version: .*`\\x1b\[31m`"),
+    "none": (None, "cannot be read: No such file or directory"),
+}
+
+
+@pytest.mark.parametrize(("content", "message"), BYTES.values(), ids=BYTES)
+def test_bytes_that_are_no_plan_are_refused(tmp_path, content, message):
     if content is not None:
         (tmp_path / "plan.json").write_bytes(content)
     with pytest.raises(ReportError, match=message):
