@@ -14,6 +14,7 @@ from precisionkit.cli.shared import (
     NOT_CERTIFIED,
     OK,
     Asked,
+    Kept,
     Source,
     access_options,
     command_line,
@@ -22,6 +23,7 @@ from precisionkit.cli.shared import (
     effort_option,
     guarded,
     json_option,
+    keep_options,
     memory_errors,
     progress,
     show,
@@ -35,7 +37,6 @@ from precisionkit.report import Report, check_outputs, render, with_command, wri
 
 if TYPE_CHECKING:
     from precisionkit.data import Dataset
-    from precisionkit.mixed import Keep
     from precisionkit.models import LoadedModel
     from precisionkit.processes import Processes
 
@@ -75,19 +76,11 @@ class _Request:
     native: bool
     linearised: bool
     probe: bool
-    keep_fp32: tuple[str, ...]
-    keep_sums: tuple[str, ...]
+    kept: Kept
     profile: bool
     resume: bool
     progress: str
     quiet: bool
-
-    @property
-    def keep(self) -> Keep:
-        """What the half program keeps in binary32."""
-        from precisionkit.mixed import Keep
-
-        return Keep.of(self.keep_fp32, self.keep_sums)
 
 
 @click.command(epilog=_EXIT_CODES)
@@ -124,10 +117,7 @@ class _Request:
     show_default=True,
     help="Try first whether the kernels that make the runs obey the arithmetic, and refuse if they do not.",
 )
-@click.option(
-    "--keep-fp32", multiple=True, metavar="NODE", help="A node that the half program computes in fp32; can be given several times."
-)
-@click.option("--keep-sums", multiple=True, metavar="NODE", help="A node that sums in fp32 where --accumulate is shorter.")
+@keep_options
 @click.option("--profile", is_flag=True, help="Put errors and shares node by node into the report, as 'precisionkit profile' finds them.")
 @click.option("--resume", is_flag=True, help="Go on with a run with the same --json that was killed or interrupted.")
 @click.option(
@@ -147,6 +137,7 @@ def certify(**options: Any) -> None:
     With --json, results are kept on disk while it runs, beside that file. With torchrun --nproc-per-node N -m precisionkit certify ...,
     N processes share the inputs.
     """
+    options["kept"] = taken(Kept, options)
     source, asked, request = taken(Source, options), taken(Asked, options), taken(_Request, options)
     command = command_line(click.get_current_context(), leave_out=_NO_MATTER)
     from precisionkit.processes import leave
@@ -176,7 +167,7 @@ def _certify(source: Source, asked: Asked, request: _Request, command: str, memb
         "--html": request.html_file,
         "--certificate": request.certificate_file,
     }
-    check_outputs(outputs, source.files)
+    check_outputs(outputs, (*source.files, request.kept.plan))
     with source.registered():
         model, data = source.load()
         report = with_command(_run(model, data, asked, request, members, talk), command)
@@ -228,7 +219,7 @@ def _run(model: LoadedModel, data: Dataset, asked: Asked, request: _Request, mem
 
     arithmetic = asked.arithmetic(request.device)
     if request.certificate_file is not None:
-        check_certifiable(model, data, arithmetic, request.keep)
+        check_certifiable(model, data, arithmetic, request.kept.keep)
     settings = Settings(
         method=request.method,
         effort=request.effort,
@@ -239,7 +230,7 @@ def _run(model: LoadedModel, data: Dataset, asked: Asked, request: _Request, mem
         linearised=request.linearised,
         emulate=asked.emulate,
         probe=request.probe,
-        keep=request.keep,
+        keep=request.kept.keep,
         pictures=request.json_file is not None or request.html_file is not None,
     )
     keeping = None if request.json_file is None else Keeping(request.json_file, request.resume, members)
@@ -253,7 +244,7 @@ def _profiled(model: LoadedModel, data: Dataset, asked: Asked, report: Report, r
 
     from precisionkit.profile import Settings, make_profile
 
-    settings = Settings(confidence=request.confidence, emulate=asked.emulate, keep=request.keep)
+    settings = Settings(confidence=request.confidence, emulate=asked.emulate, keep=request.kept.keep)
     with memory_errors(), progress(talk, "profiling", quiet=request.quiet, as_json=request.progress == "json") as advance:
         return replace(report, profile=make_profile(model, data, asked.arithmetic(request.device), settings, advance))
 

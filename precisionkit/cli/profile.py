@@ -13,6 +13,7 @@ from rich.console import Console
 from precisionkit.cli.shared import (
     OK,
     Asked,
+    Kept,
     Source,
     access_options,
     arithmetic_options,
@@ -21,6 +22,7 @@ from precisionkit.cli.shared import (
     effort_option,
     guarded,
     json_option,
+    keep_options,
     memory_errors,
     progress,
     source_options,
@@ -61,6 +63,7 @@ class _Request:
     "--entries", type=click.IntRange(min=1), default=32, show_default=True, metavar="N", help="Of a node, for each input of the ladder."
 )
 @click.option("--truth", is_flag=True, help="Compute the exact network of the ladder's inputs by balls of Arb (needs python-flint).")
+@keep_options
 @effort_option
 @confidence_option
 @click.option("--batch-size", type=click.IntRange(min=1), metavar="N", help="[default: by the size of the network]")
@@ -72,16 +75,16 @@ def profile(**options: Any) -> None:
     Magnitudes seen and proved, what each node's roundings add, how it passes errors on, how ill-conditioned its sums are; then for a few
     inputs the bounds of single entries, from the coarsest to the truth. MODEL is given as for certify; docs/profile.md explains all.
     """
-    source, asked, request = taken(Source, options), taken(Asked, options), taken(_Request, options)
-    sys.exit(guarded(lambda talk: _profile(source, asked, request, talk), less="choose a smaller --batch-size"))
+    kept, source, asked, request = (taken(kind, options) for kind in (Kept, Source, Asked, _Request))
+    sys.exit(guarded(lambda talk: _profile(source, asked, kept, request, talk), less="choose a smaller --batch-size"))
 
 
-def _profile(source: Source, asked: Asked, request: _Request, talk: Console) -> int:
-    check_outputs({"--json": request.json_file}, source.files)
+def _profile(source: Source, asked: Asked, kept: Kept, request: _Request, talk: Console) -> int:
+    check_outputs({"--json": request.json_file}, (*source.files, kept.plan))
     from precisionkit.profile import Settings, make_profile
 
     fields = {field.name: getattr(request, field.name) for field in dataclasses.fields(request) if field.name not in ("json_file", "quiet")}
-    settings = Settings(emulate=asked.emulate, **fields)
+    settings = Settings(emulate=asked.emulate, keep=kept.keep, **fields)
     arithmetic = asked.arithmetic()
     with source.registered():
         model, data = source.load()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import os
 import shlex
@@ -25,6 +26,7 @@ from precisionkit.report import write_json
 
 if TYPE_CHECKING:
     from precisionkit.data import Dataset
+    from precisionkit.mixed import Keep
     from precisionkit.models import LoadedModel, Preprocess
 
 OK, NOT_CERTIFIED, UNUSABLE, REFUTED, INTERRUPTED = 0, 1, 2, 3, 130
@@ -154,6 +156,27 @@ class Asked:
         from precisionkit.devices import find_device, order_of
 
         return dataclasses.replace(made, order=order_of(find_device(device), made.storage, made.accumulate))
+
+
+@dataclasses.dataclass(frozen=True)
+class Kept:
+    """What the half program keeps in binary32: nodes that are named, and those of a plan."""
+
+    keep_fp32: tuple[str, ...]
+    keep_sums: tuple[str, ...]
+    plan: Path | None
+
+    @functools.cached_property
+    def keep(self) -> Keep:
+        """Read the plan, if there is one."""
+        from precisionkit.mixed import Keep
+
+        if self.plan is None:
+            return Keep.of(self.keep_fp32, self.keep_sums)
+        from precisionkit.patched import read_plan
+
+        planned = read_plan(self.plan).arithmetic
+        return Keep.of((*self.keep_fp32, *planned.kept), (*self.keep_sums, *planned.kept_sums))
 
 
 @contextmanager
@@ -306,6 +329,13 @@ def _order(default: str) -> Decorator:
 arithmetic_options = together(_FORMATS, _order("any"), _MADE)
 device_arithmetic_options = together(_FORMATS, _order("any; with --device cuda, that GPU's"), _MADE)
 """Of commands whose runs are made on a --device."""
+keep_options = together(
+    click.option(
+        "--keep-fp32", multiple=True, metavar="NODE", help="A node that the half program computes in fp32; can be given several times."
+    ),
+    click.option("--keep-sums", multiple=True, metavar="NODE", help="A node that sums in fp32 where --accumulate is shorter."),
+    click.option("--plan", type=click.Path(path_type=Path), metavar="FILE", help="Keep what a plan of 'precisionkit tune --json' keeps."),
+)
 effort_option = click.option(
     "--effort",
     type=click.FloatRange(0),

@@ -144,7 +144,7 @@ def render_plan(plan: Plan) -> RenderableType:
     for node in plan.nodes:
         what = ", ".join(name for name in ("weights", "sums", "result") if getattr(node, name)) or "operands"
         table.add_row(*map(Text, (node.name, node.operator, node.module, what, f"{node.parameters:,}")))
-    heading = f"{plan.model.arch} on {plan.data.name}: {plan.arithmetic.storage}, sums in {plan.arithmetic.accumulate}\n"
+    heading = f"{plan.model.arch} on {plan.data.name}: {plan.arithmetic.words}\n"
     return Group(
         Text(heading),
         *([table] if plan.nodes else []),
@@ -170,17 +170,20 @@ def _counted(count: int) -> str:
 
 
 def _kept(plan: Plan) -> str:
-    """What is kept, in words."""
-    sums = set(plan.arithmetic.kept_sums)
-    whole = sum(node.name not in sums for node in plan.nodes)
-    parts = ([_counted(whole)] if whole else []) + ([f"the sums of {_counted(len(sums))}"] if sums else [])
+    """What is kept, in words; nodes that round nothing follow what they read, and are not counted."""
+    whole, sums = len(plan.arithmetic.kept), len(plan.arithmetic.kept_sums)
+    parts = ([_counted(whole)] if whole else []) + ([f"the sums of {_counted(sums)}"] if sums else [])
     return f"{' and '.join(parts)} kept in fp32" if parts else "nothing kept in fp32"
+
+
+_NAMED = 6
+"""Options that are written out; more are read from the plan."""
 
 
 def _options(plan: Plan) -> str:
     """The options with which `certify` keeps the same."""
     options = [f"--keep-fp32 {name}" for name in plan.arithmetic.kept] + [f"--keep-sums {name}" for name in plan.arithmetic.kept_sums]
-    return f"The same for certify: {' '.join(options)}"
+    return f"The same for certify and profile: {' '.join(options) if len(options) <= _NAMED else '--plan FILE, with the JSON of this plan'}"
 
 
 def _conclusion(plan: Plan) -> str:

@@ -137,7 +137,7 @@ def test_a_target_that_is_out_of_reach_is_told(digits):
     said = Console(width=200)
     with said.capture() as text:
         said.print(render_plan(plan))
-    assert "The target of 100 % is not reached: with 8 nodes kept in fp32" in " ".join(text.get().split())
+    assert "The target of 100 % is not reached: with 4 nodes kept in fp32" in " ".join(text.get().split())
     assert plan.uncertified[0].margin == 0.0 < plan.uncertified[0].bound
     assert "The margins of what is left, up to 0, are below what the bounds allow two programs to differ by" in " ".join(text.get().split())
 
@@ -406,6 +406,24 @@ def test_bytes_that_are_no_plan_are_refused(tmp_path, content, message):
         precisionkit.apply(nn.Linear(2, 2), tmp_path / "plan.json")
 
 
+def test_a_plan_is_kept_by_certify_and_profile(short_sums, tmp_path):
+    file = tmp_path / "plan.json"
+    kept = msgspec.structs.replace(short_sums[1].arithmetic, kept=("conv2d",))
+    file.write_bytes(msgspec.json.encode(msgspec.structs.replace(short_sums[1], arithmetic=kept)))
+    for command in (["certify", "--no-probe"], ["profile", "--ladder", "0"]):
+        made = tmp_path / f"{command[0]}.json"
+        options = ["--data", "digits", "--limit", "5", "--accumulate", "fp16", "--plan", str(file), "--json", str(made), "-q"]
+        result = CliRunner().invoke(main, [command[0], DIGITS, *command[1:], *options], catch_exceptions=False)
+        assert result.exit_code in (0, 1), result.stderr
+        arithmetic = json.loads(made.read_text())["arithmetic"]
+        assert arithmetic["kept"] == ["conv2d"]
+        assert arithmetic["kept_sums"] == list(kept.kept_sums)
+    refused = CliRunner().invoke(main, ["certify", DIGITS, "--data", "digits", "--plan", str(file), "--json", str(file)])
+    assert refused.exit_code == 2
+    assert "plan.json" in refused.stderr
+    assert msgspec.json.decode(file.read_bytes(), type=Plan).arithmetic == kept
+
+
 def test_the_command_writes_a_plan(tmp_path):
     arguments = ["tune", DIGITS, "--data", "digits", "--limit", "20", "--at", "proved", "--json", str(tmp_path / "plan.json"), "-q"]
     result = CliRunner().invoke(main, arguments, catch_exceptions=False)
@@ -424,5 +442,5 @@ def test_sums_alone_are_told_apart_and_not_given_to_converters(short_sums):
     said = Console(width=200)
     with said.capture() as text:
         said.print(render_plan(graph_plan))
-    assert f"The same for certify: --keep-sums {graph_plan.arithmetic.kept_sums[0]}" in text.get()
+    assert f"The same for certify and profile: --keep-sums {graph_plan.arithmetic.kept_sums[0]}" in text.get()
     assert "With the sums of 1 node kept in fp32" in text.get()
