@@ -200,13 +200,17 @@ def _conclusion(plan: Plan) -> str:
     return f"The target of {plan.target:g} % is not reached: {said} {_why(plan)} Try a larger --effort, shorter sums (--order){other}."
 
 
+_SHOWN = 4
+"""Inputs that are named."""
+
+
 def _why(plan: Plan) -> str:
     """What stands in the way of the inputs that are left."""
     compared = [one for one in plan.uncertified if one.margin is not None and one.bound is not None]
     if not compared:
         return f"Of what is left: {plan.uncertified[0].reason}." if plan.uncertified else ""
-    margin, least = compared[0].margin, min(one.bound or 0.0 for one in compared)
+    named = ", ".join(f"input {one.index} ({one.margin:.3g}, {one.bound:.3g})" for one in compared[:_SHOWN])
     return (
-        f"The margins of what is left, up to {margin:.3g}, are below what the bounds allow two programs to differ by, {least:.3g} or more: "
-        "fp32 itself, in sums of any order the arithmetic allows, is not proved to differ less."
+        f"Left, with margin and bound: {named}{', ...' * (len(compared) > _SHOWN)}. Where the bound is far above the margin, the work "
+        "exceeded --effort; where they are close, fp32 itself, in every order of sums that is allowed, is not proved to differ less."
     )
