@@ -20,10 +20,11 @@ from precisionkit.evaluate import Program, device_flags, has_fast_run, native_no
 from precisionkit.formats import BINARY16, BINARY32
 from precisionkit.graph import Graph, Node, fingerprint, interpret
 from precisionkit.mixed import Keep
+from precisionkit.models import LoadedModel
 from precisionkit.ops._store import DTYPES
 from precisionkit.probe import contradiction, torch_kernels
 from precisionkit.report.plan import Plan
-from precisionkit.report.read import UNREADABLE
+from precisionkit.report.read import UNREADABLE, WRITERS, writer_of
 
 
 class Patched(nn.Module):
@@ -118,12 +119,12 @@ def _contradiction(device: str, arithmetic: Arithmetic) -> str | None:
     return contradiction(torch_kernels(torch.device(device), arithmetic.storage), arithmetic)
 
 
-def apply(model: nn.Module, plan: Plan | str | Path, *, probe: bool = True) -> Patched:
+def apply(model: nn.Module | LoadedModel, plan: Plan | str | Path, *, probe: bool = True) -> Patched:
     """Patch a model: half precision everywhere but where a plan keeps binary32.
 
     Parameters
     ----------
-    model : nn.Module
+    model : nn.Module or LoadedModel
         With binary32 weights, those that the plan was made for.
     plan : Plan or path
         As ``precisionkit tune --json`` writes it.
@@ -148,8 +149,9 @@ def apply(model: nn.Module, plan: Plan | str | Path, *, probe: bool = True) -> P
         It cannot be captured.
     """
     plan = plan if isinstance(plan, Plan) else read_plan(plan)
-    _refuse_halves(model)
-    graph = capture(model, plan.input_shape, torch.int64 if plan.tokens else torch.float32)
+    module = model.module if isinstance(model, LoadedModel) else model
+    _refuse_halves(module)
+    graph = capture(module, plan.input_shape, torch.int64 if plan.tokens else torch.float32)
     _check_network(graph, plan)
     said = plan.arithmetic
     arithmetic = parse_arithmetic(said.storage, said.accumulate, said.order, said.fuse)
@@ -204,6 +206,6 @@ def read_plan(path: str | Path) -> Plan:
     except OSError as error:
         raise ReportError(f"The plan '{path}' cannot be read: {error.strerror}.") from error
     except UNREADABLE as error:
-        raise ReportError(
-            f"The file '{path}' is no plan of this version: {shown(str(error), 200)}; write one with 'precisionkit tune --json'."
-        ) from error
+        whose = writer_of(path)
+        why = f"but {whose}" if whose is not None and whose != WRITERS["plan"] else f"of this version: {shown(str(error), 200)}"
+        raise ReportError(f"The file '{path}' is no plan {why}; write one with 'precisionkit tune --json'.") from error

@@ -116,22 +116,7 @@ def make_guard():
 
 
 def make_plan():
-    run_first(
-        "tune",
-        "digits_cnn",
-        "--data",
-        "digits",
-        "--limit",
-        "20",
-        "--accumulate",
-        "fp16",
-        "--at",
-        "proved",
-        "--target",
-        "50",
-        "--json",
-        "plan.json",
-    )
+    run_first("tune", "digits_cnn", "--data", "digits", "--limit", "20", "--at", "proved", "--json", "plan.json")
 
 
 FOUND = {

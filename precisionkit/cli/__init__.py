@@ -5,6 +5,8 @@ Heavy modules are imported inside the commands, so that ``--help`` answers at on
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from precisionkit.cli.certify import certify
@@ -17,11 +19,22 @@ from precisionkit.cli.probe import probe
 from precisionkit.cli.profile import profile
 from precisionkit.cli.report import report
 from precisionkit.cli.reproduce import reproduce
+from precisionkit.cli.shared import INTERRUPTED
 from precisionkit.cli.train import train
 from precisionkit.cli.tune import tune
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class _Commands(click.Group):
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; Ctrl-C while modules are imported exits as it does later."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            click.echo("Interrupted.", err=True)
+            ctx.exit(INTERRUPTED)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="precisionkit")
 def main() -> None:
     """Tell whether running a trained classifier in half precision can change its predictions."""

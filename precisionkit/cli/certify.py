@@ -168,6 +168,7 @@ def _certify(source: Source, asked: Asked, request: _Request, command: str, memb
         "--certificate": request.certificate_file,
     }
     check_outputs(outputs, (*source.files, request.kept.plan))
+    _ = request.kept.planned  # before anything that takes time
     with source.registered():
         model, data = source.load()
         report = with_command(_run(model, data, asked, request, members, talk), command)
@@ -218,6 +219,7 @@ def _run(model: LoadedModel, data: Dataset, asked: Asked, request: _Request, mem
     from precisionkit.stream import Keeping
 
     arithmetic = asked.arithmetic(request.device)
+    request.kept.check(model, arithmetic)
     if request.certificate_file is not None:
         check_certifiable(model, data, arithmetic, request.kept.keep)
     settings = Settings(

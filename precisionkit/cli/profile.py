@@ -88,6 +88,7 @@ def _profile(source: Source, asked: Asked, kept: Kept, request: _Request, talk: 
     arithmetic = asked.arithmetic()
     with source.registered():
         model, data = source.load()
+        kept.check(model, arithmetic)
         with memory_errors(), progress(talk, "profiling", quiet=request.quiet) as advance:
             made = make_profile(model, data, arithmetic, settings, advance)
     deliver(talk, made, render_profile(made), request.json_file, quiet=request.quiet)

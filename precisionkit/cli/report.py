@@ -6,22 +6,12 @@ import sys
 from pathlib import Path
 
 import click
-import msgspec
 from rich.console import Console
 
 from precisionkit.cli.shared import OK, guarded, tell_written
 from precisionkit.errors import ReportError
 from precisionkit.report import Report, check_outputs, read_report, write_file
-
-_OTHERS = {
-    "guard": "of 'precisionkit guard'",
-    "guard-plan": "of 'precisionkit guard --out'",
-    "inspect": "of 'precisionkit inspect'",
-    "lemma": "of 'precisionkit lemma'",
-    "plan": "of 'precisionkit tune'",
-    "profile": "of 'precisionkit profile' ('precisionkit certify --profile' puts one into its own report)",
-}
-"""Whose files other kinds of reports are, by the middle of their schema's name."""
+from precisionkit.report.read import WRITERS, writer_of
 
 _EXIT_CODES = """\b
 Exit codes:
@@ -58,18 +48,9 @@ def _read(file: Path) -> Report:
     try:
         return read_report(file)
     except ReportError:
-        whose = _OTHERS.get(_kind(file))
-        if whose is None:
+        whose = writer_of(file)
+        if whose is None or whose == WRITERS["certify"]:
             raise
         raise ReportError(
-            f"The file '{file}' is a report {whose}, but a page is made of what 'precisionkit certify ... --json FILE' wrote; give that."
+            f"The file '{file}' is {whose}, but a page is made of what 'precisionkit certify ... --json FILE' wrote; give that."
         ) from None
-
-
-def _kind(file: Path) -> str:
-    """The kind that a report says it is of; empty where it says none."""
-    try:
-        schema = msgspec.json.decode(file.read_bytes(), type=dict[str, msgspec.Raw]).get("schema")
-        return "" if schema is None else msgspec.json.decode(schema, type=str).removeprefix("precisionkit.").partition("/")[0]
-    except (OSError, msgspec.DecodeError, RecursionError):
-        return ""

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from precisionkit.data import Dataset
     from precisionkit.mixed import Keep
     from precisionkit.models import LoadedModel, Preprocess
+    from precisionkit.report.plan import Plan
 
 OK, NOT_CERTIFIED, UNUSABLE, REFUTED, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -167,16 +168,44 @@ class Kept:
     plan: Path | None
 
     @functools.cached_property
-    def keep(self) -> Keep:
+    def planned(self) -> Plan | None:
         """Read the plan, if there is one."""
-        from precisionkit.mixed import Keep
-
-        if self.plan is None:
-            return Keep.of(self.keep_fp32, self.keep_sums)
         from precisionkit.patched import read_plan
 
-        planned = read_plan(self.plan).arithmetic
-        return Keep.of((*self.keep_fp32, *planned.kept), (*self.keep_sums, *planned.kept_sums))
+        return None if self.plan is None else read_plan(self.plan)
+
+    @property
+    def keep(self) -> Keep:
+        """All of them."""
+        from precisionkit.mixed import Keep
+
+        if self.planned is None:
+            return Keep.of(self.keep_fp32, self.keep_sums)
+        kept = self.planned.arithmetic
+        return Keep.of((*self.keep_fp32, *kept.kept), (*self.keep_sums, *kept.kept_sums))
+
+    def check(self, model: LoadedModel, arithmetic: Arithmetic) -> None:
+        """Refuse a plan for another arithmetic or model: what `apply` makes of it would be another program.
+
+        Raises
+        ------
+        UsageError
+            It is for another.
+        """
+        if self.planned is None:
+            return
+        said, alone = self.planned.arithmetic, "or name its nodes with --keep-fp32 and --keep-sums"
+        theirs = parse_arithmetic(said.storage, said.accumulate, said.order, said.fuse)
+        if theirs != arithmetic:
+            raise UsageError(
+                f"The plan '{self.plan}' is for {theirs.name}, but this is {arithmetic.name}: give the same --storage, --accumulate, "
+                f"--order and --fuse as for tune, {alone}."
+            )
+        if self.planned.model.sha256 != model.sha256:
+            raise UsageError(
+                f"The plan '{self.plan}' is for other weights ({self.planned.model.arch} from {self.planned.model.path}): make one with "
+                f"'precisionkit tune' for these, {alone}."
+            )
 
 
 @contextmanager

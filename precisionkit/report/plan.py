@@ -191,13 +191,25 @@ def _conclusion(plan: Plan) -> str:
         return found.proved + (found.probable if plan.at == "probable" else 0)
 
     hardest = "the hardest " if plan.before.inputs < plan.after.inputs else ""
-    before = f"all in half {certified(plan.before):,} of {hardest}{plan.before.inputs:,}"
+    before = f"and all in half {certified(plan.before):,} of {hardest}{plan.before.inputs:,}"
     level = f"{plan.at}{' or better' * (plan.at == 'probable')}"
     said = f"with {_kept(plan)}, {certified(plan.after):,} of {plan.after.inputs:,} inputs are {level}, {before}."
     if plan.reached:
-        return f"W{said[1:]}"
+        return f"W{said[1:]}{_DEAR if _costs_as_much(plan) else ''}"
     other = ", or --at probable" if plan.at == "proved" else ""
     return f"The target of {plan.target:g} % is not reached: {said} {_why(plan)} Try a larger --effort, shorter sums (--order){other}."
+
+
+_DEAR = (
+    " That costs hardly less than fp32: the hardest inputs decide what has to be kept; a smaller --target leaves some of them to fp32, "
+    "as 'precisionkit guard' does at run time."
+)
+
+
+def _costs_as_much(plan: Plan) -> bool:
+    """Whether nine tenths of what fp32 adds are kept, of weights or of products."""
+    added = plan.fp32.weight_bytes - plan.half.weight_bytes
+    return plan.kept.weight_bytes - plan.half.weight_bytes >= 0.9 * added > 0 or plan.kept.fp32_multiplications >= 0.9
 
 
 _SHOWN = 4

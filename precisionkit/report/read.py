@@ -17,6 +17,18 @@ UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _AGAIN = "write it again with 'precisionkit certify ... --json FILE'"
 
 
+WRITERS = {
+    "certify": "a report of 'precisionkit certify'",
+    "guard": "a report of 'precisionkit guard'",
+    "guard-plan": "a plan of 'precisionkit guard --out'",
+    "inspect": "a report of 'precisionkit inspect'",
+    "lemma": "a report of 'precisionkit lemma'",
+    "plan": "a plan of 'precisionkit tune'",
+    "profile": "a report of 'precisionkit profile' ('precisionkit certify --profile' puts one into its own report)",
+}
+"""What files of each kind are, by the middle of their schema's name."""
+
+
 class _Header(msgspec.Struct):
     schema: str | None = None
 
@@ -41,6 +53,15 @@ def read_report(path: str | Path) -> Report:
     for contradiction in contradictions(report):
         raise ReportError(f"The report '{path}' contradicts itself: {contradiction}; it was changed or damaged, so {_AGAIN}.")
     return report
+
+
+def writer_of(path: str | Path) -> str | None:
+    """Say what a file is, by the schema that it names; None where that is none of this version's kinds."""
+    try:
+        schema = msgspec.json.decode(Path(path).read_bytes(), type=_Header).schema or ""
+    except (OSError, *UNREADABLE):
+        return None
+    return WRITERS.get(schema.removeprefix("precisionkit.").partition("/")[0])
 
 
 def _check_schema(content: bytes, path: str | Path) -> None:

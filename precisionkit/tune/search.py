@@ -75,12 +75,12 @@ def search(trials: Trials, target: float, tell: Tell = lambda said: None) -> Fou
     allowed = count - needed_of(target, count)
     _, difficulty = trials.contributions(range(count))
     order = np.argsort(-difficulty, kind="stable").tolist()
-    tell(f"Deciding {count} inputs all in half, the hardest first.")
+    tell(f"Deciding {_counted(count, 'input')} all in half, the hardest first.")
     before = _settle(trials, order, Keep(), allowed)
     if len(_short(trials, before)) <= allowed:
         whole = _fully(trials, count, Keep(), tell)
         return Found(Keep(), whole, whole, reached=True)
-    tell(f"{len(_short(trials, before))} of the hardest {len(before)} are not certified, and {allowed} may be left.")
+    tell(f"Of the {len(before)} hardest, {len(_short(trials, before))} are not certified; the target leaves room for {allowed}.")
     sets = _family(trials, order[allowed:][:EXAMINED])
     keep, reached = _along(trials, sets, order, allowed, tell)
     return Found(keep, before, _fully(trials, count, keep, tell), reached)
@@ -101,16 +101,20 @@ def _along(trials: Trials, sets: Sequence[Keep], order: Sequence[int], allowed: 
         if new is None:
             break
         witnesses = [*witnesses, new]
-    tell(f"More than {allowed} inputs are not certified whatever is kept.")
+    tell(f"Whatever is kept, more inputs stay uncertified than the {allowed} that the target leaves room for.")
     return sets[-1], False
 
 
 def _said(keep: Keep) -> str:
-    return f"{len(keep.nodes)} nodes in fp32" + (f" and sums of {len(keep.sums)} more" if keep.sums else "")
+    return f"{_counted(len(keep.nodes), 'node')} in fp32" + (f" and sums of {len(keep.sums)} more" if keep.sums else "")
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'s' * (count != 1)}"
 
 
 def _fully(trials: Trials, count: int, keep: Keep, tell: Tell) -> dict[int, Input]:
-    tell(f"Certifying {count} inputs with {_said(keep)}.")
+    tell(f"Certifying {_counted(count, 'input')} with {_said(keep)}.")
     return trials.decide(range(count), keep, fully=True)
 
 
@@ -172,7 +176,7 @@ def _hardest_needed(trials: Trials, largest: Keep, order: Sequence[int], allowed
             return []
         if len(able) >= left + WITNESSES:
             break
-    tell(f"{allowed - left} of the {len(able) + allowed - left} hardest inputs are out of reach with {_said(largest)}.")
+    tell(f"Of the {len(able) + allowed - left} hardest, {allowed - left} are not certified even with {_said(largest)}.")
     return able[left:]
 
 
@@ -182,7 +186,7 @@ def _bisect(trials: Trials, sets: Sequence[Keep], low: int, witnesses: Sequence[
     while low < high:
         middle = (low + high) // 2
         enough = _all_certified(trials, witnesses, sets[middle])
-        tell(f"{_said(sets[middle])}: {'enough' if enough else 'too few'} for {len(witnesses)} hard inputs.")
+        tell(f"{_said(sets[middle])}: {'enough' if enough else 'too few'} for {_counted(len(witnesses), 'hard input')}.")
         low, high = (low, middle) if enough else (middle + 1, high)
     return low
 

@@ -11,10 +11,10 @@ import pytest
 from click.testing import CliRunner
 
 from precisionkit.cli import main
-from precisionkit.cli.report import _OTHERS
 from precisionkit.cli.shared import command_line
 from precisionkit.models import bundled_model
 from precisionkit.report import read_report
+from precisionkit.report.read import WRITERS
 from precisionkit.report.schema import Kind, published_schema
 
 DIGITS = str(bundled_model("digits_cnn"))
@@ -82,9 +82,9 @@ def test_what_cannot_be_read_or_written_is_one_sentence(name, tmp_path):
 
 OTHERS = {
     "profile/1": "a report of 'precisionkit profile' ('precisionkit certify --profile' puts one into its own report)",
-    "plan/1": "a report of 'precisionkit tune'",
+    "plan/1": "a plan of 'precisionkit tune'",
     "guard/1": "a report of 'precisionkit guard'",
-    "guard-plan/1": "a report of 'precisionkit guard --out'",
+    "guard-plan/1": "a plan of 'precisionkit guard --out'",
     "inspect/1": "a report of 'precisionkit inspect'",
     "lemma/2": "a report of 'precisionkit lemma'",
 }
@@ -101,8 +101,8 @@ def test_a_report_of_another_command_is_told_as_what_it_is(schema, tmp_path):
     assert list(tmp_path.iterdir()) == [file]
 
 
-def test_every_kind_of_report_but_certify_is_known_as_another():
-    assert set(_OTHERS) == {*get_args(Kind), "guard-plan"} - {"certify"}
+def test_every_kind_of_file_is_known():
+    assert set(WRITERS) == {*get_args(Kind), "guard-plan"}
 
 
 @pytest.mark.parametrize("text", ["[]", '{"schema": 1}', '{"schema": "precisionkit.certify/9"}', '{"a": 1}', '"' + "[" * 9, "[" * 100_000])

@@ -56,6 +56,10 @@ WRONG = {
         lambda p: p.unlink(),
         r"^The plan '.*' cannot be read \(No such file or directory\): give what 'precisionkit guard --out' wrote\.$",
     ),
+    "another's": (
+        lambda p: p.write_text('{"schema": "precisionkit.plan/1"}'),
+        r"^The file '.*' is no plan of a guard, but a plan of 'precisionkit tune': calibrate again with",
+    ),
     "no json": (lambda p: p.write_text("{"), r"^The file '.*' is no precisionkit\.guard-plan/1 \(.*\): calibrate again with"),
     "binary": (lambda p: p.write_bytes(b"\xff\x80"), r"is no precisionkit\.guard-plan/1"),
     "other format": (lambda p: changed(p, schema="precisionkit.guard-plan/2"), r"is no precisionkit\.guard-plan/1"),

@@ -390,7 +390,10 @@ def test_a_plan_for_another_model_is_refused(short_sums):
 BYTES = {
     "empty": (b"", r"is no plan of this version: Input data was truncated; write one with 'precisionkit tune --json'\."),
     "fields": (b"{}", "is no plan of this version: Object missing required field"),
-    "a report": (b'{"schema": "precisionkit.certify/1"}', r"is no plan of this version: Invalid enum value 'precisionkit.certify/1'"),
+    "a report": (
+        b'{"schema": "precisionkit.certify/1"}',
+        r"is no plan but a report of 'precisionkit certify'; write one with 'precisionkit tune --json'\.",
+    ),
     "no text": (b'{"schema": "\xff"}', r"is no plan of this version: 'utf-8' codec .*; write one with 'precisionkit tune --json'\."),
     "nested": (b'{"schema": ' + b"[" * 100_000, "is no plan of this version: "),
     "nested inside": (b'{"x": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "is no plan of this version: "),
@@ -423,6 +426,42 @@ def test_a_plan_is_kept_by_certify_and_profile(short_sums, tmp_path):
     assert refused.exit_code == 2
     assert "plan.json" in refused.stderr
     assert msgspec.json.decode(file.read_bytes(), type=Plan).arithmetic == kept
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--plan", "PLAN"], "is for fp16/fp16-any, but this is fp16/fp32-any: give the same --storage, --accumulate, --order and --fuse"),
+        (["--plan", "PLAN", "--accumulate", "fp16", "--weights", "random"], "is for other weights (digits_cnn from"),
+        (["--plan", "missing.json"], "The plan 'missing.json' cannot be read"),
+    ],
+)
+def test_a_plan_for_something_else_is_not_kept(short_sums, tmp_path, options, message):
+    file = tmp_path / "plan.json"
+    file.write_bytes(msgspec.json.encode(short_sums[1]))
+    options = [str(file) if option == "PLAN" else option for option in options]
+    for command in ("certify", "profile"):
+        result = CliRunner().invoke(main, [command, "digits_cnn", "--data", "digits", "--limit", "2", *options])
+        assert result.exit_code == 2
+        assert message in " ".join(result.stderr.split())
+
+
+def test_a_loaded_model_is_patched_as_its_module(digits, short_sums):
+    plan = msgspec.structs.replace(
+        short_sums[1], arithmetic=msgspec.structs.replace(short_sums[1].arithmetic, accumulate="binary32", kept_sums=())
+    )
+    images = digits[0].preprocess(digits[1].images[:4])
+    found = [precisionkit.apply(model, plan)(images) for model in (digits[0], digits[0].module)]
+    assert torch.equal(*found)
+
+
+@pytest.mark.parametrize(("share", "told"), [(0.2, False), (0.95, True)])
+def test_a_plan_that_costs_as_much_as_fp32_says_so(short_sums, share, told):
+    plan = msgspec.structs.replace(short_sums[1], kept=msgspec.structs.replace(short_sums[1].kept, fp32_multiplications=share))
+    said = Console(width=200)
+    with said.capture() as text:
+        said.print(render_plan(plan))
+    assert ("That costs hardly less than fp32" in text.get()) is told
 
 
 def test_the_command_writes_a_plan(tmp_path):
