@@ -114,12 +114,12 @@ class Worker:
     def _sharpen(
         self, method: Method, stored: tuple[Tensor, Tensor], bounds: tuple[LogitBounds, LogitBounds], rows: Tensor
     ) -> tuple[LogitBounds, LogitBounds]:
-        """Another method for some rows: the half program first, then the reference where the half program keeps the class."""
-        reference, half = bounds
-        half = half.sharpened(rows, method(self._bounds[1], stored[1].to(self._analysis)[rows], half.classes[rows]))
+        """Another method for some rows: the half program first, then the reference where that gave something."""
+        reference, before = bounds
+        half = before.sharpened(rows, method(self._bounds[1], stored[1].to(self._analysis)[rows], before.classes[rows]))
         if self._same:
             return half, half
-        rows = rows[half.keeps_class()[rows]]
+        rows = rows[(half.keeps_class() | (half.gap_error < before.gap_error).any(1))[rows]]
         if len(rows):
             reference = reference.sharpened(rows, method(self._bounds[0], stored[0].to(self._analysis)[rows], half.classes[rows]))
         return reference, half

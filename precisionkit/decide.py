@@ -52,9 +52,10 @@ class Decision:
     prediction_reference, prediction_half : int arrays
         First-index argmax of the two runs.
     margin : float array
-        Gap between the centre's class and the other class that comes closest to it in the least, in the exact network with
-        binary32 weights.  Of a flipped input the other class is the one that the half run predicts; or, where that is the centre's,
-        the one that the reference run predicts.
+        Gap between the centre's class and another, in the exact network with binary32 weights: of a class that is kept, the other that
+        comes closest to it in the least; of one that is not, the other whose margin is the smallest share of its bound.  Of a flipped
+        input the other class is the one that the half run predicts; or, where that is the centre's, the one that the reference run
+        predicts.
     bound : float array
         Bound on how far that gap can differ between any run of the half program and any run of the reference; inf where no
         bound holds.
@@ -107,8 +108,7 @@ def decide(reference: Side, half: Side, classes: Integers) -> Decision:
     verdicts: NDArray[np.str_] = np.where(
         invalid, "invalid", np.where(of_reference != of_half, "flipped", np.where(kept, "proved", "observed"))
     )
-    # the tightest pair; without bounds, the pair with the smallest margin
-    ranked = np.where(np.isfinite(least), least, gaps_reference)
+    ranked = np.where(kept[:, None], least, _shares(gaps_reference, total))
     ranked[row, classes] = np.inf
     # of a flip the pair that flipped, as another may be tighter
     other = np.where(of_half != classes, of_half, of_reference)
@@ -123,6 +123,13 @@ def decide(reference: Side, half: Side, classes: Integers) -> Decision:
         least.min(axis=1),
         rival,
     )
+
+
+def _shares(margins: Floats, errors: Floats) -> Floats:
+    """Margins in units of their bounds; of inputs without bounds, the margins."""
+    bounded = np.isfinite(errors).any(axis=1, keepdims=True) & (errors > 0)
+    with np.errstate(over="ignore"):  # by next to nothing
+        return np.where(bounded, margins / np.where(errors > 0, errors, 1.0), margins)
 
 
 def total_error(reference: Side, half: Side, error_reference: Floats, error_half: Floats, classes: Integers) -> Floats:

@@ -76,8 +76,8 @@ class Input(_Record, frozen=True, kw_only=True):
     verdict : str
         The strongest statement that holds: proved, probable, observed, flipped, undecided, invalid.
     margin : float or None
-        Gap between the predicted class and the class that comes closest to it, in the exact network with binary32 weights; of a flipped
-        input, between the two classes that the runs predict.
+        Gap between the predicted class and the class that comes closest to it, in the exact network with binary32 weights; of an input
+        that is not certified, the class whose margin is the smallest share of its bound; of a flipped input, the other class predicted.
     bound : float or None
         Proved bound on how far that gap can differ between any run of the half program and any run of the reference; null where
         no bound holds.

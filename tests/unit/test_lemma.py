@@ -73,6 +73,19 @@ def test_figures_of_the_tightest_pair():
     assert decision.measured_error[0] == 0.75
 
 
+def test_figures_of_what_is_not_kept_are_those_of_the_pair_that_is_furthest_from_it():
+    """Not those of the pair whose bound is largest: an interval bound of 9e12 says nothing of a margin of 9."""
+    centre = [9.0, 8.98, 0.0]
+    wide = decide(side(centre, [[0.0, 4e12, 9e12]]), side(centre, [[0.0, 0.2, 0.2]]), np.array([0]))
+    assert (wide.verdict, wide.rival.tolist()) == (["observed"], [1])
+    assert wide.margin[0] == pytest.approx(0.02)
+    assert wide.lower_margin[0] < -8e12
+    unbounded = decide(side(centre, 0.5, bounded=False), side(centre, 0.5), np.array([0]))
+    assert (unbounded.rival.tolist(), unbounded.bound[0]) == ([1], np.inf)
+    exact = decide(side([1.0, 1.0, 0.0], 0.0), side([1.0, 1.0, 0.0], 0.0), np.array([1]))
+    assert (exact.verdict, exact.rival.tolist()) == (["observed"], [0])
+
+
 def test_figures_of_a_flip_are_those_of_the_pair_that_flipped():
     """Class 1 comes closest to class 0, but the half run predicts class 2."""
     centre = [1.0, 0.9, 0.8]
