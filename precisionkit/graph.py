@@ -187,7 +187,8 @@ def fingerprint(graph: Graph) -> str:
 def content_hash(tensor: Tensor) -> str:
     """SHA-256 of a tensor's type, shape and numbers, wherever they lie and in whatever layout."""
     flat = tensor.detach().cpu().contiguous().reshape(-1)
-    numbers = (flat.view(torch.int16) if flat.dtype == torch.bfloat16 else flat).numpy()
+    short = {1: torch.int8, 2: torch.int16}.get(flat.itemsize) if flat.is_floating_point() else None  # numpy lacks most of these
+    numbers = (flat if short is None else flat.view(short)).numpy()
     little = np.ascontiguousarray(numbers, dtype=numbers.dtype.newbyteorder("<"))
     digest = hashlib.sha256(f"{tensor.dtype} {tuple(tensor.shape)}\n".encode())
     digest.update(little.data if little.size else b"")

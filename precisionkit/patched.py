@@ -24,7 +24,7 @@ from precisionkit.models import LoadedModel
 from precisionkit.ops._store import DTYPES
 from precisionkit.probe import contradiction, torch_kernels
 from precisionkit.report.plan import Plan
-from precisionkit.report.read import UNREADABLE, WRITERS, writer_of
+from precisionkit.report.read import UNREADABLE, another_kind
 
 
 class Patched(nn.Module):
@@ -206,6 +206,6 @@ def read_plan(path: str | Path) -> Plan:
     except OSError as error:
         raise ReportError(f"The plan '{path}' cannot be read: {error.strerror}.") from error
     except UNREADABLE as error:
-        whose = writer_of(path)
-        why = f"but {whose}" if whose is not None and whose != WRITERS["plan"] else f"of this version: {shown(str(error), 200)}"
+        whose = another_kind(path, "plan")
+        why = f"of this version: {shown(str(error), 200)}" if whose is None else f"but {whose}"
         raise ReportError(f"The file '{path}' is no plan {why}; write one with 'precisionkit tune --json'.") from error

@@ -180,7 +180,7 @@ def _certify(source: Source, asked: Asked, request: _Request, command: str, memb
             except KeyboardInterrupt:
                 _without_profile(report, request, talk, "Interrupted: the report has no profile.")
                 return INTERRUPTED
-            except Exception:
+            except Exception:  # whatever it is, what was certified is written before it is told
                 _without_profile(report, request, talk, "The report has no profile.")
                 raise
         code = _told(report, request, talk)

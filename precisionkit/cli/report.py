@@ -11,7 +11,7 @@ from rich.console import Console
 from precisionkit.cli.shared import OK, guarded, tell_written
 from precisionkit.errors import ReportError
 from precisionkit.report import Report, check_outputs, read_report, write_file
-from precisionkit.report.read import WRITERS, writer_of
+from precisionkit.report.read import another_kind
 
 _EXIT_CODES = """\b
 Exit codes:
@@ -48,8 +48,8 @@ def _read(file: Path) -> Report:
     try:
         return read_report(file)
     except ReportError:
-        whose = writer_of(file)
-        if whose is None or whose == WRITERS["certify"]:
+        whose = another_kind(file, "certify")
+        if whose is None:
             raise
         raise ReportError(
             f"The file '{file}' is {whose}, but a page is made of what 'precisionkit certify ... --json FILE' wrote; give that."

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from precisionkit.errors import UnusableDataError, UsageError
 from precisionkit.evaluate import untraced
 from precisionkit.guard.half import check_logits, half_of, margins
-from precisionkit.guard.identity import Seal, as_written, check_same, check_switches, device_text
+from precisionkit.guard.identity import Seal, check_same, check_switches, device_text, in_own_formats
 from precisionkit.guard.monitor import Monitor, Statistics
 from precisionkit.report.guard import GuardPlan
 
@@ -77,7 +77,7 @@ class GuardedHalf(nn.Module):
         self._check_inputs(x)
         self._check_whole()
         check_switches(self.plan.flags, x.device)
-        with as_written():
+        with in_own_formats():
             return self._settled(x, *self._judged(x))
 
     def _check_inputs(self, x: Tensor) -> None:
@@ -112,12 +112,12 @@ class GuardedHalf(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         self._check_whole()  # a copy has a seal of its own, which would hide a change
-        state: dict[str, Any] = super().__getstate__()  # type: ignore[no-untyped-call]
+        state: dict[str, Any] = super().__getstate__()  # type: ignore[no-untyped-call]  # torch's own has no types
         del state["_seal"]
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        super().__setstate__(state)  # type: ignore[no-untyped-call]  # as above
         check_same(self.plan, self.reference)  # a pickle may have come from another device
         self._seal = Seal(self)
 

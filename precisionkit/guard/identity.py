@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from precisionkit.errors import UsageError
+from precisionkit.graph import content_hash
 from precisionkit.report.guard import GuardPlan
 
 _SWITCHES = {
@@ -108,8 +109,7 @@ def _settings(part: nn.Module) -> dict[str, Any]:
 def _described(value: object) -> str:
     """A value as text that is the same for equal values and in every process."""
     if isinstance(value, Tensor):
-        stored = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
-        return f"{tuple(value.shape)} {value.dtype} {hashlib.sha256(stored).hexdigest()}"
+        return content_hash(value)
     if isinstance(value, (bool, int, float, complex, str, bytes, torch.dtype, type(None))):
         return repr(value)
     if isinstance(value, (tuple, list)):
@@ -200,7 +200,7 @@ def check_switches(flags: Mapping[str, bool | str], device: torch.device) -> Non
 
 
 @contextmanager
-def as_written() -> Iterator[None]:
+def in_own_formats() -> Iterator[None]:
     """Run a network in the formats that it has, without gradients and whatever ``torch.autocast`` stands around it."""
     with torch.no_grad(), torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
         yield

@@ -17,7 +17,7 @@ from precisionkit.devices import find_device
 from precisionkit.errors import UnsupportedOperatorError, UnusableDataError, UnusableModelError, UsageError
 from precisionkit.graph import Graph
 from precisionkit.guard.half import check_logits, margins
-from precisionkit.guard.identity import as_written, device_of
+from precisionkit.guard.identity import device_of, in_own_formats
 from precisionkit.guard.rows import check_new, read, row_hashes
 from precisionkit.models import LoadedModel
 from precisionkit.models.preprocess import to_record
@@ -88,7 +88,7 @@ class Case:
                 )
             check_new(rows := row_hashes(x), first, seen)
             x = x.to(device_of(self.module))
-            with as_written():
+            with in_own_formats():
                 logits = half(x), self.module(x)
             parts.append(observed(*logits, score, rows))
             if not first:

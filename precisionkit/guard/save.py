@@ -19,7 +19,7 @@ from precisionkit.guard.threshold import allowed_scores
 from precisionkit.models import LoadedModel
 from precisionkit.report import check_writable, write_file, write_json
 from precisionkit.report.guard import PLAN_SCHEMA, GuardPlan
-from precisionkit.report.read import UNREADABLE, WRITERS, writer_of
+from precisionkit.report.read import UNREADABLE, another_kind
 
 PLAN, WEIGHTS = "guard.json", "weights.safetensors"
 
@@ -80,8 +80,8 @@ def read_plan(path: str | Path) -> GuardPlan:
     except OSError as error:
         raise UsageError(f"The plan '{file}' cannot be read ({error.strerror}): give what 'precisionkit guard --out' wrote.") from None
     except UNREADABLE as error:
-        whose = writer_of(file)
-        what = f"no plan of a guard, but {whose}" if whose not in (None, WRITERS["guard-plan"]) else f"no {PLAN_SCHEMA} ({error})"
+        whose = another_kind(file, "guard-plan")
+        what = f"no {PLAN_SCHEMA} ({error})" if whose is None else f"no plan of a guard, but {whose}"
         raise UsageError(f"The file '{file}' is {what}: calibrate again with 'precisionkit guard --out'.") from None
     if not _is_consistent(plan):
         raise UsageError(f"The plan '{file}' contradicts itself, so it was changed: calibrate again with 'precisionkit guard --out'.")

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from precisionkit.guard.guarded import GuardedHalf
-from precisionkit.guard.identity import as_written
+from precisionkit.guard.identity import in_own_formats
 from precisionkit.guard.monitor import DriftWarning
 from precisionkit.report.guard import GuardTiming
 
@@ -34,7 +34,7 @@ def time_runs(guarded: GuardedHalf, inputs: Callable[[int], Tensor], total: int,
     batches = [inputs(first) for first in range(0, min(total, _ROWS), batch_size)]
     runs = (guarded.reference, guarded.half_run, guarded)
     seconds: list[list[float]] = [[], [], []]
-    with _one_thread(), as_written(), warnings.catch_warnings():
+    with _one_thread(), in_own_formats(), warnings.catch_warnings():
         warnings.simplefilter("ignore", DriftWarning)  # the same rows again and again
         for repeat in range(REPEATS + 1):
             for run, taken in zip(runs, seconds, strict=True):

@@ -64,6 +64,12 @@ def writer_of(path: str | Path) -> str | None:
     return WRITERS.get(schema.removeprefix("precisionkit.").partition("/")[0])
 
 
+def another_kind(path: str | Path, kind: str) -> str | None:
+    """Say what a file is, if it is known and not of the kind that was asked for."""
+    whose = writer_of(path)
+    return None if whose == WRITERS[kind] else whose
+
+
 def _check_schema(content: bytes, path: str | Path) -> None:
     """Refuse what is no JSON, or JSON of another kind."""
     try:

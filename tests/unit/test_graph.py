@@ -165,3 +165,11 @@ def test_tensors_of_every_type_are_hashed(dtype):
     tensor = torch.tensor([[1, 0, 1], [0, 0, 1]]).to(dtype)
     assert content_hash(tensor.T.contiguous().T) == content_hash(tensor) != content_hash(tensor.T)
     assert content_hash(tensor[:0]) != content_hash(tensor[:, :0])
+
+
+@pytest.mark.parametrize(
+    "dtype", [torch.float8_e5m2, torch.bfloat16, torch.float16, torch.float32, torch.complex64, torch.int64, torch.bool]
+)
+def test_numbers_of_every_type_are_hashed(dtype):
+    one, other = (torch.tensor(values).to(dtype) for values in ([1.0, 0.0], [0.0, 1.0]))
+    assert content_hash(one) == content_hash(one.clone()) != content_hash(other)
